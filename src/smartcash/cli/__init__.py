@@ -1,0 +1,73 @@
+"""The command line. One file per command or group of commands; they are imported only when named.
+
+Nothing here, and nothing a command module imports at its top, may load torch, timm, OpenCV or pydantic:
+`smartcash --help` answers within 0.3 s.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from smartcash import __version__
+from smartcash.domain.errors import SmartCashError
+from smartcash.utils.i18n import LANGUAGES, set_language, text
+
+# command name → module in this package; the command is the module's attribute `command`
+COMMANDS = {
+    "train": "train",
+    "evaluate": "evaluate",
+    "predict": "predict",
+    "data": "data",
+    "checkpoint": "checkpoint",
+}
+
+
+class _Commands(click.Group):
+    """A group whose commands are imported when they are first needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"smartcash.cli.{COMMANDS[name]}").command
+        return command
+
+
+def language_option(command: click.Command) -> click.Command:
+    """Add `--lang`, which `main` has already read when the texts below were made."""
+    command.params.append(
+        click.Option(
+            ["--lang"], type=click.Choice(LANGUAGES), expose_value=False, help=text("cli.help.lang")
+        )
+    )
+    return command
+
+
+def _language_from(arguments: list[str]) -> str | None:
+    """The value of `--lang`, read before any help text is made."""
+    for position, argument in enumerate(arguments):
+        if argument == "--lang" and position + 1 < len(arguments):
+            return arguments[position + 1]
+        if argument.startswith("--lang="):
+            return argument.partition("=")[2]
+    return None
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; a SmartCashError becomes its message and its exit code, never a traceback."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    language = _language_from(arguments)
+    if language in LANGUAGES:
+        set_language(language)
+    root = _Commands(name="smartcash", help=text("cli.help.root"), context_settings={"help_option_names": ["-h", "--help"]})
+    root = language_option(click.version_option(__version__, prog_name="smartcash")(root))
+    try:
+        root.main(args=arguments, prog_name="smartcash")
+    except SmartCashError as error:
+        click.echo(f"✗ {error}", err=True)
+        sys.exit(error.exit_code)

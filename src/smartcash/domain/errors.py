@@ -1,0 +1,154 @@
+"""Every exception of SmartCash, one tree:
+
+    SmartCashError            code + facts; its text comes from the locale files (`errors.<code>`)
+    ├── ConfigInvalid         all problems of a configuration at once
+    ├── DataInvalid           a data set that cannot be read, or problems that `strict` made fatal
+    ├── WeightsUnavailable    pretrained weights that cannot be had
+    ├── BackboneUnknown       no such backbone, or one that gives no strides 8/16/32
+    ├── TrainingFailed        the training cannot go on (non-finite loss, out of memory, …)
+    ├── RunNotFound           no such run folder or checkpoint
+    └── CheckpointError       everything the CheckpointManager raises
+        ├── CheckpointNotFound
+        ├── CheckpointCorrupt     the bytes are not what was written
+        ├── CheckpointUntrusted   it holds more than plain tensors: refused before any code runs
+        ├── CheckpointMismatch    it does not fit the model, optimizer or scheduler
+        └── CheckpointWriteFailed disk full, no permission, input/output error
+
+An error names the thing, the value, the reason and the way out. `code` is stable and documented; facts
+are plain values (str, int, float), so an error can travel between processes and languages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from smartcash.utils.i18n import text
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One failed check: where (`field`: a config key, or a file and line), the value, a code and its facts."""
+
+    field: str
+    code: str
+    value: object = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def message(self, language: str | None = None) -> str:
+        """The problem in words, with the way out."""
+        return text(f"problems.{self.code}", language, field=self.field, value=self.value, **self.facts)
+
+
+class SmartCashError(Exception):
+    """Base of all errors that a user can meet. `exit_code` is what the command line answers."""
+
+    exit_code = 1
+
+    def __init__(self, code: str, **facts: object) -> None:
+        super().__init__(code, facts)
+        self.code = code
+        self.facts = facts
+
+    def message(self, language: str | None = None) -> str:
+        """The error in words, with the way out."""
+        return text(f"errors.{self.code}", language, **self.facts)
+
+    def __str__(self) -> str:
+        return self.message()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.code, self.facts)
+
+
+def _rebuild(kind: type[SmartCashError], code: str, facts: dict[str, object]) -> SmartCashError:
+    return kind(code, **facts)
+
+
+class _WithProblems(SmartCashError):
+    """An error that carries every problem found, so that a form can mark each field."""
+
+    def __init__(self, code: str, problems: list[Problem], **facts: object) -> None:
+        super().__init__(code, count=len(problems), **facts)
+        self.problems = problems
+
+    def message(self, language: str | None = None) -> str:
+        lines = [f"  • {problem.field}: {problem.message(language)}" for problem in self.problems]
+        return "\n".join([super().message(language), *lines])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        facts = {key: value for key, value in self.facts.items() if key != "count"}
+        return _rebuild_with_problems, (type(self), self.code, self.problems, facts)
+
+
+def _rebuild_with_problems(
+    kind: type[_WithProblems], code: str, problems: list[Problem], facts: dict[str, object]
+) -> _WithProblems:
+    return kind(code, problems, **facts)
+
+
+class ConfigInvalid(_WithProblems):
+    """A configuration with at least one problem; `problems` lists all of them."""
+
+    exit_code = 2
+
+    def __init__(self, problems: list[Problem], code: str = "config_invalid") -> None:
+        super().__init__(code, problems)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ConfigInvalid, (self.problems, self.code)
+
+
+class DataInvalid(_WithProblems):
+    """A data set that cannot be used; `problems` lists every finding that made it so (may be empty)."""
+
+    exit_code = 2
+
+    def __init__(self, code: str, problems: list[Problem] | None = None, **facts: object) -> None:
+        super().__init__(code, problems or [], **facts)
+
+
+class WeightsUnavailable(SmartCashError):
+    """Pretrained weights that can be had neither from disk nor from the hub."""
+
+    exit_code = 2
+
+
+class BackboneUnknown(SmartCashError):
+    """No such backbone, or one without feature maps at strides 8, 16 and 32."""
+
+    exit_code = 2
+
+
+class TrainingFailed(SmartCashError):
+    """The training cannot go on."""
+
+
+class RunNotFound(SmartCashError):
+    """No such run folder or checkpoint."""
+
+    exit_code = 2
+
+
+class CheckpointError(SmartCashError):
+    """Base of everything the CheckpointManager raises."""
+
+
+class CheckpointNotFound(CheckpointError):
+    """No checkpoint at that path, epoch or label."""
+
+
+class CheckpointCorrupt(CheckpointError):
+    """The bytes are not the ones that were written."""
+
+
+class CheckpointUntrusted(CheckpointError):
+    """The file holds more than plain values and tensors; it was refused before any of its code ran."""
+
+
+class CheckpointMismatch(CheckpointError):
+    """The checkpoint does not fit the model, optimizer or scheduler."""
+
+
+class CheckpointWriteFailed(CheckpointError):
+    """A save, copy or history write did not reach the disk."""

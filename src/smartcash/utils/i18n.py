@@ -1,0 +1,60 @@
+"""Every text a person reads, in Indonesian and English.
+
+Texts live in `locales/<language>.toml`, one nested table per area; code names them by a dotted key and
+passes facts: `text("train.epoch_started", epoch=3)`. A missing key is an error, never a blank.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+LANGUAGES = ("id", "en")
+_chosen: str | None = None
+
+
+def set_language(language: str | None) -> None:
+    """Fix the language of this process ("id" or "en"); None goes back to the environment's."""
+    global _chosen
+    if language is not None and language not in LANGUAGES:
+        raise ValueError(f"language {language!r}: choose one of {', '.join(LANGUAGES)}")
+    _chosen = language
+
+
+def current_language() -> str:
+    """The language set by `set_language`, else `SMARTCASH_LANG`, else the system's, else English."""
+    if _chosen is not None:
+        return _chosen
+    for variable in ("SMARTCASH_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
+        value = os.environ.get(variable, "")[:2].lower()
+        if value in LANGUAGES:
+            return value
+        if value:
+            break
+    return "en"
+
+
+@cache
+def catalogue(language: str) -> dict[str, str]:
+    """All texts of one language, flat: dotted key → template."""
+    raw = files("smartcash.utils").joinpath("locales", f"{language}.toml").read_text(encoding="utf-8")
+    flat: dict[str, str] = {}
+
+    def walk(prefix: str, table: dict[str, Any]) -> None:
+        for key, value in table.items():
+            name = f"{prefix}.{key}" if prefix else key
+            if isinstance(value, dict):
+                walk(name, value)
+            else:
+                flat[name] = value
+
+    walk("", tomllib.loads(raw))
+    return flat
+
+
+def text(key: str, language: str | None = None, **facts: object) -> str:
+    """The text named `key` with `facts` filled in. Raises KeyError for a key that no locale has."""
+    return catalogue(language or current_language())[key].format(**facts)
