@@ -51,10 +51,10 @@ _RUPIAH_WORDS = {"rp", "idr", "rupiah"}
 _COIN_WORDS = {"coin", "coins", "koin", "logam", "uanglogam"}
 _MONEY_WORDS = {"uang", "note", "notes", "banknote", "bill", "kertas", "pecahan", "nominal", "lembar"}
 _FOREIGN_WORDS = {
-    "usd", "dollar", "dollars", "cents", "eur", "euro", "euros", "gbp", "inr", "rupee", "rupees", "pkr", "npr",
-    "bdt", "taka", "php", "peso", "pesos", "myr", "ringgit", "sgd", "thb", "baht", "vnd", "dong", "jpy", "yen",
-    "cny", "yuan", "krw", "mkd", "denar", "denari", "egp", "lira", "brl", "reais", "naira", "lkr", "kyat", "aud",
-    *"$€£¥₹₱฿₫₩",
+    "usd", "dollar", "dollars", "cents", "eur", "euro", "euros", "gbp", "inr", "rupee", "rupees", "pkr",
+    "npr", "bdt", "taka", "php", "peso", "pesos", "myr", "ringgit", "sgd", "thb", "baht", "vnd", "dong",
+    "jpy", "yen", "cny", "yuan", "krw", "mkd", "denar", "denari", "egp", "lira", "brl", "reais", "naira",
+    "lkr", "kyat", "aud", *"$€£¥₹₱฿₫₩",
 }  # fmt: skip
 _MAY_TOUCH_DIGITS = _RUPIAH_WORDS | _COIN_WORDS | _MONEY_WORDS | _FOREIGN_WORDS
 
