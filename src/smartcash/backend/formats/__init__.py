@@ -1,0 +1,34 @@
+"""Data sets in every common format, read into one form and cleaned, with a report of everything strange.
+
+    data = read_dataset("notes/")        # YOLO, COCO, Pascal VOC, a folder per class, or a zip of them
+    data.splits["train"][0].boxes_N4     # float32 xyxy, px of the upright picture
+    data.report.of("error", "warning")   # what was found, where, and what was done about it
+
+To add a format, add a file to `formats/known`.
+"""
+
+from smartcash.backend.formats.known import FORMATS
+from smartcash.backend.formats.model import (
+    SPLITS,
+    DataSet,
+    Finding,
+    Format,
+    Report,
+    Sample,
+    Task,
+    count_boxes,
+)
+from smartcash.backend.formats.reading import read_dataset
+
+__all__ = [
+    "FORMATS",
+    "SPLITS",
+    "DataSet",
+    "Finding",
+    "Format",
+    "Report",
+    "Sample",
+    "Task",
+    "count_boxes",
+    "read_dataset",
+]

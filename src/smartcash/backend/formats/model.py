@@ -1,0 +1,264 @@
+"""The words of a data set: samples, findings, the report, the set itself, and what a format offers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smartcash.backend.formats.files import Listing
+from smartcash.domain.errors import Problem
+
+Task = Literal["detect", "classify"]
+Severity = Literal["error", "warning", "note"]
+SPLITS = ("train", "valid", "test")
+
+# Every finding: how grave it is and what was done about the thing concerned. Texts: `problems.<code>`.
+KINDS: dict[str, tuple[Severity, str]] = {
+    # pictures
+    "data_image_empty": ("error", "dropped"),
+    "data_image_lfs": ("error", "dropped"),
+    "data_image_text": ("error", "dropped"),
+    "data_image_heic": ("error", "dropped"),
+    "data_image_truncated": ("error", "dropped"),
+    "data_image_unknown": ("error", "dropped"),
+    "data_image_unreadable": ("error", "dropped"),
+    "data_image_depth": ("error", "dropped"),
+    "data_image_bomb": ("error", "dropped"),
+    "data_image_huge": ("error", "dropped"),
+    "data_image_forbidden": ("error", "dropped"),
+    "data_image_missing": ("error", "dropped"),
+    "data_image_outside": ("error", "dropped"),
+    "data_image_two_classes": ("error", "dropped"),
+    "data_image_unlisted": ("warning", "ignored"),
+    "data_image_two_labels": ("warning", "kept"),
+    "data_image_leak": ("warning", "kept"),
+    "data_image_repeated": ("note", "kept"),
+    "data_image_suffix": ("note", "kept"),
+    # labels
+    "data_label_missing": ("warning", "background"),
+    "data_label_alone": ("warning", "ignored"),
+    "data_label_unreadable": ("error", "dropped"),
+    "data_label_empty": ("note", "background"),
+    "data_line_broken": ("error", "dropped"),
+    "data_line_confidence": ("warning", "converted"),
+    "data_line_comma": ("warning", "converted"),
+    "data_line_twice": ("warning", "dropped"),
+    "data_class_range": ("error", "dropped"),
+    "data_class_unknown": ("error", "dropped"),
+    "data_classes_guessed": ("warning", "converted"),
+    "data_classes_few": ("warning", "converted"),
+    "data_polygon": ("note", "converted"),
+    "data_crowd": ("note", "dropped"),
+    "data_no_box": ("warning", "dropped"),
+    # boxes
+    "data_box_zero": ("warning", "dropped"),
+    "data_box_negative": ("error", "dropped"),
+    "data_box_not_finite": ("error", "dropped"),
+    "data_box_pixels": ("error", "dropped"),
+    "data_box_outside": ("error", "dropped"),
+    "data_box_clipped": ("warning", "clipped"),
+    "data_box_two_classes": ("warning", "kept"),
+    "data_box_rotated": ("note", "converted"),
+    "data_box_rescaled": ("warning", "converted"),
+    "data_size_wrong": ("warning", "kept"),
+    # the whole
+    "data_split_missing": ("warning", "ignored"),
+    "data_split_same": ("warning", "split"),
+    "data_split_made": ("note", "split"),
+    "data_split_valid": ("note", "split"),
+    "data_split_no_test": ("note", "kept"),
+    "data_split_no_groups": ("warning", "split"),
+    "data_class_starved": ("warning", "kept"),
+    "data_hidden": ("note", "ignored"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One strange thing: which file (relative to the data set) and line, the value found there, its code."""
+
+    code: str
+    file: str
+    line: int | None = None
+    value: str | None = None
+    facts: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def severity(self) -> Severity:
+        return KINDS[self.code][0]
+
+    @property
+    def done(self) -> str:
+        """What was done about it: dropped, clipped, converted, kept, ignored, background or split."""
+        return KINDS[self.code][1]
+
+    @property
+    def where(self) -> str:
+        return self.file if self.line is None else f"{self.file}:{self.line}"
+
+    def problem(self) -> Problem:
+        return Problem(self.where, self.code, self.value, self.facts)
+
+    def message(self, language: str | None = None) -> str:
+        """The finding in words, with the way out."""
+        return self.problem().message(language)
+
+
+@dataclass(frozen=True)
+class Report:
+    """All findings, in the order they were met."""
+
+    findings: tuple[Finding, ...] = ()
+
+    def of(self, *severities: Severity) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.severity in severities)
+
+    def counts(self) -> dict[str, int]:
+        """code → how many."""
+        return dict(Counter(finding.code for finding in self.findings))
+
+    def problems(self, *severities: Severity) -> list[Problem]:
+        return [finding.problem() for finding in self.of(*severities)]
+
+
+class Findings:
+    """Collects findings while a data set is read; names files relative to `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.all: list[Finding] = []
+
+    def add(
+        self, code: str, file: Path | str, line: int | None = None, value: object = None, **facts: object
+    ) -> None:
+        shown = None if value is None else str(value)[:120]
+        self.all.append(Finding(code, self.name(file), line, shown, facts))
+
+    def name(self, file: Path | str) -> str:
+        return relative_name(Path(file), self.root)
+
+    def report(self) -> Report:
+        return Report(tuple(self.all))
+
+
+def relative_name(path: Path, root: Path) -> str:
+    """`path` below `root` with forward slashes; for a file elsewhere its last three parts."""
+    if path.is_relative_to(root):
+        return path.relative_to(root).as_posix()
+    return "/".join(path.parts[-3:]) if path.is_absolute() else path.as_posix()
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One picture with its annotations.
+
+    `size` is (width, height) in px, upright. `boxes_N4` is float32 xyxy in px of the upright picture, inside
+    it, with positive area; (0, 4) when there is none, and always for classify. `labels_N` is int64; for
+    classify it holds exactly one label. Samples of one `group` (copies, bursts, near-duplicates) belong in
+    one split. `digest` is the SHA-256 of the file's bytes.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    boxes_N4: NDArray[np.float32]
+    labels_N: NDArray[np.int64]
+    group: str
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What `read_dataset` found. `splits` has the keys "train", "valid" and, when there is one, "test".
+
+    `content_hash` is the SHA-256 over the task, the class names and, split by split, every sample's name
+    relative to the root, size, picture digest, boxes and labels: the same data gives the same hash on any
+    machine, in any folder, zipped or not. `split_seed` is set when the split (or valid) is our own.
+    """
+
+    root: Path
+    task: Task
+    format: str
+    classes: tuple[str, ...]
+    splits: dict[str, tuple[Sample, ...]]
+    report: Report
+    content_hash: str
+    split_seed: int | None = None
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """All samples, split after split."""
+        return tuple(sample for split in self.splits.values() for sample in split)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One box as it stands in a label file: xyxy in the picture's unit; `value` is its text there."""
+
+    label: int
+    box: tuple[float, float, float, float]
+    line: int | None = None
+    value: str = ""
+
+
+@dataclass(slots=True)
+class Picture:
+    """One picture as a format found it, before anybody looked at the pixels.
+
+    `relative`: boxes are fractions of the upright picture, else px. `declared`: the (width, height) that the
+    annotation claims, for boxes in px. For classify `label` is the class and there are no marks.
+    """
+
+    path: Path
+    split: str | None
+    marks: list[Mark] = field(default_factory=list)
+    label_file: Path | None = None
+    relative: bool = False
+    declared: tuple[int, int] | None = None
+    label: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a format read: the class names in their order and the pictures."""
+
+    classes: tuple[str, ...]
+    pictures: list[Picture]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A data format: one file in `formats/known` that defines `FORMAT`; nothing else need be told.
+
+    Formats are asked in the order of `rank`. `read` may raise DataInvalid for what makes the whole
+    unreadable. `write` writes a data set into an empty folder such that `read` gives it back.
+    """
+
+    name: str
+    task: Task
+    rank: int
+    recognises: Callable[[Listing], bool]
+    read: Callable[[Listing, Findings], Layout]
+    write: Callable[[DataSet, Path], None]
+
+
+def count_boxes(samples: Iterable[Sample], classes: int) -> NDArray[np.int64]:
+    """How many labels of each class; shape (classes,)."""
+    labels = [sample.labels_N for sample in samples]
+    return np.bincount(np.concatenate([*labels, np.empty(0, np.int64)]), minlength=classes)
+
+
+def free_name(folder: Path, sample: Sample, taken: set[str]) -> Path:
+    """A path in `folder` for the sample's picture: its own name, else with a piece of its digest. Stems in
+    `taken` (case-blind, as some file systems are) are avoided; the new one is added."""
+    stem, count = sample.path.stem, 0
+    while stem.casefold() in taken:
+        count += 1
+        stem = f"{sample.path.stem}_{sample.digest[:8]}_{count}"
+    taken.add(stem.casefold())
+    return folder / (stem + sample.path.suffix)

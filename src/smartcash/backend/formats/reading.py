@@ -1,0 +1,364 @@
+"""From a path to a clean data set: find the format, read it, look at every file, clean every box, split."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smartcash.backend.formats import splitting
+from smartcash.backend.formats.archive import unpacked
+from smartcash.backend.formats.files import Listing
+from smartcash.backend.formats.known import FORMATS
+from smartcash.backend.formats.model import (
+    SPLITS,
+    DataSet,
+    Findings,
+    Format,
+    Layout,
+    Picture,
+    Sample,
+    Task,
+    count_boxes,
+    relative_name,
+)
+from smartcash.backend.images import (
+    Header,
+    decode_image,
+    is_complete,
+    read_bytes,
+    read_header,
+    upright_boxes,
+)
+from smartcash.domain.errors import DataInvalid
+
+_KINDS_OF_SUFFIX = {
+    ".jpg": ("JPEG", "MPO"),
+    ".jpeg": ("JPEG", "MPO"),
+    ".png": ("PNG",),
+    ".webp": ("WEBP",),
+    ".gif": ("GIF",),
+    ".bmp": ("BMP", "DIB"),
+}
+_SHOWN_PROBLEMS = 20
+
+
+def read_dataset(
+    path: str | os.PathLike[str],
+    *,
+    task: Task | None = None,
+    format: str = "auto",
+    seed: int = 0,
+    strict: bool = False,
+) -> DataSet:
+    """Read the data set at `path`: a folder, a zip, a YOLO data.yaml or a COCO .json.
+
+    `task` and `format` (a name in FORMATS) narrow the search. Missing splits are made with `seed`, by groups.
+    Every strange thing is in the report; `strict` makes errors and warnings fatal. Raises DataInvalid when
+    nothing can be read, or when no class, no training picture or no box is left.
+    """
+    root, entry = _locate(Path(path))
+    form, listing = _recognise(root, entry, task, format)
+    findings = Findings(listing.root)
+    layout = form.read(listing, findings)
+    if not layout.classes:
+        raise _unusable("data_no_class", findings, path)
+    if listing.hidden:
+        findings.add("data_hidden", listing.root, value=listing.hidden)
+
+    placed = _clean(layout, form.task, findings)
+    splits, split_seed = _split(placed, len(layout.classes), listing.root, seed, findings)
+    if not splits.get("train"):
+        raise _unusable("data_no_train", findings, path)
+    boxes = count_boxes(splits["train"], len(layout.classes))
+    if not boxes.any():
+        raise _unusable("data_no_boxes", findings, path)
+    for name in np.array(layout.classes)[boxes == 0]:
+        findings.add("data_class_starved", listing.root, value=name, split="train")
+    _report_copies(splits, form.task, findings)
+
+    report = findings.report()
+    if strict and (problems := report.problems("error", "warning")):
+        raise DataInvalid("data_strict", problems, path=str(path))
+    ordered = {split: tuple(splits[split]) for split in SPLITS if splits.get(split)}
+    content_hash = hash_content(listing.root, form.task, layout.classes, ordered)
+    return DataSet(
+        listing.root, form.task, form.name, layout.classes, ordered, report, content_hash, split_seed
+    )
+
+
+def hash_content(
+    root: Path, task: Task, classes: tuple[str, ...], splits: dict[str, tuple[Sample, ...]]
+) -> str:
+    """The content hash that `DataSet` documents, as hex."""
+    content = hashlib.sha256(json.dumps([task, classes]).encode())
+    for split in sorted(splits):
+        content.update(f"\n{split}\n".encode())
+        for sample in sorted(splits[split], key=lambda sample: relative_name(sample.path, root)):
+            facts = [relative_name(sample.path, root), sample.size, sample.digest, len(sample.labels_N)]
+            content.update(json.dumps(facts).encode())
+            content.update(sample.boxes_N4.astype("<f4").tobytes())
+            content.update(sample.labels_N.astype("<i8").tobytes())
+    return content.hexdigest()
+
+
+# --- finding the data and its format -------------------------------------------------------------------
+
+
+def _locate(path: Path) -> tuple[Path, Path | None]:
+    """(folder, named file in it or None); a zip is unpacked."""
+    if not path.exists():
+        raise DataInvalid("data_path_missing", path=str(path))
+    path = path.resolve()
+    if path.is_dir():
+        return path, None
+    if path.suffix.lower() == ".zip":
+        return unpacked(path), None
+    if path.suffix.lower() in (".yaml", ".yml", ".json"):
+        return path.parent, path
+    raise DataInvalid("data_path_file", path=str(path))
+
+
+def _recognise(root: Path, entry: Path | None, task: Task | None, name: str) -> tuple[Format, Listing]:
+    """The first format that knows the folder, or the single folder inside it, and the folder's listing."""
+    if name != "auto" and name not in FORMATS:
+        raise DataInvalid("data_format_unknown", value=name, names=", ".join(FORMATS))
+    wanted = [FORMATS[name]] if name != "auto" else list(FORMATS.values())
+    folder, other = root, None
+    for _ in range(4):
+        listing = Listing(folder, entry)
+        for form in wanted:
+            if form.recognises(listing):
+                if task in (None, form.task):
+                    return form, listing
+                other = other or form
+        inner = [path for path in folder.iterdir() if not path.name.startswith((".", "__"))]
+        if len(inner) != 1 or not inner[0].is_dir():
+            break
+        folder = inner[0]
+    if other is not None:
+        raise DataInvalid("data_task", path=str(root), task=task, found=other.task, format=other.name)
+    raise DataInvalid("data_format_none", path=str(root), images=len(Listing(root).images))
+
+
+def _unusable(code: str, findings: Findings, path: str | os.PathLike[str]) -> DataInvalid:
+    """The whole cannot be used; the first grave findings tell why."""
+    problems = findings.report().problems("error", "warning")
+    return DataInvalid(code, problems[:_SHOWN_PROBLEMS], path=str(path))
+
+
+# --- looking at every file -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What one reading of a picture's bytes tells."""
+
+    header: Header
+    digest: str
+
+
+def _look(path: Path) -> _Look:
+    """Header and digest; a file without a proper end is decoded, for only that shows whether it is cut."""
+    data = read_bytes(path)
+    header = read_header(data, path)
+    if not is_complete(data, header):
+        decode_image(data, path)
+    return _Look(header, hashlib.sha256(data).hexdigest())
+
+
+def _look_or_error(path: Path) -> _Look | DataInvalid | OSError:
+    try:
+        return _look(path)
+    except (DataInvalid, OSError) as error:
+        return error
+
+
+def _clean(layout: Layout, task: Task, findings: Findings) -> dict[str | None, list[Sample]]:
+    """Samples by split (None: not assigned); what cannot be used becomes a finding."""
+    paths = list(dict.fromkeys(picture.path for picture in layout.pictures))
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        looks = dict(zip(paths, pool.map(_look_or_error, paths)))
+    for path, look in looks.items():
+        if not isinstance(look, _Look):
+            report_broken(path, look, findings)
+        elif look.header.kind not in _KINDS_OF_SUFFIX.get(path.suffix.lower(), (look.header.kind,)):
+            findings.add("data_image_suffix", path, value=look.header.kind)
+
+    placed: dict[str | None, list[Sample]] = defaultdict(list)
+    for picture in layout.pictures:
+        look = looks[picture.path]
+        if not isinstance(look, _Look):
+            continue
+        if task == "classify":
+            boxes, labels = np.zeros((0, 4), np.float32), np.array([picture.label], np.int64)
+        else:
+            boxes, labels = _boxes(picture, look.header, len(layout.classes), findings)
+        group = relative_name(picture.path, findings.root)
+        sample = Sample(picture.path, look.header.size, boxes, labels, group, look.digest)
+        placed[picture.split].append(sample)
+    return placed
+
+
+def report_broken(path: Path, error: DataInvalid | OSError, findings: Findings) -> None:
+    """One finding for a picture that cannot be read."""
+    if isinstance(error, DataInvalid):
+        problem = error.problems[0]
+        findings.add(problem.code, path, value=problem.value, **problem.facts)
+    else:
+        findings.add("data_image_forbidden", path, reason=error.strerror or type(error).__name__)
+
+
+def _boxes(
+    picture: Picture, header: Header, classes: int, findings: Findings
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The picture's boxes (float32 xyxy px, upright, inside, unique) and labels; the rest become findings."""
+    file = picture.label_file or picture.path
+    width, height = header.size
+    raw = np.array([mark.box for mark in picture.marks], np.float64).reshape(-1, 4)
+    boxes = (
+        raw * (width, height, width, height)
+        if picture.relative
+        else _to_pixels(raw, picture, header, findings)
+    )
+    labels = np.array([mark.label for mark in picture.marks], np.int64)
+
+    clipped = boxes.clip(0, (width, height, width, height))
+    with np.errstate(invalid="ignore"):
+        extent = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf)
+        left = (clipped[:, 2:] - clipped[:, :2]).min(axis=1, initial=np.inf)
+        beyond = np.abs(boxes - clipped).max(axis=1, initial=0)
+    verdicts = [
+        ("data_class_range", (labels < 0) | (labels >= classes)),
+        ("data_box_not_finite", ~np.isfinite(boxes).all(axis=1)),
+        ("data_box_negative", extent < -1e-3),
+        ("data_box_zero", extent < 1e-3),
+        ("data_box_outside", left < 1e-3),
+    ]
+    dropped = np.zeros(len(boxes), bool)
+    for code, found in verdicts:
+        for index in np.flatnonzero(found & ~dropped):
+            mark = picture.marks[index]
+            value = mark.label if code == "data_class_range" else mark.value
+            findings.add(
+                code, file, mark.line, value, **({"classes": classes} if code == "data_class_range" else {})
+            )
+        dropped |= found
+    for index in np.flatnonzero((beyond > 1.01) & ~dropped):
+        mark = picture.marks[index]
+        findings.add("data_box_clipped", file, mark.line, mark.value, pixels=round(float(beyond[index]), 1))
+
+    seen: dict[bytes, set[int]] = defaultdict(set)
+    kept = []
+    final = clipped.astype(np.float32)
+    for index in np.flatnonzero(~dropped):
+        mark, here = picture.marks[index], seen[final[index].tobytes()]
+        if mark.label in here:
+            findings.add("data_line_twice", file, mark.line, mark.value)
+            continue
+        if here:
+            findings.add("data_box_two_classes", file, mark.line, mark.value)
+        here.add(mark.label)
+        kept.append(index)
+    return final[kept], labels[kept]
+
+
+def _to_pixels(
+    boxes: NDArray[np.float64], picture: Picture, header: Header, findings: Findings
+) -> NDArray[np.float64]:
+    """Boxes in px as annotated → px of the upright picture, when the annotation declares another size."""
+    file, declared = picture.label_file or picture.path, picture.declared
+    if declared is None or min(declared) <= 0 or declared == header.size or not len(boxes):
+        return boxes
+    shown, real = "×".join(map(str, declared)), "×".join(map(str, header.size))
+    if declared == header.stored:
+        findings.add("data_box_rotated", file, value=shown, real=real)
+        return upright_boxes(boxes, header)
+    scale = np.array(header.size) / np.array(declared)
+    if abs(scale[0] / scale[1] - 1) < 0.02:
+        findings.add("data_box_rescaled", file, value=shown, real=real)
+        rescaled: NDArray[np.float64] = boxes * np.tile(scale, 2)
+        return rescaled
+    findings.add("data_size_wrong", file, value=shown, real=real)
+    return boxes
+
+
+# --- splits --------------------------------------------------------------------------------------------
+
+
+def _split(
+    placed: dict[str | None, list[Sample]], classes: int, root: Path, seed: int, findings: Findings
+) -> tuple[dict[str, list[Sample]], int | None]:
+    """The splits as given where they are whole; else made by groups. Second: the seed, if any was made."""
+    splits = {split: samples for split, samples in placed.items() if split is not None}
+    train_paths = {sample.path for sample in splits.get("train", ())}
+    for split in ("valid", "test"):
+        if splits.get(split) and {sample.path for sample in splits[split]} <= train_paths:
+            findings.add("data_split_same", root, value=split)
+            del splits[split]
+    if not any(splits.values()):
+        everything = placed.get(None, [])
+        made = splitting.split_by_groups(everything, classes, root, seed, findings)
+        findings.add("data_split_made", root, value=seed, **{key: len(made.get(key, ())) for key in SPLITS})
+        return made, seed
+    splits["train"] = splits.get("train", []) + placed.get(None, [])
+    if splits.get("valid"):
+        if not splits.get("test"):
+            findings.add("data_split_no_test", root)
+        return {
+            split: splitting.grouped(samples, root, look=False) for split, samples in splits.items()
+        }, None
+    made = splitting.split_by_groups(
+        splits["train"], classes, root, seed, findings, shares={"train": 0.85, "valid": 0.15}
+    )
+    findings.add(
+        "data_split_valid", root, value=seed, train=len(made["train"]), valid=len(made.get("valid", ()))
+    )
+    if splits.get("test"):
+        made["test"] = splitting.grouped(splits["test"], root, look=False)
+    else:
+        findings.add("data_split_no_test", root)
+    return made, seed
+
+
+def _report_copies(splits: dict[str, list[Sample]], task: Task, findings: Findings) -> None:
+    """Byte-identical pictures: across splits (a leak), with different labels, or simply twice."""
+    copies: dict[str, list[tuple[str, Sample]]] = defaultdict(list)
+    for split, samples in splits.items():
+        for sample in samples:
+            copies[sample.digest].append((split, sample))
+    contradictory: set[str] = set()
+    for digest, found in copies.items():
+        if len(found) < 2:
+            continue
+        (_, first), *others = found
+        names = ", ".join(findings.name(sample.path) for _, sample in others[:5])
+        if not all(_same_labels(first, sample) for _, sample in others):
+            code = "data_image_two_classes" if task == "classify" else "data_image_two_labels"
+            contradictory |= {digest} if task == "classify" else set()
+            findings.add(code, first.path, others=names)
+        if len({split for split, _ in found}) > 1:
+            findings.add(
+                "data_image_leak", first.path, others=names, splits=" + ".join({s: 0 for s, _ in found})
+            )
+        elif len({sample.path for _, sample in found}) > 1:
+            findings.add("data_image_repeated", first.path, others=names)
+    if contradictory:
+        for split, samples in splits.items():
+            splits[split] = [sample for sample in samples if sample.digest not in contradictory]
+
+
+def _same_labels(one: Sample, other: Sample) -> bool:
+    return np.array_equal(one.labels_N, other.labels_N) and np.array_equal(one.boxes_N4, other.boxes_N4)
+
+
+def all_samples(splits: Iterable[Iterable[Sample]]) -> list[Sample]:
+    return [sample for samples in splits for sample in samples]

@@ -1,0 +1,114 @@
+"""Splits in which copies, bursts and near-duplicates of a picture stay together (groups)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from smartcash.backend.formats.model import Findings, Sample, relative_name
+
+SHARES = {"train": 0.70, "valid": 0.15, "test": 0.15}
+
+# Endings that say "a copy of": Roboflow's hash, a file manager's copy, an augmentation, a burst.
+_COPY_MARKS = re.compile(
+    r"(\.rf\.[0-9a-f]{8,}"
+    r"|[ _-]*(copy|kopie|salinan|copia)( ?\(?\d+\)?)?"
+    r"|[ _-]+(aug(mented)?|flip(ped)?|hflip|vflip|rot(ated?)?|blur(red)?|noise|noisy|bright(ness)?|dark|crop|"
+    r"gray|grey|hue|shear|scale|contrast)[ _-]?\d*"
+    r"|_burst\d+(_cover)?)$",
+    re.IGNORECASE,
+)
+_COPY_NUMBER = re.compile(r" ?\(\d{1,2}\)$")
+
+
+def stem_of_original(stem: str) -> str:
+    """The file stem without everything that marks a copy: `a_jpg.rf.1f…` and `a - Copy (2)` → `a`."""
+    while (shorter := _COPY_MARKS.sub("", stem)) not in ("", stem):
+        stem = shorter
+    return re.sub(r"_(jpe?g|png)$", "", stem)
+
+
+def grouped(samples: Sequence[Sample], root: Path, *, look: bool) -> list[Sample]:
+    """The samples with their groups: by name and identical bytes, with `look` also by looking alike.
+
+    A group is named by its first member.
+    """
+    names = [relative_name(sample.path, root) for sample in samples]
+    leader = list(range(len(samples)))
+
+    def top(index: int) -> int:
+        while leader[index] != index:
+            leader[index] = leader[leader[index]]
+            index = leader[index]
+        return index
+
+    def join(one: int, other: int) -> None:
+        one, other = sorted((top(one), top(other)))
+        leader[other] = one
+
+    same: dict[object, int] = {}
+    stems = {(sample.path.parent, sample.path.stem) for sample in samples}
+    for index, sample in enumerate(samples):
+        folder, stem = sample.path.parent, stem_of_original(sample.path.stem)
+        unnumbered = _COPY_NUMBER.sub("", stem)
+        if (folder, unnumbered) in stems:  # `note (2)` is a copy only where there is a `note`
+            stem = unnumbered
+        for key in ((folder, stem), sample.digest):
+            join(index, same.setdefault(key, index))
+    return [replace(sample, group=names[top(index)]) for index, sample in enumerate(samples)]
+
+
+def split_by_groups(
+    samples: Sequence[Sample],
+    classes: int,
+    root: Path,
+    seed: int,
+    findings: Findings,
+    shares: Mapping[str, float] = SHARES,
+) -> dict[str, list[Sample]]:
+    """Assign whole groups to splits in these shares, every class in the same shares as well as groups allow.
+
+    Deterministic: depends on the pictures' bytes and the seed, not on names, order or place. Few groups
+    (fewer than three per split) are given up and pictures split one by one, which is a finding.
+    """
+    samples = grouped(samples, root, look=True)
+    members: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        members[sample.group].append(sample)
+    groups = list(members.values())
+
+    counts = np.array([_presence(group, classes) for group in groups]).reshape(len(groups), classes + 1)
+    total = counts.sum(axis=0)
+    weight = 1 / np.maximum(total, 1)
+    names = list(shares)
+    wanted = np.array([[shares[name]] for name in names]) * total
+    draw = [_draw(group, seed) for group in groups]
+    # big groups first, they are the hardest to place; among equals by lot
+    order = sorted(range(len(groups)), key=lambda index: (-(counts[index] * weight).sum(), draw[index]))
+    made: dict[str, list[Sample]] = {name: [] for name in names}
+    for index in order:
+        gain = (np.maximum(wanted, 0) * weight * (counts[index] > 0)).sum(axis=1) / list(shares.values())
+        best = int(gain.argmax())
+        wanted[best] -= counts[index]
+        made[names[best]].extend(groups[index])
+    position = {sample.path: index for index, sample in enumerate(samples)}
+    return {name: sorted(found, key=lambda sample: position[sample.path]) for name, found in made.items()}
+
+
+def _presence(group: Sequence[Sample], classes: int) -> np.ndarray:
+    """How many pictures of the group hold each class, and how many pictures; shape (classes + 1,)."""
+    present = np.zeros(classes + 1)
+    for sample in group:
+        present[np.unique(sample.labels_N)] += 1
+    present[-1] = len(group)
+    return present
+
+
+def _draw(group: Sequence[Sample], seed: int) -> str:
+    return hashlib.sha256(f"{seed} {min(sample.digest for sample in group)}".encode()).hexdigest()
