@@ -1,0 +1,262 @@
+"""Loading and validating: nothing is unpickled but plain values and tensors, nothing is used unverified."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import nn
+
+from smartcash.domain.errors import (
+    CheckpointCorrupt,
+    CheckpointError,
+    CheckpointMismatch,
+    CheckpointNotFound,
+    CheckpointUntrusted,
+)
+from smartcash.handlers.checkpoint.checkpoint_finder import CheckpointFinder
+from smartcash.handlers.checkpoint.checkpoint_history import CheckpointHistory
+from smartcash.handlers.checkpoint.checkpoint_saver import Stateful, plain_key, unwrapped
+from smartcash.handlers.checkpoint.checkpoint_utils import CheckpointFolder, CheckpointInfo, open_verified
+from smartcash.utils.i18n import text
+
+_REQUIRED = ("epoch", "model_state_dict")
+_MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "sum")
+# what torch.load and zipfile raise for bytes that are not a checkpoint
+_UNREADABLE = (
+    pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError,
+    OSError, MemoryError, OverflowError, zipfile.BadZipFile, NotImplementedError,
+)  # fmt: skip
+
+
+class CheckpointLoader:
+    """Reads checkpoints of one folder, and single files from anywhere."""
+
+    def __init__(
+        self,
+        folder: CheckpointFolder,
+        finder: CheckpointFinder,
+        history: CheckpointHistory,
+        logger: logging.Logger,
+    ) -> None:
+        self._folder = folder
+        self._finder = finder
+        self._history = history
+        self._logger = logger
+
+    def load(
+        self,
+        path: Path | None,
+        device: str | torch.device | None,
+        model: nn.Module | None,
+        optimizer: Stateful | None,
+        scheduler: Stateful | None,
+        which: str | int,
+        strict: bool,
+    ) -> dict[str, Any]:
+        """Read one checkpoint and put its states into the objects given.
+
+        With a path, exactly that file, or the error that says what is wrong with it. Without one, the
+        newest good one in the order of `which`; a damaged one is passed over, logged, and named in the
+        returned `fallback_from`.
+        """
+        if path is not None:
+            checkpoint, used, wanted = self.read(path, device), path, path
+        else:
+            checkpoint, used, wanted = self._first_good(which, device)
+        checkpoint["path"] = used
+        checkpoint["fallback_from"] = None if used == wanted else wanted
+        if used != wanted:
+            self._logger.warning(text("checkpoint.fallback", wanted=str(wanted), used=str(used)))
+        _restore(checkpoint, used, model, optimizer, scheduler, strict, self._logger)
+        self._logger.info(text("checkpoint.loaded", path=str(used), epoch=checkpoint.get("epoch")))
+        if used.parent == self._folder.path and optimizer is not None:
+            self._history.record_resume(used.name)
+        return checkpoint
+
+    def _first_good(
+        self, which: str | int, device: str | torch.device | None
+    ) -> tuple[dict[str, Any], Path, Path]:
+        order = self._finder.order(which)
+        if not order:
+            code = "checkpoint_no_epoch" if isinstance(which, int) else "checkpoint_none"
+            raise CheckpointNotFound(code, folder=str(self._folder.path), epoch=which)
+        first_error: CheckpointError | None = None
+        for info in order:
+            try:
+                return self._read_committed(info, device), info.path, order[0].path
+            except (CheckpointCorrupt, CheckpointNotFound, CheckpointUntrusted) as error:
+                self._logger.warning(str(error))
+                first_error = first_error or error
+        assert first_error is not None
+        raise first_error
+
+    def read(self, path: Path, device: str | torch.device | None = None) -> dict[str, Any]:
+        """The content of one file, tensors on `device` (default: CPU), verified as far as it can be.
+
+        With a sidecar by size and SHA-256; without one (an earlier layout, a `.pt`) by the checksums in
+        the file itself. Raises CheckpointNotFound, CheckpointCorrupt or CheckpointUntrusted.
+        """
+        info = self._folder.info_of(path)
+        if info is not None:
+            return self._read_committed(info, device)
+        try:
+            file = path.open("rb")
+        except FileNotFoundError as error:
+            raise CheckpointNotFound("checkpoint_not_found", path=str(path)) from error
+        except OSError as error:
+            raise CheckpointNotFound(
+                "checkpoint_forbidden", path=str(path), reason=str(error.strerror)
+            ) from error
+        with file:
+            return read_plain(file, path, device)
+
+    def _read_committed(self, info: CheckpointInfo, device: str | torch.device | None) -> dict[str, Any]:
+        with open_verified(info) as file:
+            checkpoint = read_plain(file, info.path, device, checked=True)
+        self._folder.trust(info)
+        return checkpoint
+
+
+def read_plain(
+    file: BinaryIO, path: Path, device: str | torch.device | None = None, *, checked: bool = False
+) -> dict[str, Any]:
+    """Read an open checkpoint without running anything in it. `checked`: its hash was already compared.
+
+    Raises CheckpointUntrusted if it names anything but plain values and tensors, CheckpointCorrupt if it
+    is not a checkpoint at all.
+    """
+    try:
+        if not checked:
+            _check_archive(file, path)
+        content = torch.load(file, map_location=device or "cpu", weights_only=True)
+    except _UNREADABLE as error:
+        foreign = _foreign_names(file)
+        if foreign:
+            raise CheckpointUntrusted(
+                "checkpoint_untrusted", path=str(path), names=", ".join(foreign)
+            ) from error
+        raise CheckpointCorrupt("checkpoint_unreadable", path=str(path), reason=_first_line(error)) from error
+    if not isinstance(content, Mapping):
+        raise CheckpointCorrupt("checkpoint_incomplete", path=str(path), missing=", ".join(_REQUIRED))
+    missing = [key for key in _REQUIRED if content.get(key) is None]
+    if "model_state_dict" in missing:
+        raise CheckpointCorrupt("checkpoint_incomplete", path=str(path), missing=", ".join(missing))
+    return dict(content)
+
+
+def _check_archive(file: BinaryIO, path: Path) -> None:
+    """Compare the CRC-32 of every record, which torch.load itself does not."""
+    file.seek(0)
+    if file.read(4) != b"PK\x03\x04":
+        raise CheckpointCorrupt("checkpoint_not_torch", path=str(path))
+    with zipfile.ZipFile(file) as archive:
+        if archive.testzip() is not None:
+            raise CheckpointCorrupt("checkpoint_hash_differs", path=str(path))
+    file.seek(0)
+
+
+def _foreign_names(file: BinaryIO) -> list[str]:
+    """Names in the pickle that plain tensors do not need; found by reading its opcodes, never by running."""
+    try:
+        file.seek(0)
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
+    except _UNREADABLE:
+        return []
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+# --- putting states into objects ---------------------------------------------------------------------
+
+
+def _restore(
+    checkpoint: dict[str, Any],
+    path: Path,
+    model: nn.Module | None,
+    optimizer: Stateful | None,
+    scheduler: Stateful | None,
+    strict: bool,
+    logger: logging.Logger,
+) -> None:
+    """All or nothing when strict: everything is compared before the first object changes."""
+    fitting: dict[str, Any] = {}
+    if model is not None:
+        fitting, report = _compared(checkpoint["model_state_dict"], unwrapped(model))
+        checkpoint.update(report)
+        if any(report.values()):
+            facts = {key: ", ".join(map(str, names[:8])) or "–" for key, names in report.items()}
+            if strict:
+                raise CheckpointMismatch("checkpoint_model_mismatch", path=str(path), **facts)
+            logger.warning(text("checkpoint.partly_loaded", path=str(path), loaded=len(fitting), **facts))
+    checkpoint["skipped"] = []
+    parts: list[tuple[str, Stateful]] = []
+    for name, part in (("optimizer_state_dict", optimizer), ("scheduler_state_dict", scheduler)):
+        if part is None:
+            continue
+        problem = _part_problem(name, part, checkpoint.get(name))
+        if problem is None:
+            parts.append((name, part))
+        elif strict:
+            raise CheckpointMismatch("checkpoint_part_mismatch", path=str(path), part=name, reason=problem)
+        else:
+            checkpoint["skipped"].append(name)
+            logger.warning(text("checkpoint.part_skipped", path=str(path), part=name, reason=problem))
+    if model is not None:
+        unwrapped(model).load_state_dict(fitting, strict=False)
+    for name, part in parts:
+        part.load_state_dict(checkpoint[name])
+
+
+def _compared(state: Mapping[str, Any], model: nn.Module) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """The entries that fit `model`, under its own names, and what does not fit, by name."""
+    own = {plain_key(key): (key, value) for key, value in model.state_dict().items()}
+    state = {plain_key(key): value for key, value in state.items()}
+    if all(key.startswith("module.") for key in state) and not any(key.startswith("module.") for key in own):
+        state = {
+            key.removeprefix("module."): value for key, value in state.items()
+        }  # written by others, from DDP
+    shapes = {
+        key: f"{key} {tuple(value.shape)} → {tuple(own[key][1].shape)}"
+        for key, value in state.items()
+        if key in own and isinstance(value, torch.Tensor) and isinstance(own[key][1], torch.Tensor)
+        and value.shape != own[key][1].shape
+    }  # fmt: skip
+    fitting = {own[key][0]: value for key, value in state.items() if key in own and key not in shapes}
+    return fitting, {
+        "missing_keys": [key for key in own if key not in state],
+        "unexpected_keys": [key for key in state if key not in own],
+        "mismatched_shapes": list(shapes.values()),
+    }
+
+
+def _part_problem(name: str, part: Stateful, state: Any) -> str | None:
+    """Why `state` does not fit, or None. For optimizers: groups, their sizes, and the shapes of the moments."""
+    if state is None:
+        return text("checkpoint.part_absent")
+    if not isinstance(part, torch.optim.Optimizer):
+        return None
+    own, saved = part.param_groups, state["param_groups"]
+    sizes = [len(group["params"]) for group in own], [len(group["params"]) for group in saved]
+    if sizes[0] != sizes[1]:
+        return text("checkpoint.part_groups", own=str(sizes[0]), saved=str(sizes[1]))
+    parameters = [parameter for group in own for parameter in group["params"]]
+    numbers = [number for group in saved for number in group["params"]]
+    for parameter, number in zip(parameters, numbers, strict=True):
+        for key, value in state["state"].get(number, {}).items():
+            if key in _MOMENTS and isinstance(value, torch.Tensor) and value.shape != parameter.shape:
+                return text(
+                    "checkpoint.part_shape",
+                    key=key,
+                    saved=str(tuple(value.shape)),
+                    own=str(tuple(parameter.shape)),
+                )
+    return None

@@ -1,0 +1,370 @@
+"""Saving: copy the state, write it in the background, commit it; retention; copies to another disk."""
+
+from __future__ import annotations
+
+import logging
+import math
+import operator
+import platform
+import secrets
+import sys
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from smartcash import __version__
+from smartcash.domain.errors import CheckpointWriteFailed
+from smartcash.handlers.checkpoint.checkpoint_history import CheckpointHistory
+from smartcash.handlers.checkpoint.checkpoint_utils import (
+    FORMAT,
+    CheckpointFolder,
+    CheckpointInfo,
+    checkpoint_name,
+    config_mapping,
+    labels_of,
+    plain,
+    plain_metrics,
+    plain_number,
+    writing,
+)
+from smartcash.utils.files import DurableFile, remove, temporary_beside
+from smartcash.utils.i18n import text
+
+_OWN_KEYS = (
+    "format", "epoch", "model_state_dict", "optimizer_state_dict", "scheduler_state_dict",
+    "metrics", "config", "timestamp", "versions",
+)  # fmt: skip
+
+
+class Stateful(Protocol):
+    """An optimizer, a scheduler, or anything else with a state."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: dict[str, Any]) -> object: ...
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside DistributedDataParallel, DataParallel, an averaged model (EMA) or torch.compile."""
+    wrappers = (
+        nn.parallel.DistributedDataParallel,
+        nn.DataParallel,
+        torch.optim.swa_utils.AveragedModel,
+    )
+    compiler = sys.modules.get("torch._dynamo.eval_frame")  # loaded only by a compiled model
+    while True:
+        if isinstance(model, wrappers):
+            model = model.module
+        elif compiler is not None and isinstance(model, compiler.OptimizedModule):
+            model = model._orig_mod
+        else:
+            return model
+
+
+def plain_key(key: str) -> str:
+    """A state key without the marks that compiled submodules put into it."""
+    return key.replace("_orig_mod.", "")
+
+
+class _Buffers:
+    """Owned copies of tensors, kept between saves: a save costs one memory copy and no allocation."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, torch.Tensor] = {}
+        self._used: dict[str, torch.Tensor] = {}
+        self._shared: dict[tuple[object, ...], torch.Tensor] = {}
+
+    def copy(self, where: str, tensor: torch.Tensor) -> torch.Tensor:
+        """A CPU copy of `tensor`, of the same shape and strides; tensors that share memory share their copy."""
+        if tensor.layout is not torch.strided or tensor.is_quantized:
+            return tensor.cpu().clone()
+        if tensor.device.type == "meta":
+            raise CheckpointWriteFailed("checkpoint_not_plain", where=where, kind="meta tensor")
+        same = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
+        if tensor.numel() and same in self._shared:
+            return self._shared[same]
+        kept = self._kept.get(where)
+        if kept is None or (kept.shape, kept.stride(), kept.dtype) != (
+            tensor.shape,
+            tensor.stride(),
+            tensor.dtype,
+        ):
+            kept = torch.empty_like(tensor, device="cpu")
+        kept.copy_(tensor)
+        self._used[where] = self._shared[same] = kept
+        return kept
+
+    def finish(self) -> None:
+        """Let go of the copies that this save did not need."""
+        self._kept, self._used, self._shared = self._used, {}, {}
+
+    def release(self) -> None:
+        """Give all memory back."""
+        self._kept, self._used, self._shared = {}, {}, {}
+
+
+class SaveResult(Mapping[str, Any]):
+    """What `save_checkpoint` returns: `path, type, size, epoch_path, sequence, sha256`.
+
+    Reading a value waits until the checkpoint is committed, or raises why it could not be: whoever holds
+    a path holds a whole file. `done()` asks without waiting.
+    """
+
+    def __init__(
+        self, future: Future[CheckpointInfo], seen: Callable[[Future[CheckpointInfo]], None]
+    ) -> None:
+        self._future = future
+        self._seen = seen
+
+    def done(self) -> bool:
+        """Whether the save has ended, well or not."""
+        return self._future.done()
+
+    def _facts(self) -> dict[str, Any]:
+        try:
+            info = self._future.result()
+        finally:
+            self._seen(self._future)
+        return {
+            "path": info.path,
+            "type": info.kind,
+            "size": info.size,
+            "epoch_path": info.path if info.kind == "epoch" else None,
+            "sequence": info.sequence,
+            "sha256": info.sha256,
+        }
+
+    def __getitem__(self, key: str) -> Any:
+        return self._facts()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._facts())
+
+    def __len__(self) -> int:
+        return len(self._facts())
+
+    def __repr__(self) -> str:
+        return repr(self._facts()) if self.done() else "SaveResult(…)"
+
+
+class CheckpointSaver:
+    """Writes checkpoints into a folder, one at a time, oldest request first."""
+
+    def __init__(
+        self,
+        folder: CheckpointFolder,
+        history: CheckpointHistory,
+        logger: logging.Logger,
+        *,
+        monitor: str,
+        mode: str,
+        async_save: bool,
+        epoch_every: int,
+    ) -> None:
+        if mode not in ("min", "max"):
+            raise ValueError(f"mode {mode!r}: choose min or max")
+        self._folder = folder
+        self._history = history
+        self._logger = logger
+        self._monitor, self._mode = monitor, mode
+        self._async = async_save
+        self._epoch_every = epoch_every
+        self._run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+        self._turn = threading.RLock()
+        self._writer = ThreadPoolExecutor(1, "checkpoint-writer")
+        self._pending: Future[CheckpointInfo] | None = None
+        self._buffers = _Buffers()
+
+    # saving
+
+    def save(
+        self,
+        model: nn.Module,
+        optimizer: Stateful | None,
+        scheduler: Stateful | None,
+        config: object,
+        epoch: int,
+        metrics: Mapping[str, Any] | None,
+        is_best: bool | None,
+        save_optimizer: bool,
+        extra: Mapping[str, Any] | None,
+    ) -> SaveResult:
+        """Copy the state, then write it (in the background unless `async_save=False`).
+
+        Raises the error of an earlier background save that nobody has seen yet, before anything is copied.
+        """
+        with self._turn:
+            self.settle()
+            started = time.perf_counter()
+            state = self._state(model, optimizer, scheduler, config, epoch, metrics, save_optimizer, extra)
+            stall_s = time.perf_counter() - started
+            self._pending = self._writer.submit(self._write, state, is_best, stall_s)
+            result = SaveResult(self._pending, self._forget)
+            if not self._async:
+                self.settle()
+        return result
+
+    def settle(self) -> None:
+        """Wait for the save in flight. Raises its error, once."""
+        with self._turn:
+            pending, self._pending = self._pending, None
+            if pending is not None:
+                pending.result()
+
+    def _forget(self, seen: Future[CheckpointInfo]) -> None:
+        with self._turn:
+            if self._pending is seen:
+                self._pending = None
+
+    def close(self) -> None:
+        """Finish the save in flight, end the thread, free the buffers. Raises the save's error."""
+        try:
+            self.settle()
+        finally:
+            self._writer.shutdown()
+            self._writer = ThreadPoolExecutor(1, "checkpoint-writer")
+            self._buffers.release()
+
+    def _state(
+        self,
+        model: nn.Module,
+        optimizer: Stateful | None,
+        scheduler: Stateful | None,
+        config: object,
+        epoch: int,
+        metrics: Mapping[str, Any] | None,
+        save_optimizer: bool,
+        extra: Mapping[str, Any] | None,
+    ) -> dict[str, Any]:
+        extra = dict(extra or {})
+        collisions = sorted(set(extra) & set(_OWN_KEYS))
+        if collisions:
+            raise CheckpointWriteFailed("checkpoint_extra_collides", keys=", ".join(collisions))
+        state = {
+            "format": FORMAT,
+            "epoch": operator.index(plain_number(epoch)),
+            "model_state_dict": _model_state(model),
+            "optimizer_state_dict": optimizer.state_dict()
+            if optimizer is not None and save_optimizer
+            else None,
+            "scheduler_state_dict": scheduler.state_dict() if scheduler is not None else None,
+            **extra,
+            "metrics": plain_metrics(metrics),
+            "config": config_mapping(config),
+            "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "versions": _versions(),
+        }
+        copied: dict[str, Any] = plain(state, "checkpoint", self._buffers.copy)
+        self._buffers.finish()
+        return copied
+
+    def _write(self, state: dict[str, Any], is_best: bool | None, stall_s: float) -> CheckpointInfo:
+        """In the writer thread: temporary file, fsync, rename, sidecar, history."""
+        started = time.perf_counter()
+        try:
+            with self._folder.locked():
+                info = self._described(state, is_best)
+                with writing(info.path):
+                    temporary = temporary_beside(info.path)
+                    try:
+                        size, sha256 = _write_state(state, temporary)
+                        info = replace(info, size=size, sha256=sha256)
+                        self._folder.commit(temporary, info)
+                    except BaseException:
+                        remove(temporary)
+                        raise
+                self._history.record()
+        except CheckpointWriteFailed as error:
+            self._logger.error(str(error))
+            raise
+        self._logger.info(
+            text(
+                "checkpoint.saved", path=str(info.path), kind=info.kind, epoch=info.epoch, size=info.size / 1e6,
+                stall_ms=stall_s * 1000, write_s=time.perf_counter() - started, sha256=info.sha256[:12],
+            )
+        )  # fmt: skip
+        return info
+
+    def _described(self, state: dict[str, Any], is_best: bool | None) -> CheckpointInfo:
+        """The facts of a state about to be written; decides its kind. With the lock held."""
+        epoch, metrics = state["epoch"], state["metrics"]
+        backbone, dataset = labels_of(state["config"])
+        value = metrics.get(self._monitor)
+        value = value if isinstance(value, int | float) else None
+        if self._is_best(value, is_best):
+            kind = "best"
+        elif self._epoch_every and epoch % self._epoch_every == 0:
+            kind = "epoch"
+        else:
+            kind = "latest"
+        sequence = self._folder.next_sequence()
+        step = state.get("step")
+        return CheckpointInfo(
+            path=self._folder.path
+            / checkpoint_name(backbone, dataset, kind, epoch, state["timestamp"], sequence),
+            sequence=sequence,
+            kind=kind,
+            epoch=epoch,
+            step=step if isinstance(step, int) else None,
+            metrics=metrics,
+            monitor=self._monitor,
+            mode=self._mode,
+            value=value,
+            backbone=backbone,
+            dataset=dataset,
+            run_id=self._run_id,
+            timestamp=state["timestamp"],
+            versions=state["versions"],
+        )
+
+    def _is_best(self, value: float | None, asked: bool | None) -> bool:
+        if value is not None and not math.isfinite(value):
+            if asked:
+                self._logger.warning(
+                    text("checkpoint.not_finite_is_never_best", monitor=self._monitor, value=value)
+                )
+            return False
+        if asked is not None:
+            return asked
+        if value is None:
+            return False
+        earlier = [
+            info.value
+            for info in self._folder.infos()
+            if info.kind == "best" and (info.monitor, info.mode) == (self._monitor, self._mode)
+            and info.value is not None
+        ]  # fmt: skip
+        if not earlier:
+            return True
+        return value < min(earlier) if self._mode == "min" else value > max(earlier)
+
+
+def _model_state(model: nn.Module) -> dict[str, Any]:
+    state = unwrapped(model).state_dict()
+    named = OrderedDict((plain_key(key), value) for key, value in state.items())
+    named.__dict__["_metadata"] = {
+        plain_key(key): value for key, value in state.__dict__["_metadata"].items()
+    }
+    return named
+
+
+def _versions() -> dict[str, str]:
+    return {"smartcash": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
+
+
+def _write_state(state: dict[str, Any], path: Path) -> tuple[int, str]:
+    """Write and fsync `state`; returns size in bytes and SHA-256. Raises OSError."""
+    file = DurableFile(path, hashed=True)
+    try:
+        torch.save(state, file)
+        return (file.size, file.finish())
+    finally:
+        file.close()

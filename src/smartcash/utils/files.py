@@ -1,0 +1,199 @@
+"""Files that are either the old one or the new one, never something in between.
+
+Every durable write of the project goes through here: a temporary name in the same folder, fsync, rename,
+fsync of the folder. Only what is done with these functions is covered by the fault tests.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import secrets
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from filelock import FileLock, Timeout
+
+CHUNK = 1 << 22
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.tmp")
+
+
+def temporary_beside(path: Path) -> Path:
+    """A new, hidden name in the folder of `path`; `temporary_target` recognises it again."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+def temporary_target(name: str) -> str | None:
+    """The file name that a temporary file was meant to become, or None if `name` is not one of ours."""
+    match = _TEMPORARY.fullmatch(name)
+    return match["name"] if match else None
+
+
+class DurableFile:
+    """A new file for writing: unbuffered, optionally hashed on the way, fsynced by `finish`.
+
+    With `hashed`, large chunks are hashed by a second thread while this one writes them (both release
+    the interpreter lock), so that the hash costs little. The first OSError is kept in `error`, later
+    writes do nothing, and `finish` raises it: a C++ writer above (torch.save) never sees an exception in
+    the middle of a record, which it would turn into another one.
+    """
+
+    def __init__(self, path: Path, *, hashed: bool = False) -> None:
+        self.path = path
+        self.size = 0
+        self.error: OSError | None = None
+        self._sha256 = hashlib.sha256()
+        self._hasher = ThreadPoolExecutor(1, "hash") if hashed else None
+        self._hashed = hashed
+        self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o644)
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Write all of `data`; returns its length in bytes."""
+        view = memoryview(data).cast("B")
+        if self.error is not None:
+            return len(view)
+        if self._hasher is not None and len(view) >= 1 << 16:
+            hashing = self._hasher.submit(self._sha256.update, view)
+            self._put(view)
+            hashing.result()
+        else:
+            if self._hashed:
+                self._sha256.update(view)
+            self._put(view)
+        self.size += len(view)
+        return len(view)
+
+    def _put(self, view: memoryview) -> None:
+        try:
+            for start in range(0, len(view), CHUNK):
+                part = view[start : start + CHUNK]
+                while part:
+                    part = part[os.write(self._fd, part) :]
+        except OSError as error:
+            self.error = error
+
+    def flush(self) -> None:
+        """Nothing is buffered here; torch.save calls it."""
+
+    def finish(self) -> str:
+        """Fsync and close; returns the SHA-256 as hex. Raises the first OSError of any write."""
+        try:
+            if self.error is not None:
+                raise self.error
+            os.fsync(self._fd)
+        finally:
+            self.close()
+        return self._sha256.hexdigest()
+
+    def close(self) -> None:
+        """Close without fsync; safe to call twice."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            if self._hasher is not None:
+                self._hasher.shutdown()
+            os.close(fd)
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[DurableFile]:
+    """`with atomic_write(path) as file: file.write(data)`: `path` appears whole and durable, or not at all.
+
+    Raises OSError; the old file, if there was one, is then untouched and the temporary one is gone.
+    """
+    temporary = temporary_beside(path)
+    try:
+        file = DurableFile(temporary)
+        try:
+            yield file
+            file.finish()
+        finally:
+            file.close()
+        os.replace(temporary, path)
+    except BaseException:
+        remove(temporary)
+        raise
+    fsync_folder(path.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace `path` by `data`, atomically and durably."""
+    with atomic_write(path) as file:
+        file.write(data)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable. Windows has no such call and needs none."""
+    if os.name == "nt":
+        return
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # FUSE mounts such as Drive cannot do it
+            raise
+    finally:
+        os.close(fd)
+
+
+def remove(path: Path) -> bool:
+    """Delete a file; False if there was none."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """SHA-256 (hex) of an open binary file from its beginning, streamed; leaves the position at the end."""
+    file.seek(0)
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class FolderLock:
+    """One writer per folder, among the threads of this process and among processes.
+
+    The kernel drops the file lock with its owner, so a crash leaves no stale lock and a reused process id
+    means nothing. Re-entrant. Raises TimeoutError after `timeout_s`.
+    """
+
+    def __init__(self, folder: Path, *, timeout_s: float = 600.0) -> None:
+        self._threads = threading.RLock()
+        self._timeout_s = timeout_s
+        self._processes = FileLock(folder / ".lock", thread_local=False, poll_interval=0.005)
+
+    def __enter__(self) -> FolderLock:
+        self.acquire()
+        return self
+
+    def acquire(self, timeout_s: float | None = None) -> None:
+        """Take the lock. Raises TimeoutError if another one holds it for `timeout_s`, or OSError."""
+        patience_s = self._timeout_s if timeout_s is None else timeout_s
+        late = TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT), self._processes.lock_file)
+        if not self._threads.acquire(timeout=patience_s):
+            raise late
+        try:
+            self._processes.acquire(timeout=patience_s)
+        except Timeout:
+            self._threads.release()
+            raise late from None
+        except BaseException:
+            self._threads.release()
+            raise
+
+    def release(self) -> None:
+        """Give the lock back, once per `acquire`."""
+        self._processes.release()
+        self._threads.release()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
