@@ -1,4 +1,4 @@
-"""Class names become Rupiah values (issue row D15): one name alone, and a whole set judged together."""
+"""Class names become Rupiah values (D15): one name alone, and a whole set judged together."""
 
 import pytest
 from hypothesis import given

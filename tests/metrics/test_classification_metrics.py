@@ -1,4 +1,4 @@
-"""Classification figures (issue rows A10, C7): worked by hand, and what must hold for any outputs."""
+"""Classification figures (A10, C7): worked by hand, and what must hold for any outputs."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Detection figures (issue rows A10, D15, C7): COCO's own numbers, the threshold, and the exact sum."""
+"""Detection figures (A10, D15, C7): COCO's own numbers, the threshold, and the exact sum."""
 
 import contextlib
 import io

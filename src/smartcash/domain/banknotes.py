@@ -136,6 +136,15 @@ def format_rupiah(value: int) -> str:
     return f"{sign}Rp{abs(value):,}".replace(",", ".")
 
 
+def display_names(class_names: Sequence[str]) -> tuple[str, ...]:
+    """How each class is shown: "Rp50.000" where that names one class of the set only, else its own name."""
+    values = values_of(class_names)
+    return tuple(
+        name if value is None or values.count(value) > 1 else format_rupiah(value)
+        for name, value in zip(class_names, values)
+    )
+
+
 def colour_of(value: int | None) -> Colour | None:
     """The note's own colour as (red, green, blue) 0–255, the same as in the web page; None if it has none."""
     return None if value is None else _COLOURS.get(value)
