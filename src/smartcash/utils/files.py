@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import secrets
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -115,7 +116,7 @@ def atomic_write(path: Path) -> Iterator[DurableFile]:
             file.finish()
         finally:
             file.close()
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
         remove(temporary)
         raise
@@ -145,16 +146,27 @@ def fsync_folder(folder: Path) -> None:
 def remove(path: Path) -> bool:
     """Delete a file; False if there was none."""
     try:
-        os.unlink(path)
+        path.unlink()
     except FileNotFoundError:
         return False
     return True
 
 
+def forget_cached(file: BinaryIO) -> None:
+    """Ask the system to read an fsynced file from its disk again, so that reading back proves something."""
+    if sys.platform == "linux":
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def sha256_of(file: BinaryIO) -> str:
     """SHA-256 (hex) of an open binary file from its beginning, streamed; leaves the position at the end."""
     file.seek(0)
-    return hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = hashlib.sha256()
+    buffer = bytearray(CHUNK)
+    view = memoryview(buffer)
+    while count := file.readinto(buffer):  # type: ignore[attr-defined]
+        sha256.update(view[:count])
+    return sha256.hexdigest()
 
 
 class FolderLock:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
+import subprocess
+import sys
+import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,11 +24,22 @@ from smartcash.domain.errors import (
     CheckpointMismatch,
     CheckpointNotFound,
     CheckpointUntrusted,
+    CheckpointWriteFailed,
 )
 from smartcash.handlers.checkpoint.checkpoint_finder import CheckpointFinder
 from smartcash.handlers.checkpoint.checkpoint_history import CheckpointHistory
 from smartcash.handlers.checkpoint.checkpoint_saver import Stateful, plain_key, unwrapped
-from smartcash.handlers.checkpoint.checkpoint_utils import CheckpointFolder, CheckpointInfo, open_verified
+from smartcash.handlers.checkpoint.checkpoint_utils import (
+    CheckpointFolder,
+    CheckpointInfo,
+    labels_of,
+    open_verified,
+    plain,
+    plain_metrics,
+    slug,
+    writing,
+)
+from smartcash.utils.files import remove, sha256_of, temporary_beside
 from smartcash.utils.i18n import text
 
 _REQUIRED = ("epoch", "model_state_dict")
@@ -121,6 +138,191 @@ class CheckpointLoader:
             checkpoint = read_plain(file, info.path, device, checked=True)
         self._folder.trust(info)
         return checkpoint
+
+    # without a model
+
+    def metadata(self, path: Path) -> dict[str, Any]:
+        """The facts in the sidecar, else what the file holds besides tensors."""
+        info = self._folder.info_of(path)
+        if info is not None:
+            return info.to_dict()
+        return {key: value for key, value in self.read(path).items() if not key.endswith("_state_dict")}
+
+    def validate(self, path: Path) -> tuple[bool, dict[str, Any]]:
+        """Read the whole file; `(valid, facts)`."""
+        info: dict[str, Any] = {"path": str(path), "code": "ok"}
+        try:
+            sidecar = self._folder.info_of(path)
+            checkpoint = self.read(path)
+            if checkpoint.get("epoch") is None:
+                raise CheckpointCorrupt("checkpoint_incomplete", path=str(path), missing="epoch")
+        except CheckpointError as error:
+            return False, info | {"code": error.code, "message": str(error)}
+        info["proof"] = "crc" if sidecar is None else "sha256"
+        info["size"], info["epoch"] = path.stat().st_size, checkpoint["epoch"]
+        proof = text(f"checkpoint.proof_{info['proof']}")
+        info["message"] = text("checkpoint.valid", epoch=info["epoch"], size=info["size"] / 1e6, proof=proof)
+        return True, info
+
+    # the doctor
+
+    def doctor(self, adopt: bool) -> dict[str, Any]:
+        """Verify everything, set aside what is damaged, adopt on request, complete the history."""
+        folder = self._folder
+        with folder.locked():
+            swept = folder.sweep()
+            good: list[str] = []
+            damaged: list[dict[str, str]] = []
+
+            def set_aside(path: Path, reason: str) -> None:
+                moved = folder.quarantine(path)
+                damaged.append({"name": path.name, "reason": reason, "moved_to": str(moved)})
+                self._logger.warning(text("checkpoint.quarantined", path=str(moved), reason=reason))
+
+            for info in folder.infos():
+                try:
+                    open_verified(info).close()
+                    good.append(info.name)
+                except CheckpointError as error:
+                    set_aside(info.path, str(error))
+            for sidecar in folder.damaged_sidecars():
+                set_aside(
+                    sidecar.with_suffix(".pth"),
+                    CheckpointCorrupt("checkpoint_sidecar_damaged", path=str(sidecar)).message(),
+                )
+            adopted, left = self._without_sidecar(adopt, set_aside)
+            self._history.record()
+        report = {
+            "folder": str(folder.path),
+            "writable": os.access(folder.path, os.W_OK),
+            "good": good,
+            "damaged": damaged,
+            "unverified": left,
+            "adopted": adopted,
+            "swept": swept,
+            "history_rows": len(self._history.get()["runs"]),
+            "healthy": not damaged and not left,
+        }
+        facts: dict[str, Any] = {key: len(value) for key, value in report.items() if isinstance(value, list)}
+        return report | {"summary": text("checkpoint.doctor_summary", **facts)}
+
+    def _without_sidecar(
+        self, adopt: bool, set_aside: Callable[[Path, str], None]
+    ) -> tuple[list[str], list[str]]:
+        """Judge the files without a sidecar; returns the names adopted and those that stay as they are."""
+        readable: list[tuple[CheckpointInfo, dict[str, Any]]] = []
+        left: list[str] = []
+        for info in self._folder.unverified():
+            try:
+                content = self.read(info.path)
+            except CheckpointUntrusted as error:
+                self._logger.warning(str(error))
+                left.append(info.name)
+            except CheckpointCorrupt as error:
+                set_aside(info.path, str(error))
+            else:
+                if adopt and info.path.suffix == ".pth":
+                    readable.append((info, content))
+                else:
+                    left.append(info.name)
+        numbers = self._folder.oldest_free_sequences(len(readable))
+        for (info, content), number in zip(readable, numbers, strict=True):
+            self._folder.adopt(_described(info, content, number))
+            self._logger.info(text("checkpoint.adopted", path=str(info.path)))
+        return [info.name for info, _ in readable], left
+
+    def import_untrusted(self, path: Path) -> Path:
+        """Convert in a child process, check the result here, commit it."""
+        if not path.is_file():
+            raise CheckpointNotFound("checkpoint_not_found", path=str(path))
+        with self._folder.locked():
+            target = self._folder.path / f"smartcash_imported_{slug(path.stem)}.pth"
+            temporary = temporary_beside(target)
+            try:
+                _convert_in_child(path, temporary)
+                with temporary.open("rb") as file:
+                    content = read_plain(file, path)
+                facts = _facts_of(CheckpointInfo(path=target, sequence=0, kind="latest", epoch=0), content)
+                sequence = self._folder.oldest_free_sequences(1)[0]
+                with temporary.open("rb") as file:
+                    info = replace(
+                        facts, sequence=sequence, size=temporary.stat().st_size, sha256=sha256_of(file)
+                    )
+                with writing(target):
+                    self._folder.commit(temporary, info)
+            finally:
+                remove(temporary)
+            self._history.record()
+        return target
+
+
+def _described(info: CheckpointInfo, content: Mapping[str, Any], sequence: int) -> CheckpointInfo:
+    """The facts of a file that is adopted: from its content, else from its name."""
+    with info.path.open("rb") as file:
+        sha256, size = sha256_of(file), info.path.stat().st_size
+    return replace(_facts_of(info, content), sequence=sequence, sha256=sha256, size=size, state="ok")
+
+
+def _facts_of(info: CheckpointInfo, content: Mapping[str, Any]) -> CheckpointInfo:
+    config = content.get("config")
+    backbone, dataset = labels_of(config) if isinstance(config, Mapping) else (None, None)
+    metrics = content.get("metrics")
+    epoch, step = content.get("epoch"), content.get("step")
+    written = (
+        datetime.fromtimestamp(info.path.stat().st_mtime, UTC) if info.path.exists() else datetime.now(UTC)
+    )
+    return replace(
+        info,
+        epoch=epoch if isinstance(epoch, int) else info.epoch,
+        step=step if isinstance(step, int) else None,
+        metrics=plain_metrics(metrics) if isinstance(metrics, Mapping) else {},
+        backbone=backbone or info.backbone,
+        dataset=dataset or info.dataset,
+        timestamp=info.timestamp or written.isoformat(timespec="milliseconds"),
+    )
+
+
+def _convert_in_child(source: Path, target: Path) -> None:
+    """Run `convert_pickled` in a process of its own, with an empty environment. Raises CheckpointCorrupt."""
+    code = f"import sys; from {__name__} import convert_pickled; convert_pickled(*sys.argv[1:])"
+    with tempfile.TemporaryDirectory() as home:
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(source.absolute()), str(target)],
+            capture_output=True,
+            text=True,
+            cwd=home,
+            env={"PATH": os.defpath, "HOME": home, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            check=False,
+        )
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or [str(done.returncode)]
+        raise CheckpointCorrupt("checkpoint_import_failed", path=str(source), reason=lines[-1][:300])
+
+
+def convert_pickled(source: str, target: str) -> None:
+    """Read ANY pickled checkpoint, running what it says, and write its plain values and tensors.
+
+    The one place of the project without `weights_only=True`; called only in the child process of
+    `import_untrusted`. Entries that are not plain are left out; a pickled model becomes its state.
+    """
+    content = torch.load(source, map_location="cpu", weights_only=False)
+    if isinstance(content, nn.Module):
+        content = {"model_state_dict": content.state_dict()}
+    model = content.get("model_state_dict", content.get("state_dict", content.get("model")))
+    if isinstance(model, nn.Module):
+        model = model.float().state_dict()
+    if model is None and all(isinstance(value, torch.Tensor) for value in content.values()):
+        content, model = {}, content
+    clone = lambda where, tensor: tensor.clone()
+    state: dict[str, Any] = {"epoch": 0, "imported_from": Path(source).name}
+    for key, value in {**content, "model_state_dict": model}.items():
+        if key in ("model", "state_dict"):
+            continue
+        try:
+            state[key] = plain(value, str(key), clone)
+        except CheckpointWriteFailed as error:
+            print(error, file=sys.stderr)
+    torch.save(state, target)
 
 
 def read_plain(
@@ -239,7 +441,7 @@ def _compared(state: Mapping[str, Any], model: nn.Module) -> tuple[dict[str, Any
 
 
 def _part_problem(name: str, part: Stateful, state: Any) -> str | None:
-    """Why `state` does not fit, or None. For optimizers: groups, their sizes, and the shapes of the moments."""
+    """Why `state` does not fit, or None. For optimizers: groups, their sizes, the shapes of the moments."""
     if state is None:
         return text("checkpoint.part_absent")
     if not isinstance(part, torch.optim.Optimizer):
@@ -255,7 +457,7 @@ def _part_problem(name: str, part: Stateful, state: Any) -> str | None:
             if key in _MOMENTS and isinstance(value, torch.Tensor) and value.shape != parameter.shape:
                 return text(
                     "checkpoint.part_shape",
-                    key=key,
+                    moment=key,
                     saved=str(tuple(value.shape)),
                     own=str(tuple(parameter.shape)),
                 )

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
+from rich.console import Console
 from torch import nn
 
 from smartcash.handlers.checkpoint.checkpoint_finder import CheckpointFinder
 from smartcash.handlers.checkpoint.checkpoint_history import CheckpointHistory
 from smartcash.handlers.checkpoint.checkpoint_loader import CheckpointLoader
 from smartcash.handlers.checkpoint.checkpoint_saver import CheckpointSaver, SaveResult, Stateful
-from smartcash.handlers.checkpoint.checkpoint_utils import CheckpointFolder, CheckpointInfo
+from smartcash.handlers.checkpoint.checkpoint_utils import CheckpointFolder, CheckpointInfo, checkpoint_table
+from smartcash.utils.i18n import text
 from smartcash.utils.logger import get_logger
 
 Pathish = str | os.PathLike[str]
@@ -81,6 +83,41 @@ class CheckpointManager:
             model, optimizer, scheduler, config, epoch, metrics, is_best, save_optimizer, extra
         )
 
+    def save_multiple_checkpoints(
+        self,
+        state_dict: Mapping[str, Any],
+        config: object = None,
+        outputs: Sequence[str] = ("best", "latest"),
+    ) -> dict[str, Path]:
+        """Write a ready-made state (`epoch`, `model_state_dict`, …) once for each kind of `outputs`.
+
+        Known from the earlier API. Returns kind → path; waits for the commits.
+        """
+        return self._saver.save_state(state_dict, config, outputs)
+
+    def cleanup_checkpoints(
+        self, max_checkpoints: int = 5, keep_best: bool = True, keep_latest: bool = True, max_epochs: int = 5
+    ) -> list[Path]:
+        """Delete the oldest checkpoints; returns the paths that are really gone.
+
+        `max_checkpoints` of each kind (best, latest, epoch) stay, of kind epoch no more than
+        `max_epochs`. `keep_best` keeps every best, `keep_latest` the newest. The only checkpoint that
+        verifies is never deleted. Raises CheckpointWriteFailed.
+        """
+        self._saver.settle()
+        return self._saver.cleanup(max_checkpoints, keep_best, keep_latest, max_epochs)
+
+    def copy_to_drive(
+        self, drive_dir: Pathish = "/content/drive/MyDrive/SmartCash/checkpoints", best_only: bool = True
+    ) -> list[Path]:
+        """Copy checkpoints to Google Drive or any other folder; returns the new copies.
+
+        A copy counts only after it was read back and its SHA-256 agreed; copies that did are in a ledger
+        and not made again. Raises CheckpointWriteFailed, also if the Drive is not mounted.
+        """
+        self._saver.settle()
+        return self._saver.copy_to(Path(drive_dir).absolute(), best_only)
+
     def wait(self) -> None:
         """Return when the save in flight is committed. Raises CheckpointWriteFailed if it failed."""
         self._saver.settle()
@@ -122,10 +159,54 @@ class CheckpointManager:
         path = None if checkpoint_path is None else Path(checkpoint_path)
         return self._loader.load(path, device, model, optimizer, scheduler, which, strict)
 
+    def load_state_without_model(
+        self, checkpoint_path: Pathish | None = None, device: str | torch.device | None = None
+    ) -> dict[str, Any]:
+        """The content of a checkpoint (default: the best), verified; no object is touched."""
+        return self.load_checkpoint(checkpoint_path, device)
+
+    def extract_metadata(self, checkpoint_path: Pathish) -> dict[str, Any]:
+        """The facts of one checkpoint without its tensors. Raises as `load_checkpoint` does."""
+        self._saver.settle()
+        return self._loader.metadata(Path(checkpoint_path))
+
+    def validate_checkpoint(self, checkpoint_path: Pathish) -> tuple[bool, dict[str, Any]]:
+        """Whether a file is whole and complete, and why not: `(valid, info)` with `info["message"]`.
+
+        `info` also has `path, code, epoch, size` (bytes) and `proof` ("sha256" or "crc"). Nothing in the
+        file is run. Does not raise for a bad or missing file.
+        """
+        self._saver.settle()
+        return self._loader.validate(Path(checkpoint_path))
+
+    def doctor(self, *, adopt: bool = False) -> dict[str, Any]:
+        """Read every file again, set damaged ones aside in `quarantine/`, complete the history.
+
+        `adopt` also writes sidecars for good files that have none (an earlier layout). Returns `folder,
+        writable, good, damaged, unverified, adopted, swept, history_rows, healthy, summary`.
+        """
+        self._saver.settle()
+        return self._loader.doctor(adopt)
+
+    def import_untrusted(self, path: Pathish) -> Path:
+        """Convert a checkpoint with pickled objects, and commit it here as older than every other one.
+
+        RUNS the code in the file, in a separate process: only for files whose author you trust. Returns
+        the new path. Raises CheckpointCorrupt or CheckpointWriteFailed.
+        """
+        self._saver.settle()
+        return self._loader.import_untrusted(Path(path))
+
     # finding
 
+    def get_checkpoint_path(self, which: str | int = "best") -> Path | None:
+        """The path of the "best", the "latest", or an epoch's checkpoint, or None."""
+        if isinstance(which, int):
+            return self.find_checkpoint_by_epoch(which)
+        return self.find_best_checkpoint() if which == "best" else self.find_latest_checkpoint()
+
     def find_best_checkpoint(self) -> Path | None:
-        """The newest checkpoint marked best that verifies, else the newest that does; None in an empty folder."""
+        """The newest checkpoint marked best that verifies, else the newest that does; None if none does."""
         self._saver.settle()
         return self._finder.best()
 
@@ -159,9 +240,26 @@ class CheckpointManager:
         self._saver.settle()
         return self._finder.all()
 
+    def display_checkpoints(self) -> None:
+        """Print the checkpoints as a table, in a terminal or a notebook cell."""
+        infos = self.list_checkpoints()
+        if infos:
+            Console().print(checkpoint_table(infos, self.output_dir))
+        else:
+            Console().print(text("checkpoint.table_empty", path=str(self.output_dir)))
+
     # history
 
     def get_training_history(self) -> dict[str, Any]:
         """`total_runs` (training runs, not saves), `runs` (one row for each checkpoint), `last_resume`."""
         self._saver.settle()
         return self._history.get()
+
+    def export_history_to_json(self, path: Pathish | None = None) -> Path:
+        """Write the history as JSON and return the path; a relative one is below the current directory.
+
+        Without a path: `training_history.json` in `output_dir`. Raises CheckpointWriteFailed.
+        """
+        self._saver.settle()
+        target = self.output_dir / "training_history.json" if path is None else Path(path)
+        return self._history.export_json(target)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import logging
 import math
 import operator
@@ -11,32 +14,43 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol, SupportsIndex, cast
 
 import torch
 from torch import nn
 
 from smartcash import __version__
-from smartcash.domain.errors import CheckpointWriteFailed
+from smartcash.domain.errors import CheckpointError, CheckpointWriteFailed
 from smartcash.handlers.checkpoint.checkpoint_history import CheckpointHistory
 from smartcash.handlers.checkpoint.checkpoint_utils import (
     FORMAT,
+    KINDS,
     CheckpointFolder,
     CheckpointInfo,
     checkpoint_name,
     config_mapping,
     labels_of,
+    open_verified,
     plain,
     plain_metrics,
     plain_number,
+    sidecar_bytes,
     writing,
 )
-from smartcash.utils.files import DurableFile, remove, temporary_beside
+from smartcash.utils.files import (
+    CHUNK,
+    DurableFile,
+    forget_cached,
+    remove,
+    sha256_of,
+    temporary_beside,
+    write_bytes,
+)
 from smartcash.utils.i18n import text
 
 _OWN_KEYS = (
@@ -83,7 +97,7 @@ class _Buffers:
         self._shared: dict[tuple[object, ...], torch.Tensor] = {}
 
     def copy(self, where: str, tensor: torch.Tensor) -> torch.Tensor:
-        """A CPU copy of `tensor`, of the same shape and strides; tensors that share memory share their copy."""
+        """A CPU copy of `tensor`, of the same shape and strides; what shares memory shares its copy."""
         if tensor.layout is not torch.strided or tensor.is_quantized:
             return tensor.cpu().clone()
         if tensor.device.type == "meta":
@@ -111,16 +125,17 @@ class _Buffers:
         self._kept, self._used, self._shared = {}, {}, {}
 
 
-class SaveResult(Mapping[str, Any]):
+class SaveResult(dict[str, Any]):
     """What `save_checkpoint` returns: `path, type, size, epoch_path, sequence, sha256`.
 
-    Reading a value waits until the checkpoint is committed, or raises why it could not be: whoever holds
-    a path holds a whole file. `done()` asks without waiting.
+    Reading anything from it waits until the checkpoint is committed, or raises why it could not be:
+    whoever holds a path holds a whole file. `done()` asks without waiting.
     """
 
     def __init__(
         self, future: Future[CheckpointInfo], seen: Callable[[Future[CheckpointInfo]], None]
     ) -> None:
+        super().__init__()
         self._future = future
         self._seen = seen
 
@@ -128,7 +143,7 @@ class SaveResult(Mapping[str, Any]):
         """Whether the save has ended, well or not."""
         return self._future.done()
 
-    def _facts(self) -> dict[str, Any]:
+    def _committed(self) -> dict[str, Any]:
         try:
             info = self._future.result()
         finally:
@@ -143,16 +158,34 @@ class SaveResult(Mapping[str, Any]):
         }
 
     def __getitem__(self, key: str) -> Any:
-        return self._facts()[key]
+        return self._committed()[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self._committed().get(key, default)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._committed()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._facts())
+        return iter(self._committed())
 
     def __len__(self) -> int:
-        return len(self._facts())
+        return len(self._committed())
+
+    def keys(self) -> KeysView[str]:  # type: ignore[override]
+        return self._committed().keys()
+
+    def values(self) -> ValuesView[Any]:  # type: ignore[override]
+        return self._committed().values()
+
+    def items(self) -> ItemsView[str, Any]:  # type: ignore[override]
+        return self._committed().items()
+
+    def __eq__(self, other: object) -> bool:
+        return self._committed() == other
 
     def __repr__(self) -> str:
-        return repr(self._facts()) if self.done() else "SaveResult(…)"
+        return repr(self._committed()) if self.done() else "SaveResult(…)"
 
 
 class CheckpointSaver:
@@ -206,7 +239,7 @@ class CheckpointSaver:
             started = time.perf_counter()
             state = self._state(model, optimizer, scheduler, config, epoch, metrics, save_optimizer, extra)
             stall_s = time.perf_counter() - started
-            self._pending = self._writer.submit(self._write, state, is_best, stall_s)
+            self._pending = self._writer.submit(self._write, state, is_best, None, stall_s)
             result = SaveResult(self._pending, self._forget)
             if not self._async:
                 self.settle()
@@ -250,7 +283,7 @@ class CheckpointSaver:
             raise CheckpointWriteFailed("checkpoint_extra_collides", keys=", ".join(collisions))
         state = {
             "format": FORMAT,
-            "epoch": operator.index(plain_number(epoch)),
+            "epoch": _whole(epoch),
             "model_state_dict": _model_state(model),
             "optimizer_state_dict": optimizer.state_dict()
             if optimizer is not None and save_optimizer
@@ -266,12 +299,35 @@ class CheckpointSaver:
         self._buffers.finish()
         return copied
 
-    def _write(self, state: dict[str, Any], is_best: bool | None, stall_s: float) -> CheckpointInfo:
+    def save_state(self, state: Mapping[str, Any], config: object, kinds: Sequence[str]) -> dict[str, Path]:
+        """Write a ready-made state once for each kind, and wait."""
+        unknown = sorted(set(kinds) - set(KINDS))
+        if unknown:
+            raise ValueError(f"outputs {unknown}: choose from {', '.join(KINDS)}")
+        with self._turn:
+            self.settle()
+            described = {
+                "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "versions": _versions(),
+                **state,
+                "format": FORMAT,
+                "epoch": _whole(state.get("epoch", 0)),
+                "metrics": plain_metrics(state.get("metrics")),
+                "config": config_mapping(config if config is not None else state.get("config")),
+            }
+            copied = plain(described, "checkpoint", self._buffers.copy)
+            self._buffers.finish()
+            futures = {kind: self._writer.submit(self._write, copied, None, kind, 0.0) for kind in kinds}
+            return {kind: future.result().path for kind, future in futures.items()}
+
+    def _write(
+        self, state: dict[str, Any], is_best: bool | None, kind: str | None, stall_s: float
+    ) -> CheckpointInfo:
         """In the writer thread: temporary file, fsync, rename, sidecar, history."""
         started = time.perf_counter()
         try:
             with self._folder.locked():
-                info = self._described(state, is_best)
+                info = self._described(state, kind or self._kind(state, is_best))
                 with writing(info.path):
                     temporary = temporary_beside(info.path)
                     try:
@@ -287,24 +343,27 @@ class CheckpointSaver:
             raise
         self._logger.info(
             text(
-                "checkpoint.saved", path=str(info.path), kind=info.kind, epoch=info.epoch, size=info.size / 1e6,
+                "checkpoint.saved",
+                path=str(info.path), kind=info.kind, epoch=info.epoch, size=info.size / 1e6,
                 stall_ms=stall_s * 1000, write_s=time.perf_counter() - started, sha256=info.sha256[:12],
             )
         )  # fmt: skip
         return info
 
-    def _described(self, state: dict[str, Any], is_best: bool | None) -> CheckpointInfo:
-        """The facts of a state about to be written; decides its kind. With the lock held."""
-        epoch, metrics = state["epoch"], state["metrics"]
+    def _value(self, state: dict[str, Any]) -> float | None:
+        value = state["metrics"].get(self._monitor)
+        return value if isinstance(value, int | float) else None
+
+    def _kind(self, state: dict[str, Any], is_best: bool | None) -> str:
+        """What kind of checkpoint this is. With the lock held."""
+        if self._is_best(self._value(state), is_best):
+            return "best"
+        return "epoch" if self._epoch_every and state["epoch"] % self._epoch_every == 0 else "latest"
+
+    def _described(self, state: dict[str, Any], kind: str) -> CheckpointInfo:
+        """The facts of a state about to be written. With the lock held."""
+        epoch = state["epoch"]
         backbone, dataset = labels_of(state["config"])
-        value = metrics.get(self._monitor)
-        value = value if isinstance(value, int | float) else None
-        if self._is_best(value, is_best):
-            kind = "best"
-        elif self._epoch_every and epoch % self._epoch_every == 0:
-            kind = "epoch"
-        else:
-            kind = "latest"
         sequence = self._folder.next_sequence()
         step = state.get("step")
         return CheckpointInfo(
@@ -314,10 +373,10 @@ class CheckpointSaver:
             kind=kind,
             epoch=epoch,
             step=step if isinstance(step, int) else None,
-            metrics=metrics,
+            metrics=state["metrics"],
             monitor=self._monitor,
             mode=self._mode,
-            value=value,
+            value=self._value(state),
             backbone=backbone,
             dataset=dataset,
             run_id=self._run_id,
@@ -346,6 +405,146 @@ class CheckpointSaver:
             return True
         return value < min(earlier) if self._mode == "min" else value > max(earlier)
 
+    # retention
+
+    def cleanup(
+        self, max_checkpoints: int, keep_best: bool, keep_latest: bool, max_epochs: int
+    ) -> list[Path]:
+        """Delete what the limits do not keep, oldest first; returns what is really gone."""
+        if max_checkpoints < 0 or max_epochs < 0:
+            raise ValueError("max_checkpoints and max_epochs must not be negative")
+        limits = {
+            "best": max_checkpoints,
+            "latest": max_checkpoints,
+            "epoch": min(max_checkpoints, max_epochs),
+        }
+        with self._folder.locked():
+            newest_first = self._folder.infos()[::-1]
+            kept: set[str] = set()
+            for kind, limit in limits.items():
+                kept.update([info.name for info in newest_first if info.kind == kind][:limit])
+            if keep_best:
+                kept.update(info.name for info in newest_first if info.kind == "best")
+            if keep_latest:  # the newest of kind latest, and the newest of all: there a training resumes
+                kept.update([info.name for info in newest_first if info.kind == "latest"][:1])
+                kept.update(info.name for info in newest_first[:1])
+            doomed = [info for info in newest_first if info.name not in kept]
+            if doomed and self._folder.newest_good(i for i in newest_first if i.name in kept)[0] is None:
+                last, _ = self._folder.newest_good(doomed)
+                if last is not None:
+                    self._logger.warning(text("checkpoint.kept_last", path=str(last.path)))
+                    doomed.remove(last)
+            gone = self._folder.delete(reversed(doomed))
+        if gone:
+            size = sum(info.size for info in doomed) / 1e6
+            self._logger.info(text("checkpoint.cleaned", count=len(gone), size=size))
+        return gone
+
+    # copies on another disk
+
+    def copy_to(self, target: Path, best_only: bool) -> list[Path]:
+        """Copy checkpoints that are not yet in `target`; returns the new, proven copies."""
+        _require_mounted(target)
+        infos = [info for info in self._folder.infos() if info.kind == "best" or not best_only]
+        if infos:
+            with writing(target):
+                target.mkdir(parents=True, exist_ok=True)
+        ledger = self._ledger()
+        proven = ledger.setdefault(str(target), {})
+        copied = []
+        for info in infos:
+            copy = target / info.name
+            if (
+                proven.get(info.name) == info.sha256
+                and _has_size(copy, info.size)
+                and _sidecar_of(copy).exists()
+            ):
+                continue
+            if not (_has_size(copy, info.size) and _hash_of(copy) == info.sha256):
+                try:
+                    source = open_verified(info)
+                except CheckpointError as error:
+                    self._logger.error(text("checkpoint.copy_skipped", name=info.name, reason=str(error)))
+                    continue
+                with source:
+                    _copy(source, copy, info.sha256)
+                copied.append(copy)
+            if not _sidecar_of(copy).exists() or _sidecar_of(copy).read_bytes() != sidecar_bytes(info):
+                data = sidecar_bytes(info)
+                _copy(io.BytesIO(data), _sidecar_of(copy), hashlib.sha256(data).hexdigest())
+            proven[info.name] = info.sha256
+            with self._folder.locked(), writing(self._ledger_path):
+                write_bytes(self._ledger_path, json.dumps(ledger, indent=1).encode())
+            self._logger.info(text("checkpoint.copied", name=info.name, target=str(target)))
+        return copied
+
+    @property
+    def _ledger_path(self) -> Path:
+        return self._folder.path / "copies.json"
+
+    def _ledger(self) -> dict[str, dict[str, str]]:
+        """Which copies were proven, by target folder. A lost or damaged ledger only costs reading back."""
+        try:
+            ledger: dict[str, dict[str, str]] = json.loads(self._ledger_path.read_bytes())
+            return {str(target): dict(names) for target, names in ledger.items()}
+        except (FileNotFoundError, ValueError, AttributeError, TypeError):
+            return {}
+
+
+def _require_mounted(target: Path) -> None:
+    """Raise CheckpointWriteFailed for a path on a Google Drive that is not there: no fake folder appears."""
+    roots = [
+        Path(*target.parts[: position + 1])
+        for position, part in enumerate(target.parts)
+        if part in ("MyDrive", "Shareddrives") or target.parts[: position + 1] == ("/", "content", "drive")
+    ]
+    for root in roots:
+        if not root.is_dir():
+            raise CheckpointWriteFailed("checkpoint_drive_missing", path=str(root))
+
+
+def _sidecar_of(copy: Path) -> Path:
+    return copy.with_suffix(".json")
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
+def _hash_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return sha256_of(file)
+
+
+def _copy(source: BinaryIO, target: Path, sha256: str) -> None:
+    """Write `target` in place (a Drive has no rename), read it back from its disk, compare.
+
+    Raises CheckpointWriteFailed; a copy that is not equal is removed.
+    """
+    with writing(target):
+        try:
+            remove(target)  # and never through a link that someone planted
+            file = DurableFile(target)
+            try:
+                while chunk := source.read(CHUNK):
+                    file.write(chunk)
+                file.finish()
+            finally:
+                file.close()
+            with target.open("rb") as written:
+                forget_cached(written)
+                same = sha256_of(written) == sha256
+        except OSError:
+            remove(target)
+            raise
+    if not same:
+        remove(target)
+        raise CheckpointWriteFailed("checkpoint_copy_differs", path=str(target))
+
+
+def _whole(number: object) -> int:
+    return operator.index(cast(SupportsIndex, plain_number(number)))
+
 
 def _model_state(model: nn.Module) -> dict[str, Any]:
     state = unwrapped(model).state_dict()
@@ -364,7 +563,7 @@ def _write_state(state: dict[str, Any], path: Path) -> tuple[int, str]:
     """Write and fsync `state`; returns size in bytes and SHA-256. Raises OSError."""
     file = DurableFile(path, hashed=True)
     try:
-        torch.save(state, file)
+        torch.save(state, cast(BinaryIO, file))
         return (file.size, file.finish())
     finally:
         file.close()

@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from pydantic import BaseModel
+from rich.table import Table
 
 from smartcash.domain.errors import (
     CheckpointCorrupt,
@@ -40,6 +41,7 @@ from smartcash.utils.files import (
     sha256_of,
     temporary_beside,
     temporary_target,
+    write_bytes,
 )
 from smartcash.utils.i18n import text
 
@@ -400,7 +402,7 @@ class CheckpointFolder:
 
     def _names(self) -> set[str]:
         try:
-            return set(os.listdir(self.path))
+            return set(os.listdir(self.path))  # noqa: PTH208  (20,000 names: 8 ms, as Paths 40 ms)
         except FileNotFoundError:
             return set()
         except OSError as error:
@@ -442,11 +444,27 @@ class CheckpointFolder:
         )
 
     def info_of(self, path: Path) -> CheckpointInfo | None:
-        """The facts of the `.pth` at `path` in any folder; None without a sidecar. Raises CheckpointCorrupt."""
+        """The facts of the `.pth` at `path`, in any folder; None without a sidecar.
+
+        Raises CheckpointCorrupt.
+        """
         try:
             return replace(read_sidecar(path.with_suffix(".json")), path=path)
         except FileNotFoundError:
             return None
+
+    def damaged_sidecars(self) -> list[Path]:
+        """Sidecars that cannot be read, and those whose `.pth` is gone."""
+        names = self._names()
+        committed = {info.sidecar.name for info in self.infos()}
+        named = {info.path.with_suffix(".json").name for info in self.unverified()}
+        ours = {n for n in names - committed if n.startswith("smartcash_") and n.endswith(".json")}
+        return [self.path / n for n in sorted(ours | (named & names))]
+
+    def oldest_free_sequences(self, count: int) -> range:
+        """Numbers for checkpoints that are older than every committed one. With the lock held."""
+        first = min([info.sequence for info in self.infos()], default=1)
+        return range(first - count, first)
 
     def next_sequence(self) -> int:
         """One more than the highest sequence in use. Call it with the lock held."""
@@ -508,14 +526,19 @@ class CheckpointFolder:
             file = DurableFile(sidecar)
             file.write(sidecar_bytes(info))
             file.finish()
-            os.replace(temporary, info.path)
-            os.replace(sidecar, info.sidecar)
+            temporary.replace(info.path)
+            sidecar.replace(info.sidecar)
         except OSError:
             remove(sidecar)
             remove(info.path)
             raise
         fsync_folder(self.path)
         self.trust(info)
+
+    def adopt(self, info: CheckpointInfo) -> None:
+        """Write the sidecar of a `.pth` that is already in its place. Raises CheckpointWriteFailed."""
+        with writing(info.sidecar):
+            write_bytes(info.sidecar, sidecar_bytes(info))
 
     def delete(self, infos: Iterable[CheckpointInfo]) -> list[Path]:
         """Delete checkpoints; returns the paths that are really gone. Raises CheckpointWriteFailed.
@@ -527,7 +550,7 @@ class CheckpointFolder:
         for info in infos:
             with writing(info.path):
                 marker = self.path / f"{_DELETING}{info.path.stem}.json"
-                os.replace(info.sidecar, marker)
+                info.sidecar.replace(marker)
                 remove(info.path)
                 remove(marker)
             self._verified.pop(info.name, None)
@@ -559,7 +582,7 @@ class CheckpointFolder:
         temporary, sidecar = self.path / name, self.path / target
         checkpoint = sidecar.with_suffix(".pth")
         if checkpoint.exists() and not sidecar.exists():
-            os.replace(temporary, sidecar)
+            temporary.replace(sidecar)
             try:
                 open_verified(read_sidecar(sidecar)).close()
             except CheckpointError:
@@ -569,7 +592,7 @@ class CheckpointFolder:
         return [name] if remove(temporary) else []
 
     def quarantine(self, path: Path) -> Path:
-        """Move a damaged file and its sidecar into `quarantine/`; returns the new path. Nothing is deleted."""
+        """Move a damaged file and its sidecar into `quarantine/`; returns the new path."""
         folder = self.path / QUARANTINE
         with writing(folder):
             folder.mkdir(exist_ok=True)
@@ -579,12 +602,37 @@ class CheckpointFolder:
                 target = folder / f"{path.stem}.{number}{path.suffix}"
                 number += 1
             if path.with_suffix(".json").exists():
-                os.replace(path.with_suffix(".json"), target.with_suffix(".json"))
+                path.with_suffix(".json").replace(target.with_suffix(".json"))
             if path.exists():
-                os.replace(path, target)
+                path.replace(target)
             fsync_folder(folder)
             fsync_folder(self.path)
         return target
+
+
+def checkpoint_table(infos: Iterable[CheckpointInfo], folder: Path) -> Table:
+    """The checkpoints as a table for terminal and notebook."""
+    table = Table(title=text("checkpoint.table_title", path=str(folder)), title_justify="left")
+    for column in ("number", "kind", "epoch", "value", "size", "file"):
+        right = column in ("number", "epoch", "size")
+        table.add_column(
+            text(f"checkpoint.column_{column}"),
+            justify="right" if right else "left",
+            overflow="fold",
+            no_wrap=column != "file",
+        )
+    for info in infos:
+        verified = info.state == "ok"
+        table.add_row(
+            str(info.sequence) if verified else "–",
+            text(f"checkpoint.kind_{info.kind}" if verified else "checkpoint.state_unverified"),
+            "–" if info.epoch is None else str(info.epoch),
+            "–" if info.value is None else f"{info.monitor} {info.value:.4g}",
+            f"{info.size / 1e6:.1f} MB",
+            info.name,
+            style="bold green" if verified and info.kind == "best" else None,
+        )
+    return table
 
 
 def _facts_from_name(path: Path) -> CheckpointInfo:

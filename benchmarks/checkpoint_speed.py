@@ -1,0 +1,171 @@
+"""How long a save blocks, how long until it is durable, how fast a big folder answers. Prints ratios.
+
+    python benchmarks/checkpoint_speed.py [--folder DIR] [--repeat 5] [--small]
+
+Bytes: efficientnet_b4 with AdamW moments (about 228 MB). Floors: one plain memory copy of the same bytes
+into memory that exists; a raw write + fsync of the same bytes. `torch.save` is timed as people use it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import timm
+import torch
+
+from smartcash.handlers.checkpoint import CheckpointInfo, CheckpointManager
+from smartcash.handlers.checkpoint.checkpoint_utils import checkpoint_name, sidecar_bytes
+
+CONFIG = {"model": {"backbone": "efficientnet_b4"}, "data": {"name": "rupiah"}}
+
+
+def state(name: str) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    """A model and its AdamW after one step, so that the moments exist."""
+    model = timm.create_model(name, pretrained=False)
+    optimizer = torch.optim.AdamW(model.parameters())
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
+    return model, optimizer
+
+
+def seconds(action: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+def raw_write(data: memoryview, path: Path) -> None:
+    fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+    for start in range(0, len(data), 1 << 22):
+        os.write(fd, data[start : start + (1 << 22)])
+    os.fsync(fd)
+    os.close(fd)
+
+
+def torch_save_durably(content: object, path: Path) -> None:
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def saves(folder: Path, repeat: int, small: bool) -> dict[str, float]:
+    """Medians in seconds, taken in turn so that a slow moment of the disk meets all of them."""
+    model, optimizer = state("efficientnet_lite0" if small else "efficientnet_b4")
+    content = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    tensors = [t for t in content["model"].values()] + [
+        t for s in content["optimizer"]["state"].values() for t in s.values() if isinstance(t, torch.Tensor)
+    ]
+    size = sum(t.numel() * t.element_size() for t in tensors)
+    source = torch.randint(0, 255, (size,), dtype=torch.uint8)
+    target = source.clone()
+    data = memoryview(source.numpy())
+    times: dict[str, list[float]] = {}
+
+    def note(name: str, value: float) -> None:
+        times.setdefault(name, []).append(value)
+
+    with CheckpointManager(folder / "weights", logger=quiet()) as manager:
+
+        def save(epoch: int) -> None:
+            manager.save_checkpoint(model, optimizer, None, CONFIG, epoch, {"loss": 1.0 / epoch})
+
+        note("first save, blocked", seconds(lambda: save(1)))
+        manager.wait()
+        for turn in range(repeat):
+            note("memory copy", seconds(lambda: target.copy_(source)))
+            note("raw write + fsync", seconds(lambda: raw_write(data, folder / "raw")))
+            started = time.perf_counter()
+            save(turn + 2)
+            note("blocked", time.perf_counter() - started)
+            manager.wait()
+            note("durable", time.perf_counter() - started)
+            note("torch.save", seconds(lambda: torch.save(content, folder / "torch.pth")))
+            note(
+                "torch.save + fsync + rename", seconds(lambda: torch_save_durably(content, folder / "d.pth"))
+            )
+            manager.cleanup_checkpoints(1, keep_best=False, max_epochs=0)
+            note("load, verified", seconds(lambda: manager.load_checkpoint(which="latest")))
+            note("torch.load", seconds(lambda: torch.load(folder / "torch.pth", weights_only=True)))
+    return {"MB": size / 1e6} | {name: statistics.median(values) for name, values in times.items()}
+
+
+def big_folder(folder: Path, count: int) -> dict[str, float]:
+    """Questions to a folder of `count` checkpoints (small files, real sidecars)."""
+    folder.mkdir()
+    for number in range(1, count + 1):
+        kind = ("best", "latest", "epoch")[number % 3]
+        timestamp = "2026-01-01T00:00:00.000+00:00"
+        name = checkpoint_name("efficientnet_b4", "rupiah", kind, number, timestamp, number)
+        info = CheckpointInfo(
+            path=folder / name, sequence=number, kind=kind, epoch=number, metrics={"loss": 1 / number},
+            monitor="loss", mode="min", value=1 / number, backbone="efficientnet_b4", dataset="rupiah",
+            timestamp=timestamp, size=1, sha256="ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb",
+        )  # fmt: skip
+        info.path.write_bytes(b"a")
+        info.sidecar.write_bytes(sidecar_bytes(info))
+    manager = CheckpointManager(folder, logger=quiet())
+    answers = {"list, cold": seconds(manager.list_checkpoints)}
+    for name, question in {
+        "list": manager.list_checkpoints,
+        "find_best": manager.find_best_checkpoint,
+        "find_latest": manager.find_latest_checkpoint,
+        "filter": lambda: manager.filter_checkpoints("efficientnet_b4", "rupiah", count // 2),
+    }.items():
+        question()
+        answers[name] = statistics.median(seconds(question) for _ in range(9))
+    return answers
+
+
+def quiet() -> logging.Logger:
+    logger = logging.getLogger("benchmark")
+    logger.setLevel(logging.CRITICAL)
+    return logger
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--small", action="store_true", help="efficientnet_lite0 instead of efficientnet_b4")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
+        folder = Path(temporary)
+        t = saves(folder, options.repeat, options.small)
+        answers = big_folder(folder / "many", options.count)
+    for name, value in t.items():
+        print(f"{name:32} {value:9.1f} MB" if name == "MB" else f"{name:32} {value * 1000:9.1f} ms")
+    ratios = {
+        "blocked / memory copy            (≤ 1.5)": t["blocked"] / t["memory copy"],
+        "blocked / torch.save             (≤ 0.25)": t["blocked"] / t["torch.save"],
+        "durable / raw write + fsync      (≤ 1.6)": t["durable"] / t["raw write + fsync"],
+        "torch.save durably / raw write + fsync": t["torch.save + fsync + rename"] / t["raw write + fsync"],
+        "load, verified / torch.load": t["load, verified"] / t["torch.load"],
+    }
+    for name, value in ratios.items():
+        print(f"{name:46} {value:5.2f}")
+    for name, value in answers.items():
+        print(
+            f"{options.count} checkpoints, {name:12} {value * 1000:8.1f} ms"
+            + ("" if "cold" in name else "  (≤ 50)")
+        )
+    if options.json:
+        options.json.write_text(json.dumps({"seconds": t, "ratios": ratios, "answers": answers}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
