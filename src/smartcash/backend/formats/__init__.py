@@ -18,7 +18,8 @@ from smartcash.backend.formats.model import (
     Task,
     count_boxes,
 )
-from smartcash.backend.formats.reading import read_dataset
+from smartcash.backend.formats.reading import read_dataset, verify_images
+from smartcash.backend.formats.writing import resplit, write_dataset
 
 __all__ = [
     "FORMATS",
@@ -31,4 +32,7 @@ __all__ = [
     "Task",
     "count_boxes",
     "read_dataset",
+    "resplit",
+    "verify_images",
+    "write_dataset",
 ]

@@ -39,12 +39,14 @@ _JUNK = {"thumbs.db", "desktop.ini", "__macosx"}
 class Listing:
     """A folder and all files below it, in a stable order, without hidden ones and system litter.
 
-    `entry` is the file the user named (data.yaml, annotations.json), if it was one.
+    `entry` is the file the user named (data.yaml, annotations.json), if it was one. From a `confined` folder
+    (an unpacked zip) no path may lead outside.
     """
 
-    def __init__(self, root: Path, entry: Path | None = None) -> None:
+    def __init__(self, root: Path, entry: Path | None = None, *, confined: bool = False) -> None:
         self.root = root
         self.entry = entry
+        self.confined = confined
         self.hidden = 0
 
     @cached_property

@@ -6,9 +6,8 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from smartcash.backend.formats.model import (
     Format,
     Layout,
     Picture,
+    Report,
     Sample,
     Task,
     count_boxes,
@@ -36,6 +36,7 @@ from smartcash.backend.images import (
     is_complete,
     read_bytes,
     read_header,
+    read_image,
     upright_boxes,
 )
 from smartcash.domain.errors import DataInvalid
@@ -65,10 +66,9 @@ def read_dataset(
     Every strange thing is in the report; `strict` makes errors and warnings fatal. Raises DataInvalid when
     nothing can be read, or when no class, no training picture or no box is left.
     """
-    root, entry = _locate(Path(path))
-    form, listing = _recognise(root, entry, task, format)
+    form, listing = _recognise(_locate(Path(path)), task, format)
     findings = Findings(listing.root)
-    layout = form.read(listing, findings)
+    layout = _confined(form.read(listing, findings), listing, findings)
     if not layout.classes:
         raise _unusable("data_no_class", findings, path)
     if listing.hidden:
@@ -113,40 +113,52 @@ def hash_content(
 # --- finding the data and its format -------------------------------------------------------------------
 
 
-def _locate(path: Path) -> tuple[Path, Path | None]:
-    """(folder, named file in it or None); a zip is unpacked."""
+def _locate(path: Path) -> Listing:
+    """The folder to look into; a zip is unpacked."""
     if not path.exists():
         raise DataInvalid("data_path_missing", path=str(path))
     path = path.resolve()
     if path.is_dir():
-        return path, None
+        return Listing(path)
     if path.suffix.lower() == ".zip":
-        return unpacked(path), None
+        return Listing(unpacked(path), confined=True)
     if path.suffix.lower() in (".yaml", ".yml", ".json"):
-        return path.parent, path
+        return Listing(path.parent, path)
     raise DataInvalid("data_path_file", path=str(path))
 
 
-def _recognise(root: Path, entry: Path | None, task: Task | None, name: str) -> tuple[Format, Listing]:
+def _recognise(top: Listing, task: Task | None, name: str) -> tuple[Format, Listing]:
     """The first format that knows the folder, or the single folder inside it, and the folder's listing."""
     if name != "auto" and name not in FORMATS:
         raise DataInvalid("data_format_unknown", value=name, names=", ".join(FORMATS))
     wanted = [FORMATS[name]] if name != "auto" else list(FORMATS.values())
-    folder, other = root, None
+    listing, other = top, None
     for _ in range(4):
-        listing = Listing(folder, entry)
         for form in wanted:
             if form.recognises(listing):
                 if task in (None, form.task):
                     return form, listing
                 other = other or form
-        inner = [path for path in folder.iterdir() if not path.name.startswith((".", "__"))]
+        inner = [path for path in listing.root.iterdir() if not path.name.startswith((".", "__"))]
         if len(inner) != 1 or not inner[0].is_dir():
             break
-        folder = inner[0]
+        listing = Listing(inner[0], confined=top.confined)
     if other is not None:
-        raise DataInvalid("data_task", path=str(root), task=task, found=other.task, format=other.name)
-    raise DataInvalid("data_format_none", path=str(root), images=len(Listing(root).images))
+        raise DataInvalid("data_task", path=str(top.root), task=task, found=other.task, format=other.name)
+    raise DataInvalid("data_format_none", path=str(top.root), images=len(top.images))
+
+
+def _confined(layout: Layout, listing: Listing, findings: Findings) -> Layout:
+    """The layout without pictures that lie outside a folder that must not be left."""
+    if not listing.confined:
+        return layout
+    inside = []
+    for picture in layout.pictures:
+        if picture.path.is_relative_to(listing.root):
+            inside.append(picture)
+        else:
+            findings.add("data_image_outside", listing.root, value=picture.path.name)
+    return Layout(layout.classes, inside)
 
 
 def _unusable(code: str, findings: Findings, path: str | os.PathLike[str]) -> DataInvalid:
@@ -360,5 +372,39 @@ def _same_labels(one: Sample, other: Sample) -> bool:
     return np.array_equal(one.labels_N, other.labels_N) and np.array_equal(one.boxes_N4, other.boxes_N4)
 
 
-def all_samples(splits: Iterable[Iterable[Sample]]) -> list[Sample]:
-    return [sample for samples in splits for sample in samples]
+# --- decoding every picture ----------------------------------------------------------------------------
+
+
+def verify_images(dataset: DataSet, *, workers: int | None = None) -> DataSet:
+    """The data set without pictures that cannot be fully decoded; each such one is an error in the report.
+
+    `read_dataset` has looked at every header and decoded only files without a proper end. This decodes all,
+    with `workers` threads (default: one per core, at most 8), so that no picture fails in a later epoch.
+    """
+    samples = dataset.samples
+    findings = Findings(dataset.root)
+    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
+        errors = list(pool.map(_decoding_error, [sample.path for sample in samples]))
+    broken = {sample.path: error for sample, error in zip(samples, errors) if error is not None}
+    if not broken:
+        return dataset
+    for path, error in broken.items():
+        report_broken(path, error, findings)
+    splits = {
+        split: kept
+        for split, found in dataset.splits.items()
+        if (kept := tuple(sample for sample in found if sample.path not in broken))
+    }
+    if not splits.get("train"):
+        raise _unusable("data_no_train", findings, dataset.root)
+    report = Report((*dataset.report.findings, *findings.all))
+    content_hash = hash_content(dataset.root, dataset.task, dataset.classes, splits)
+    return replace(dataset, splits=splits, report=report, content_hash=content_hash)
+
+
+def _decoding_error(path: Path) -> DataInvalid | OSError | None:
+    try:
+        read_image(path)
+    except (DataInvalid, OSError) as error:
+        return error
+    return None

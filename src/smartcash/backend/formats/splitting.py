@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from smartcash.backend.formats.alike import near_duplicates
 from smartcash.backend.formats.model import Findings, Sample, relative_name
 
 SHARES = {"train": 0.70, "valid": 0.15, "test": 0.15}
@@ -61,6 +62,9 @@ def grouped(samples: Sequence[Sample], root: Path, *, look: bool) -> list[Sample
             stem = unnumbered
         for key in ((folder, stem), sample.digest):
             join(index, same.setdefault(key, index))
+    if look:
+        for one, other in near_duplicates([sample.path for sample in samples]):
+            join(one, other)
     return [replace(sample, group=names[top(index)]) for index, sample in enumerate(samples)]
 
 
@@ -82,6 +86,9 @@ def split_by_groups(
     for sample in samples:
         members[sample.group].append(sample)
     groups = list(members.values())
+    if len(groups) < 3 * len(shares) <= len(samples):
+        findings.add("data_split_no_groups", root, value=len(groups))
+        groups = [[sample] for sample in samples]
 
     counts = np.array([_presence(group, classes) for group in groups]).reshape(len(groups), classes + 1)
     total = counts.sum(axis=0)

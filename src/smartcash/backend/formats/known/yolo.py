@@ -183,7 +183,8 @@ def _picture(image: Path, split: str | None, findings: Findings, root: Path) -> 
     candidates = _label_candidates(image)
     label = next((path for path in candidates if path.is_file()), None)
     if label is None:
-        findings.add("data_label_missing", image, expected=findings.name(candidates[0]))
+        usual = candidates[0] if len(candidates) == 3 else candidates[-1]
+        findings.add("data_label_missing", image, expected=findings.name(usual))
         return Picture(image, split, relative=True)
     return Picture(image, split, read_marks(label, findings), label, relative=True)
 
@@ -250,9 +251,11 @@ def _mark(line: str, number: int, path: Path, findings: Findings) -> Mark | None
 
 def _report_lonely_labels(listing: Listing, pictures: list[Picture], findings: Findings) -> None:
     used = {picture.label_file for picture in pictures}
+    folders = {path.parent for path in used if path is not None}
     stems = {path.stem for path in listing.images}
     for path in listing.having(".txt"):
-        if path not in used and path.stem not in stems and "labels" in path.parts:
+        lonely = path not in used and path.stem not in stems and path.name.lower() not in _NO_LABELS
+        if lonely and (path.parent in folders or "labels" in path.parts):
             findings.add("data_label_alone", path)
 
 
