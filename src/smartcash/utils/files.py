@@ -14,7 +14,7 @@ import secrets
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -38,67 +38,85 @@ def temporary_target(name: str) -> str | None:
 
 
 class DurableFile:
-    """A new file for writing: unbuffered, optionally hashed on the way, fsynced by `finish`.
+    """A new file for writing that is fsynced by `finish` and, if `hashed`, hashed on the way.
 
-    With `hashed`, large chunks are hashed by a second thread while this one writes them (both release
-    the interpreter lock), so that the hash costs little. The first OSError is kept in `error`, later
-    writes do nothing, and `finish` raises it: a C++ writer above (torch.save) never sees an exception in
-    the middle of a record, which it would turn into another one.
+    What is written is gathered into two blocks of 4 MB; a second thread hashes and writes one while the
+    caller fills the other, and starts the disk early, so that little is left for the fsync. The first
+    OSError is kept in `error`, later writes do nothing, and `finish` raises it: a C++ writer above
+    (torch.save) never sees an exception in the middle of a record, which it would turn into another one.
     """
 
     def __init__(self, path: Path, *, hashed: bool = False) -> None:
         self.path = path
         self.size = 0
         self.error: OSError | None = None
-        self._sha256 = hashlib.sha256()
-        self._hasher = ThreadPoolExecutor(1, "hash") if hashed else None
-        self._hashed = hashed
+        self._sha256 = hashlib.sha256() if hashed else None
+        self._blocks = [bytearray(), bytearray()]  # made when needed: a sidecar has 1 kB
+        self._filled = 0
+        self._writer: ThreadPoolExecutor | None = None
+        self._in_flight: Future[None] | None = None
         self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o644)
 
     def write(self, data: bytes | memoryview) -> int:
-        """Write all of `data`; returns its length in bytes."""
+        """Take all of `data`; returns its length in bytes."""
         view = memoryview(data).cast("B")
-        if self.error is not None:
-            return len(view)
-        if self._hasher is not None and len(view) >= 1 << 16:
-            hashing = self._hasher.submit(self._sha256.update, view)
-            self._put(view)
-            hashing.result()
-        else:
-            if self._hashed:
-                self._sha256.update(view)
-            self._put(view)
+        taken = 0
+        while taken < len(view):
+            if self._filled == CHUNK:
+                self._hand_over()
+            if not self._blocks[0]:
+                self._blocks[0] = bytearray(CHUNK)
+            count = min(len(view) - taken, CHUNK - self._filled)
+            self._blocks[0][self._filled : self._filled + count] = view[taken : taken + count]
+            self._filled += count
+            taken += count
         self.size += len(view)
         return len(view)
 
-    def _put(self, view: memoryview) -> None:
+    def _hand_over(self) -> None:
+        if self._writer is None:
+            self._writer = ThreadPoolExecutor(1, "durable-file")
+        if self._in_flight is not None:
+            self._in_flight.result()
+        self._in_flight = self._writer.submit(self._put, memoryview(self._blocks[0])[: self._filled])
+        self._blocks.reverse()
+        self._filled = 0
+
+    def _put(self, block: memoryview) -> None:
+        if self.error is not None:
+            return
+        if self._sha256 is not None:
+            self._sha256.update(block)
         try:
-            for start in range(0, len(view), CHUNK):
-                part = view[start : start + CHUNK]
-                while part:
-                    part = part[os.write(self._fd, part) :]
+            while block:
+                block = block[os.write(self._fd, block) :]
+            if sys.platform == "linux" and self.size >= CHUNK:
+                os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)  # starts the disk, does not wait
         except OSError as error:
             self.error = error
 
     def flush(self) -> None:
-        """Nothing is buffered here; torch.save calls it."""
+        """Nothing to do before `finish`; torch.save calls it."""
 
     def finish(self) -> str:
-        """Fsync and close; returns the SHA-256 as hex. Raises the first OSError of any write."""
+        """Write the rest, fsync, close; returns the SHA-256 as hex. Raises the first OSError of any write."""
         try:
+            if self._in_flight is not None:
+                self._in_flight.result()
+            self._put(memoryview(self._blocks[0])[: self._filled])
             if self.error is not None:
                 raise self.error
             os.fsync(self._fd)
         finally:
             self.close()
-        return self._sha256.hexdigest()
+        return "" if self._sha256 is None else self._sha256.hexdigest()
 
     def close(self) -> None:
         """Close without fsync; safe to call twice."""
+        if self._writer is not None:
+            self._writer.shutdown()
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
-            if self._hasher is not None:
-                self._hasher.shutdown()
             os.close(fd)
 
 

@@ -50,7 +50,7 @@ class CheckpointFinder:
 
     def all(self) -> list[CheckpointInfo]:
         """Every checkpoint, newest first; files without a sidecar come last, with state "unverified"."""
-        return self._folder.infos()[::-1] + self._folder.unverified()[::-1]
+        return self._folder.everything()[::-1]
 
     def filter(
         self,

@@ -313,7 +313,7 @@ def convert_pickled(source: str, target: str) -> None:
         model = model.float().state_dict()
     if model is None and all(isinstance(value, torch.Tensor) for value in content.values()):
         content, model = {}, content
-    clone = lambda where, tensor: tensor.clone()
+    clone = lambda tensor: tensor.clone()
     state: dict[str, Any] = {"epoch": 0, "imported_from": Path(source).name}
     for key, value in {**content, "model_state_dict": model}.items():
         if key in ("model", "state_dict"):

@@ -92,37 +92,39 @@ class _Buffers:
     """Owned copies of tensors, kept between saves: a save costs one memory copy and no allocation."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, torch.Tensor] = {}
-        self._used: dict[str, torch.Tensor] = {}
-        self._shared: dict[tuple[object, ...], torch.Tensor] = {}
+        self._kept: list[torch.Tensor] = []
+        self._used: list[torch.Tensor] = []
+        self._shared: dict[int, torch.Tensor] = {}
 
-    def copy(self, where: str, tensor: torch.Tensor) -> torch.Tensor:
+    def copy(self, tensor: torch.Tensor) -> torch.Tensor:
         """A CPU copy of `tensor`, of the same shape and strides; what shares memory shares its copy."""
         if tensor.layout is not torch.strided or tensor.is_quantized:
             return tensor.cpu().clone()
-        if tensor.device.type == "meta":
-            raise CheckpointWriteFailed("checkpoint_not_plain", where=where, kind="meta tensor")
-        same = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
-        if tensor.numel() and same in self._shared:
-            return self._shared[same]
-        kept = self._kept.get(where)
-        if kept is None or (kept.shape, kept.stride(), kept.dtype) != (
-            tensor.shape,
-            tensor.stride(),
-            tensor.dtype,
-        ):
-            kept = torch.empty_like(tensor, device="cpu")
-        kept.copy_(tensor)
-        self._used[where] = self._shared[same] = kept
-        return kept
+        pointer = tensor.data_ptr()
+        shared = self._shared.get(pointer)
+        if shared is not None and _alike(shared, tensor):
+            return shared
+        position = len(self._used)
+        buffer = self._kept[position] if position < len(self._kept) else None
+        if buffer is None or not _alike(buffer, tensor):
+            buffer = torch.empty_like(tensor, device="cpu")
+        buffer.copy_(tensor)
+        self._used.append(buffer)
+        if pointer:
+            self._shared[pointer] = buffer
+        return buffer
 
     def finish(self) -> None:
         """Let go of the copies that this save did not need."""
-        self._kept, self._used, self._shared = self._used, {}, {}
+        self._kept, self._used, self._shared = self._used, [], {}
 
     def release(self) -> None:
         """Give all memory back."""
-        self._kept, self._used, self._shared = {}, {}, {}
+        self._kept, self._used, self._shared = [], [], {}
+
+
+def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.dtype is b.dtype and a.shape == b.shape and a.stride() == b.stride()
 
 
 class SaveResult(dict[str, Any]):
@@ -295,8 +297,13 @@ class CheckpointSaver:
             "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "versions": _versions(),
         }
-        copied: dict[str, Any] = plain(state, "checkpoint", self._buffers.copy)
-        self._buffers.finish()
+        return self._copied(state)
+
+    def _copied(self, state: dict[str, Any]) -> dict[str, Any]:
+        try:
+            copied: dict[str, Any] = plain(state, "checkpoint", self._buffers.copy)
+        finally:
+            self._buffers.finish()
         return copied
 
     def save_state(self, state: Mapping[str, Any], config: object, kinds: Sequence[str]) -> dict[str, Path]:
@@ -315,8 +322,7 @@ class CheckpointSaver:
                 "metrics": plain_metrics(state.get("metrics")),
                 "config": config_mapping(config if config is not None else state.get("config")),
             }
-            copied = plain(described, "checkpoint", self._buffers.copy)
-            self._buffers.finish()
+            copied = self._copied(described)
             futures = {kind: self._writer.submit(self._write, copied, None, kind, 0.0) for kind in kinds}
             return {kind: future.result().path for kind, future in futures.items()}
 
