@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from smartcash.backend.formats import splitting
 from smartcash.backend.formats.archive import unpacked
-from smartcash.backend.formats.files import Listing
+from smartcash.backend.formats.files import SPLIT_WORDS, Listing
 from smartcash.backend.formats.known import FORMATS
 from smartcash.backend.formats.model import (
     SPLITS,
@@ -31,6 +31,7 @@ from smartcash.backend.formats.model import (
     relative_name,
 )
 from smartcash.backend.images import (
+    SUFFIXES,
     Header,
     decode_image,
     is_complete,
@@ -50,6 +51,7 @@ _KINDS_OF_SUFFIX = {
     ".bmp": ("BMP", "DIB"),
 }
 _SHOWN_PROBLEMS = 20
+_DATA_SUFFIXES = (".yaml", ".yml", ".json", ".xml")
 
 
 def read_dataset(
@@ -128,24 +130,33 @@ def _locate(path: Path) -> Listing:
 
 
 def _recognise(top: Listing, task: Task | None, name: str) -> tuple[Format, Listing]:
-    """The first format that knows the folder, or the single folder inside it, and the folder's listing."""
+    """The format of the data and the listing of its own folder, which may lie alone in other folders."""
     if name != "auto" and name not in FORMATS:
         raise DataInvalid("data_format_unknown", value=name, names=", ".join(FORMATS))
     wanted = [FORMATS[name]] if name != "auto" else list(FORMATS.values())
-    listing, other = top, None
-    for _ in range(4):
+    other = None
+    for listing in reversed(_nested(top)):
         for form in wanted:
             if form.recognises(listing):
                 if task in (None, form.task):
                     return form, listing
                 other = other or form
-        inner = [path for path in listing.root.iterdir() if not path.name.startswith((".", "__"))]
-        if len(inner) != 1 or not inner[0].is_dir():
-            break
-        listing = Listing(inner[0], confined=top.confined)
     if other is not None:
         raise DataInvalid("data_task", path=str(top.root), task=task, found=other.task, format=other.name)
     raise DataInvalid("data_format_none", path=str(top.root), images=len(top.images))
+
+
+def _nested(top: Listing) -> list[Listing]:
+    """The folder and, while it holds but one folder and no data of its own, the folders inside."""
+    chain = [top]
+    while top.entry is None and len(chain) < 5:
+        inside = [path for path in chain[-1].root.iterdir() if not path.name.startswith((".", "__"))]
+        folders = [path for path in inside if path.is_dir()]
+        data = any(path.suffix.lower() in {*SUFFIXES, *_DATA_SUFFIXES} for path in inside if path.is_file())
+        if len(folders) != 1 or data or folders[0].name.casefold() in {*SPLIT_WORDS, "images"}:
+            break
+        chain.append(Listing(folders[0], confined=top.confined))
+    return chain
 
 
 def _confined(layout: Layout, listing: Listing, findings: Findings) -> Layout:
