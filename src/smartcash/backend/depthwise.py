@@ -1,0 +1,130 @@
+"""A faster backward of depthwise convolutions on CPUs with bf16 hardware.
+
+oneDNN's backward of a strided or 5×5 depthwise convolution is up to 20 × slower than its forward. Two
+identities that use only stock kernels avoid the slow ones (benchmarks/depthwise.py measures them):
+
+- The input gradient of a stride-2 convolution is a stride-1 *forward* convolution of the gradient with
+  zeros inserted, by the flipped kernel (Dumoulin & Visin 2016, "A guide to convolution arithmetic", §4.6).
+- The weight gradient of a kernel of 5×5 and more is faster in fp32, casts included.
+
+Which path a layer takes depends on its shape alone, never on a timing, so that the same seed gives the same
+bits. Outside bf16 autocast on the CPU the stock convolution runs.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+from torch.nn import functional as F
+
+
+class _DepthwiseConv(torch.autograd.Function):
+    """Depthwise convolution of x_BCHW (already padded) with weight_C1kk, no padding, dilation 1."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x_BCHW: Tensor, weight_C1kk: Tensor, stride: int) -> Tensor:
+        ctx.save_for_backward(x_BCHW, weight_C1kk)
+        ctx.stride = stride
+        return F.conv2d(x_BCHW, weight_C1kk, None, stride, 0, 1, weight_C1kk.shape[0])
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad_BChw: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x_BCHW, weight_C1kk = ctx.saved_tensors
+        grad_BChw = grad_BChw.contiguous(memory_format=torch.channels_last)
+        grad_x = grad_weight = None
+        if ctx.needs_input_grad[0]:
+            if ctx.stride == 1:
+                grad_x = _stock(grad_BChw, x_BCHW, weight_C1kk, 1, input_gradient=True)
+            else:
+                grad_x = _strided_input_gradient(grad_BChw, x_BCHW, weight_C1kk, ctx.stride)
+        if ctx.needs_input_grad[1]:
+            if weight_C1kk.shape[-1] <= 3:
+                grad_weight = _stock(grad_BChw, x_BCHW, weight_C1kk, ctx.stride, input_gradient=False)
+            else:
+                grad_weight = _stock(
+                    grad_BChw.float(), x_BCHW.float(), weight_C1kk.float(), ctx.stride, input_gradient=False
+                ).to(weight_C1kk.dtype)
+        return grad_x, grad_weight, None
+
+
+def _stock(grad: Tensor, x: Tensor, weight: Tensor, stride: int, *, input_gradient: bool) -> Tensor:
+    """One of the two gradients by PyTorch's own kernel."""
+    mask = [input_gradient, not input_gradient, False]
+    gradients = torch.ops.aten.convolution_backward(
+        grad, x, weight, None, [stride, stride], [0, 0], [1, 1], False, [0, 0], weight.shape[0], mask
+    )
+    return gradients[0] if input_gradient else gradients[1]
+
+
+def _strided_input_gradient(grad_BChw: Tensor, x_BCHW: Tensor, weight_C1kk: Tensor, stride: int) -> Tensor:
+    """The gradient spread `stride` apart into zeros, then a full stride-1 convolution by the flipped kernel."""
+    kernel = weight_C1kk.shape[-1]
+    batch, channels, height, width = x_BCHW.shape
+    spread = grad_BChw.new_zeros((batch, channels, height + kernel - 1, width + kernel - 1)).contiguous(
+        memory_format=torch.channels_last
+    )
+    rows, columns = grad_BChw.shape[-2:]
+    first = kernel - 1
+    spread[:, :, first : first + stride * rows : stride, first : first + stride * columns : stride] = (
+        grad_BChw
+    )
+    flipped = weight_C1kk.flip(2, 3).contiguous(memory_format=torch.channels_last)
+    return F.conv2d(spread, flipped, None, 1, 0, 1, channels)
+
+
+class DepthwiseConv2d(nn.Module):
+    """Takes the place of a depthwise `nn.Conv2d` (or timm's `Conv2dSame`), with the same parameter name."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight = conv.weight
+        self.stride: int = conv.stride[0]
+        self.kernel: int = conv.kernel_size[0]
+        # timm's Conv2dSame pads as TensorFlow does: as much as its input needs, the odd pixel last
+        self.same_padding = type(conv).__name__ == "Conv2dSame"
+        self.padding: int = 0 if self.same_padding else int(conv.padding[0])
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        if self.same_padding:
+            vertical = self._missing(x_BCHW.shape[-2])
+            horizontal = self._missing(x_BCHW.shape[-1])
+            pads = (horizontal // 2, horizontal - horizontal // 2, vertical // 2, vertical - vertical // 2)
+        else:
+            pads = (self.padding,) * 4
+        trained = torch.is_grad_enabled() and (self.weight.requires_grad or x_BCHW.requires_grad)
+        if trained and x_BCHW.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            dtype = torch.get_autocast_dtype("cpu")
+            return _DepthwiseConv.apply(F.pad(x_BCHW.to(dtype), pads), self.weight.to(dtype), self.stride)
+        if not self.same_padding:
+            return F.conv2d(x_BCHW, self.weight, None, self.stride, self.padding, 1, self.weight.shape[0])
+        return F.conv2d(F.pad(x_BCHW, pads), self.weight, None, self.stride, 0, 1, self.weight.shape[0])
+
+    def _missing(self, size: int) -> int:
+        return max((-(-size // self.stride) - 1) * self.stride + self.kernel - size, 0)
+
+
+def replace_depthwise(module: nn.Module) -> int:
+    """Replace every bias-free square depthwise convolution inside `module`; returns how many."""
+    replaced = 0
+    for name, child in module.named_children():
+        if _is_depthwise(child):
+            setattr(module, name, DepthwiseConv2d(child))
+            replaced += 1
+        else:
+            replaced += replace_depthwise(child)
+    return replaced
+
+
+def _is_depthwise(module: nn.Module) -> bool:
+    return (
+        isinstance(module, nn.Conv2d)
+        and type(module).__name__ in ("Conv2d", "Conv2dSame")
+        and module.groups == module.in_channels == module.out_channels > 1
+        and module.bias is None
+        and module.kernel_size[0] == module.kernel_size[1] > 1
+        and module.stride[0] == module.stride[1]
+        and module.dilation == (1, 1)
+        and not isinstance(module.padding, str)
+        and module.padding[0] == module.padding[1]
+    )

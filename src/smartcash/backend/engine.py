@@ -1,0 +1,208 @@
+"""The two loops: one epoch of training, one evaluation. They read as the algorithms do."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from smartcash.backend.boxes import select
+from smartcash.backend.classifier import Classifier
+from smartcash.backend.criterion import ClassificationCriterion, DetectionCriterion
+from smartcash.backend.data import Batch, EvalBatches, TrainBatches
+from smartcash.backend.detector import Detector
+from smartcash.backend.metrics import (
+    ClassificationMetrics,
+    ClassificationResult,
+    DetectionMetrics,
+    DetectionResult,
+)
+from smartcash.backend.optim import AveragedModel, Schedule
+from smartcash.backend.preprocess import Preprocess
+from smartcash.domain.errors import TrainingFailed
+
+Model = Detector | Classifier
+Criterion = DetectionCriterion | ClassificationCriterion
+Result = DetectionResult | ClassificationResult
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Where and in which number format forward and backward run."""
+
+    device: torch.device
+    dtype: torch.dtype  # float32, bfloat16 or float16
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """The context of the forward pass."""
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+
+@dataclass
+class Parts:
+    """Everything one training step needs."""
+
+    model: Model
+    criterion: Criterion
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    averaged: AveragedModel
+    scaler: torch.amp.GradScaler
+    preprocess: Preprocess
+    precision: Precision
+    seed: int
+    clip_norm: float
+    accumulate: int
+    freeze_norm: bool
+    frozen: list[nn.Parameter]  # never trained
+    unfreeze_step: int  # the backbone is trained from this step on
+    mixup: float
+    names: Callable[[list[int]], list[str]]  # batch indices → file names, for error messages
+
+
+@dataclass
+class EpochStats:
+    """What one epoch of training showed."""
+
+    steps: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    losses: dict[str, float] = field(default_factory=dict)  # mean over the steps
+    grad_norm: float = 0.0  # largest
+
+
+OnStep = Callable[[int, dict[str, float], int], bool]  # step, loss parts, images so far → go on?
+
+
+def train_one_epoch(
+    parts: Parts, batches: TrainBatches, epoch: int, first_step: int, on_step: OnStep
+) -> EpochStats:
+    """Train from `first_step` of `epoch` to its end, or until `on_step` says stop.
+
+    Raises TrainingFailed on a loss that is not finite, naming epoch, step, learning rate and pictures."""
+    stats, started = EpochStats(), time.perf_counter()
+    sums: dict[str, Tensor] = {}
+    for within, batch in enumerate(batches.epoch(epoch, first_step), start=first_step):
+        step = epoch * batches.steps + within
+        prepare_step(parts, step)
+
+        images = parts.preprocess.normalize(batch.images_B3HW.to(parts.precision.device, non_blocking=True))
+        losses = forward_loss(parts, images, batch, step)
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        if not math.isfinite(values["loss"]):
+            raise TrainingFailed(
+                "loss_not_finite", epoch=epoch + 1, step=step, loss=values["loss"],
+                lr=parts.optimizer.param_groups[-1]["lr"], files=", ".join(parts.names(batch.indices)),
+            )  # fmt: skip
+        parts.scaler.scale(losses["loss"] / parts.accumulate).backward()
+
+        if (within + 1) % parts.accumulate == 0 or within + 1 == batches.steps:
+            parts.scaler.unscale_(parts.optimizer)
+            norm = nn.utils.clip_grad_norm_(parts.model.parameters(), parts.clip_norm or math.inf)
+            stats.grad_norm = max(stats.grad_norm, float(norm))
+            parts.scaler.step(parts.optimizer)
+            parts.scaler.update()
+            parts.optimizer.zero_grad(set_to_none=True)
+            parts.averaged.update(parts.model)
+
+        stats.steps += 1
+        stats.images += len(batch.indices)
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + value
+        if not on_step(step, values, stats.images):
+            break
+    stats.seconds = time.perf_counter() - started
+    stats.losses = {name: total / stats.steps for name, total in sums.items()} if stats.steps else {}
+    return stats
+
+
+def prepare_step(parts: Parts, step: int) -> None:
+    """Randomness, learning rate and what is trainable are functions of the step: nothing to restore."""
+    torch.manual_seed(parts.seed * 1_000_003 + step)
+    parts.schedule.set(step)
+    backbone_trains = step >= parts.unfreeze_step
+    parts.model.backbone.requires_grad_(backbone_trains)
+    for parameter in parts.frozen:
+        parameter.requires_grad_(False)
+    parts.model.train()
+    if parts.freeze_norm:
+        for module in parts.model.backbone.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
+def forward_loss(parts: Parts, images_B3HW: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
+    """One forward pass → the loss parts."""
+    targets = batch.targets.to(images_B3HW.device)
+    if isinstance(parts.model, Detector):
+        with parts.precision.autocast():
+            prediction = parts.model(images_B3HW)
+        return parts.criterion(prediction, targets)
+    soft_BC = nn.functional.one_hot(targets.labels_BM[:, 0], parts.model.classes).float()
+    if parts.mixup:
+        rng = np.random.default_rng((parts.seed, step, 7))
+        if rng.random() < parts.mixup:  # mixup, Zhang et al. 2018
+            share = float(rng.beta(0.4, 0.4))
+            order = torch.from_numpy(rng.permutation(len(images_B3HW))).to(images_B3HW.device)
+            images_B3HW = share * images_B3HW + (1 - share) * images_B3HW[order]
+            soft_BC = share * soft_BC + (1 - share) * soft_BC[order]
+    with parts.precision.autocast():
+        logits = parts.model(images_B3HW.contiguous(memory_format=torch.channels_last))
+    return parts.criterion(logits, soft_BC)
+
+
+@torch.inference_mode()
+def evaluate(
+    model: Model,
+    batches: EvalBatches,
+    classes: tuple[str, ...],
+    preprocess: Preprocess,
+    precision: Precision,
+    *,
+    threshold: float | None = None,
+    on_image: Callable[[int, object], None] | None = None,
+) -> Result:
+    """Every figure of `model` on `batches`. `threshold`: the score above which notes are counted; by default
+    the best one of this very split. `on_image(index, outcome)` sees each picture's outcome: its Detections, or
+    its class probabilities."""
+    model.eval()
+    if isinstance(model, Detector):
+        metrics: DetectionMetrics | ClassificationMetrics = DetectionMetrics(classes)
+    else:
+        metrics = ClassificationMetrics(classes)
+    loss_sum, count = 0.0, 0
+    for batch in batches:
+        images = preprocess.normalize(batch.images_B3HW.to(precision.device))
+        with precision.autocast():
+            output = model(images)
+        if isinstance(model, Detector):
+            boxes_BA4, scores_BAC = model.decode(output)
+            for row, index in enumerate(batch.indices):
+                sample = batches.sample(index)
+                boxes, scores, labels_found = (
+                    t.cpu().numpy() for t in select(boxes_BA4[row], scores_BAC[row])
+                )
+                outcome = (preprocess.boxes_back(boxes, *sample.size), scores, labels_found)
+                metrics.update(outcome, (sample.boxes_N4, sample.labels_N))
+                if on_image:
+                    on_image(index, outcome)
+        else:
+            labels = batch.targets.labels_BM[:, 0]
+            loss_sum += float(nn.functional.cross_entropy(output.cpu(), labels, reduction="sum"))
+            count += len(labels)
+            probabilities = output.softmax(-1).cpu().numpy()
+            metrics.update(probabilities, labels.numpy(), probabilities=True)
+            if on_image:
+                for row, index in enumerate(batch.indices):
+                    on_image(index, probabilities[row])
+    if isinstance(metrics, DetectionMetrics):
+        return metrics.compute(threshold=threshold)
+    return metrics.compute(loss=loss_sum / max(1, count))

@@ -1,0 +1,150 @@
+"""Optimizers, learning-rate schedules, averaged weights."""
+
+from __future__ import annotations
+
+import math
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import nn
+
+from smartcash.domain.config import OptimizerConfig, ScheduleConfig
+
+AUTO_LR = {"adamw": 2e-3, "adam": 2e-3, "sgd": 1e-2, "rmsprop": 1e-3}
+REFERENCE_BATCH = 16
+
+
+def peak_lr(config: OptimizerConfig, batch_size: int) -> float:
+    """The peak learning rate for a global batch: by the square root of its size for Adam-like rules, in
+    proportion to it for SGD (Goyal et al. 2017; Malladi et al. 2022)."""
+    base = AUTO_LR[config.name] if config.lr == "auto" else config.lr
+    ratio = batch_size * config.accumulate / REFERENCE_BATCH
+    return base * (ratio if config.name == "sgd" else math.sqrt(ratio))
+
+
+def build_optimizer(
+    model: nn.Module, config: OptimizerConfig, lr: float, backbone_factor: float
+) -> torch.optim.Optimizer:
+    """Four groups: backbone or not, decayed or not. Norms and biases (one-dimensional) are never decayed."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        in_backbone = name.startswith("backbone.")
+        groups.setdefault((in_backbone, parameter.ndim > 1), []).append(parameter)
+    parameters = [
+        {
+            "params": members,
+            "lr": lr * (backbone_factor if in_backbone else 1.0),
+            "peak_lr": lr * (backbone_factor if in_backbone else 1.0),
+            "weight_decay": config.weight_decay if decayed else 0.0,
+            "name": f"{'backbone' if in_backbone else 'head'}{'' if decayed else '_no_decay'}",
+        }
+        for (in_backbone, decayed), members in sorted(groups.items())
+    ]
+    match config.name:
+        case "adamw":
+            return torch.optim.AdamW(parameters, betas=config.betas, fused=True)
+        case "adam":
+            return torch.optim.Adam(parameters, betas=config.betas, fused=True)
+        case "sgd":
+            return torch.optim.SGD(
+                parameters, momentum=config.momentum, nesterov=config.momentum > 0, fused=True
+            )
+        case "rmsprop":
+            return torch.optim.RMSprop(parameters, momentum=config.momentum)
+
+
+class Schedule:
+    """The learning rate of each step, as a share of its group's peak.
+
+    The backbone has a second warm-up of its own, from the step at which it is unfrozen. `state_dict` holds
+    all there is (only `plateau` has any). The configuration is a resolved one: no "auto"."""
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        config: ScheduleConfig,
+        steps_per_epoch: int,
+        epochs: int,
+        unfreeze_step: int,
+    ) -> None:
+        self.optimizer, self.config = optimizer, config
+        self.steps_per_epoch, self.total = steps_per_epoch, steps_per_epoch * epochs
+        self.warmup = round(config.warmup_epochs * steps_per_epoch)
+        self.unfreeze_step = unfreeze_step
+        self.reductions, self.bad_epochs, self.best = 0, 0, math.inf
+
+    def set(self, step: int) -> None:
+        """Write the learning rates of step number `step` (0-based) into the optimizer."""
+        share = self.share(step)
+        for group in self.optimizer.param_groups:
+            late = step - self.unfreeze_step if group["name"].startswith("backbone") else step
+            warm = min(1.0, (late + 1) / self.warmup) if self.warmup else 1.0
+            group["lr"] = group["peak_lr"] * share * max(warm, 0.0)
+
+    def share(self, step: int) -> float:
+        """The course of the rate without warm-up, 0…1."""
+        config = self.config
+        done = min(1.0, max(0, step - self.warmup) / max(1, self.total - self.warmup))
+        low = config.final_lr_factor
+        match config.name:
+            case "cosine":
+                return low + (1 - low) * (1 + math.cos(math.pi * done)) / 2
+            case "linear":
+                return 1 - (1 - low) * done
+            case "one_cycle":
+                whole = step / max(1, self.total)
+                if whole < 0.3:
+                    return 0.04 + 0.96 * (1 - math.cos(math.pi * whole / 0.3)) / 2
+                return low + (1 - low) * (1 + math.cos(math.pi * (whole - 0.3) / 0.7)) / 2
+            case "step":
+                return config.gamma ** (step // round(config.step_epochs * self.steps_per_epoch))
+            case "plateau":
+                return config.gamma**self.reductions
+            case "constant":
+                return 1.0
+
+    def epoch_ended(self, monitored: float, mode: str) -> None:
+        """Tell `plateau` how the epoch went."""
+        value = monitored if mode == "min" else -monitored
+        if value < self.best:
+            self.best, self.bad_epochs = value, 0
+            return
+        self.bad_epochs += 1
+        if self.bad_epochs > self.config.patience:
+            self.reductions, self.bad_epochs = self.reductions + 1, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"reductions": self.reductions, "bad_epochs": self.bad_epochs, "best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.reductions, self.bad_epochs, self.best = state["reductions"], state["bad_epochs"], state["best"]
+
+
+class AveragedModel:
+    """Exponential moving average of a model's weights (fp32), with a ramp: decay = min(d, (1 + n) / (10 + n)).
+
+    Evaluated and saved in place of the last weights; with `decay` 0 it is a plain copy."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.module = deepcopy(model).eval().requires_grad_(False)
+        self.decay, self.updates = decay, 0
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move towards the weights of `model`; whole numbers (batch counters) are copied."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        ours, theirs = list(self.module.state_dict().values()), list(model.state_dict().values())
+        floats = [(a, b) for a, b in zip(ours, theirs) if a.is_floating_point()]
+        torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], 1 - decay)
+        for a, b in zip(ours, theirs):
+            if not a.is_floating_point():
+                a.copy_(b)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"updates": self.updates, "model": self.module.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.updates = state["updates"]
+        self.module.load_state_dict(state["model"])

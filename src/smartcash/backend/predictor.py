@@ -1,0 +1,133 @@
+"""A trained model, ready to look at pictures: made from a checkpoint's state, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torchvision.ops import nms
+
+from smartcash.backend.boxes import select
+from smartcash.backend.builder import available_cores, build_model, choose_device, choose_dtype, set_threads
+from smartcash.backend.data import EvalBatches, Pictures, PlainSamples
+from smartcash.backend.detector import Detector
+from smartcash.backend.engine import Model, Precision, Result, evaluate
+from smartcash.backend.formats import Sample
+from smartcash.backend.metrics import SAME_NOTE_IOU
+from smartcash.backend.preprocess import Preprocess
+from smartcash.domain.banknotes import values_of
+from smartcash.domain.config import TrainConfig
+from smartcash.domain.errors import CheckpointMismatch
+
+DEFAULT_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a model says of one picture. For detection, boxes in px of the upright picture, best first; for
+    classification, one label, its probability as the score, and no boxes."""
+
+    boxes_N4: np.ndarray
+    scores_N: np.ndarray
+    labels_N: np.ndarray
+
+
+class Predictor:
+    """`predictor(image)` → Outcome. `threshold`: the score above which notes count, chosen on validation."""
+
+    def __init__(
+        self,
+        model: Model,
+        classes: tuple[str, ...],
+        preprocess: Preprocess,
+        precision: Precision,
+        threshold: float,
+    ) -> None:
+        self.model, self.classes, self.preprocess, self.precision = model, classes, preprocess, precision
+        self.threshold = threshold
+
+    @classmethod
+    def from_state(
+        cls, state: Mapping[str, Any], *, device: str = "auto", precision: str = "auto"
+    ) -> Predictor:
+        """From the content of a SmartCash checkpoint; its averaged weights are used.
+
+        Raises CheckpointMismatch when it is not one of a training, or does not fit its own configuration."""
+        missing = [key for key in ("config", "classes", "preprocess", "ema_state_dict") if not state.get(key)]
+        if missing:
+            raise CheckpointMismatch("checkpoint_not_a_model", missing=", ".join(missing))
+        config = TrainConfig.parse(state["config"]).replaced(model={"pretrained": False})
+        set_threads(available_cores())
+        place = choose_device(device)
+        model = build_model(config, len(state["classes"]))
+        try:
+            model.load_state_dict(state["ema_state_dict"]["model"])
+        except RuntimeError as error:
+            raise CheckpointMismatch("checkpoint_weights_differ", reason=str(error)[:300]) from error
+        model = model.to(place, memory_format=torch.channels_last).eval().requires_grad_(False)
+        threshold = float((state.get("metrics") or {}).get("threshold", DEFAULT_THRESHOLD))
+        return cls(
+            model, tuple(state["classes"]), Preprocess.from_dict(dict(state["preprocess"])),
+            Precision(place, choose_dtype(precision, place)), threshold,
+        )  # fmt: skip
+
+    @property
+    def task(self) -> str:
+        return "detect" if isinstance(self.model, Detector) else "classify"
+
+    @torch.inference_mode()
+    def __call__(self, image_HW3: np.ndarray, threshold: float | None = None) -> Outcome:
+        """Look at one upright RGB uint8 picture."""
+        square = torch.from_numpy(self.preprocess.image(image_HW3)).permute(2, 0, 1)[None]
+        images = self.preprocess.normalize(square.to(self.precision.device))
+        with self.precision.autocast():
+            output = self.model(images)
+        if not isinstance(self.model, Detector):
+            probabilities = output.softmax(-1)[0].cpu().numpy()
+            best = int(probabilities.argmax())
+            return Outcome(np.zeros((0, 4), np.float32), probabilities[best : best + 1], np.array([best]))
+        boxes_BA4, scores_BAC = self.model.decode(output)
+        limit = self.threshold if threshold is None else threshold
+        found = select(boxes_BA4[0], scores_BAC[0], score_threshold=limit)
+        once = nms(found[0], found[1], SAME_NOTE_IOU)  # one note is not two, whatever the classes say
+        boxes, scores, labels = (tensor[once].cpu().numpy() for tensor in found)
+        height, width = image_HW3.shape[:2]
+        return Outcome(self.preprocess.boxes_back(boxes, width, height), scores, labels)
+
+    def evaluate(
+        self, samples: Sequence[Sample], on_image: Callable[[int, object], None] | None = None
+    ) -> Result:
+        """Every figure on samples whose labels index the model's own classes; notes are counted at `threshold`."""
+        longest = 2 * self.preprocess.image_size
+        batches = EvalBatches(PlainSamples(Pictures(samples, longest, keep=False), self.preprocess), 32, 0)
+        threshold = self.threshold if self.task == "detect" else None
+        return evaluate(
+            self.model,
+            batches,
+            self.classes,
+            self.preprocess,
+            self.precision,
+            threshold=threshold,
+            on_image=on_image,
+        )
+
+    def describe(self, path: Path, outcome: Outcome) -> dict[str, Any]:
+        """An outcome as plain JSON values, with the sum in Rupiah where classes have a value."""
+        values = values_of(self.classes)
+        rows = []
+        for position, (score, label) in enumerate(zip(outcome.scores_N.tolist(), outcome.labels_N.tolist())):
+            row: dict[str, Any] = {
+                "class": self.classes[label],
+                "score": round(score, 4),
+                "value": values[label],
+            }
+            if self.task == "detect":
+                row["box_xyxy"] = [round(float(side), 1) for side in outcome.boxes_N4[position]]
+            rows.append(row)
+        known = [row["value"] for row in rows if row["value"] is not None]
+        total = sum(known) if any(value is not None for value in values) else None
+        return {"file": str(path), "task": self.task, "found": rows, "total_rupiah": total}

@@ -1,0 +1,141 @@
+"""The live view of a training in a terminal: one bar for the run's progress, one line per epoch, a last table.
+
+Where the output is not a terminal (a log file, CI) the bar is left out and the lines stay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from smartcash.cli.tables import classification_table, detection_table
+from smartcash.domain import events
+from smartcash.utils.i18n import text
+
+
+class TrainingDisplay:
+    """Hears events and shows them; call it with each."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False)
+        self.metric = "–"
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[facts]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+            transient=True,
+        )
+        self.bar = self.progress.add_task(text("train.preparing"), total=None, facts="")
+
+    def __enter__(self) -> TrainingDisplay:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def __call__(self, event: events.Event) -> None:
+        match event:
+            case events.DataFound(code=code, severity=severity, count=count, example=example) if (
+                severity != "note"
+            ):
+                self.console.print(
+                    f"⚠ {text('train.finding', code=code, count=count, example=example)}", markup=False
+                )
+            case events.RunReady():
+                self._ready(event)
+            case events.StepEnded():
+                self.progress.update(
+                    self.bar, total=event.steps, completed=event.step,
+                    description=text("train.epoch", epoch=event.epoch),
+                    facts=text(
+                        "train.step", step=event.step, steps=event.steps, loss=f"{event.loss:.3f}", metric=self.metric,
+                        rate=f"{event.images_per_s:.1f}", eta=duration(event.eta_s),
+                    ),
+                )  # fmt: skip
+            case events.EvaluationStarted(split=split):
+                self.progress.update(self.bar, facts=text("train.evaluating", split=split))
+            case events.EpochEnded():
+                self._epoch(event)
+            case events.Warned(code=code, facts=facts):
+                self.console.print(f"⚠ {text(f'warnings.{code}', **facts)}", style="yellow", markup=False)
+
+    def _ready(self, event: events.RunReady) -> None:
+        choices = event.choices
+        counts = ", ".join(f"{split} {count}" for split, count in event.images.items())
+        lines = [
+            text("train.ready_data", task=event.task, classes=len(event.classes), names=", ".join(event.classes[:12]), counts=counts),
+            text(
+                "train.ready_model", backbone=event.backbone, parameters=f"{event.parameters / 1e6:.1f}",
+                image_size=choices["image_size"], batch_size=choices["batch_size"], epochs=event.epochs, steps=event.steps_per_epoch,
+            ),
+            text(
+                "train.ready_machine", device=choices["device"], precision=choices["precision"], threads=choices["threads"],
+                workers=choices["workers"], cache=choices["cache"], depthwise=choices["fast_depthwise"],
+            ),
+        ]  # fmt: skip
+        for line in lines:
+            self.console.print(line, markup=False)
+
+    def _epoch(self, event: events.EpochEnded) -> None:
+        row = event.row
+        names = ("mAP50", "mAP50_95", "exact_sum") if "mAP50" in row else ("accuracy", "loss")
+        figures = "  ".join(f"{name} {_figure(row.get(name))}" for name in names)
+        self.metric = figures
+        line = text(
+            "train.epoch_line", epoch=event.epoch, epochs=event.epochs, loss=_figure(row.get("train_loss")), figures=figures,
+            lr=f"{row.get('lr') or 0:.1e}", rate=f"{row.get('images_per_s') or 0:.1f}", elapsed=duration(row.get("elapsed_s") or 0),
+        )  # fmt: skip
+        self.console.print(f"{line}{'  ★' if event.is_best else ''}", markup=False)
+
+    def finish(self, folder: Path, outcome: Any) -> None:
+        """The last table and where everything lies."""
+        self.progress.stop()
+        result, split = (outcome.test, "test") if outcome.test else (outcome.best, "valid")
+        if result is not None:
+            figures = result.to_dict()
+            self.console.print(
+                text(
+                    "train.table_title",
+                    split=split,
+                    images=figures["images"],
+                    epoch=outcome.progress.best_epoch,
+                )
+            )
+            self.console.print(figures_table(figures))
+        self.console.print(
+            text(
+                f"train.ended_{outcome.reason}",
+                epoch=outcome.progress.epoch,
+                elapsed=duration(outcome.progress.seconds),
+            )
+        )
+        where = Table.grid(padding=(0, 2))
+        for name in ("report/predictions.jpg", "report/metrics.json", "weights", "epochs.csv", "config.yaml"):
+            if (folder / name).exists():
+                where.add_row(
+                    "  " + text(f"train.where.{name.split('/')[-1].split('.')[0]}"), str(folder / name)
+                )
+        self.console.print(where)
+        self.console.print(text("train.next", run=folder))
+
+
+def figures_table(figures: dict[str, Any]) -> Table:
+    """The table that fits the figures' task."""
+    return detection_table(figures) if "mAP50" in figures else classification_table(figures)
+
+
+def duration(seconds: float) -> str:
+    """75 → "1:15", 3700 → "1:01:40"."""
+    whole = int(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

@@ -1,0 +1,74 @@
+"""`smartcash train`: one training, in the foreground, with live progress."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from smartcash.cli import language_option
+from smartcash.utils.i18n import text
+
+
+@language_option
+@click.command("train", help=text("cli.train.help"), epilog=text("cli.train.example"))
+@click.argument("data", required=False, default="")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help=text("cli.train.config"))
+@click.option("--backbone", help=text("cli.train.backbone"))
+@click.option("--epochs", type=int, help=text("cli.train.epochs"))
+@click.option("--batch-size", help=text("cli.train.batch_size"))
+@click.option("--image-size", help=text("cli.train.image_size"))
+@click.option("--seed", type=int, help=text("cli.train.seed"))
+@click.option("--name", help=text("cli.train.name"))
+@click.option("--strict", is_flag=True, help=text("cli.train.strict"))
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help=text("cli.train.set"))
+@click.option("--home", type=click.Path(path_type=Path, file_okay=False), help=text("cli.train.home"))
+def command(
+    data: str,
+    config_file: Path | None,
+    backbone: str | None,
+    epochs: int | None,
+    batch_size: str | None,
+    image_size: str | None,
+    seed: int | None,
+    name: str | None,
+    strict: bool,
+    assignments: tuple[str, ...],
+    home: Path | None,
+) -> None:
+    from smartcash.domain.config import TrainConfig, merge, parse_assignments, read_yaml
+
+    named: list[tuple[str, Any]] = [
+        ("data.path", data or None),
+        ("data.batch_size", _number(batch_size)),
+        ("data.image_size", _number(image_size)),
+        ("data.strict", strict or None),
+        ("model.backbone", backbone),
+        ("training.epochs", epochs),
+        ("seed", seed),
+        ("name", name),
+    ]
+    values: dict[str, Any] = read_yaml(config_file) if config_file else {}
+    for key, value in named:
+        if value is not None:
+            section, _, field = key.rpartition(".")
+            values = merge(values, {section: {field: value}} if section else {field: value})
+    config = TrainConfig.parse(merge(values, parse_assignments(assignments)))
+
+    from smartcash.cli.progress import TrainingDisplay
+    from smartcash.services.run_store import home as default_home
+
+    with TrainingDisplay() as display:
+        from smartcash.worker import train
+
+        run, outcome = train(config, home or default_home(), display)
+        display.finish(run.path, outcome)
+    if outcome.reason == "stopped":
+        raise SystemExit(130)
+    if outcome.reason == "preempted":
+        raise SystemExit(143)
+
+
+def _number(value: str | None) -> int | str | None:
+    return int(value) if value is not None and value.lstrip("-").isdigit() else value

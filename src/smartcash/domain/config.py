@@ -1,0 +1,390 @@
+"""What a training is told: `TrainConfig` and its parts.
+
+Frozen, strict about names, and each default written once. A value that the machine or the data decides is
+`"auto"` here and replaced by the value chosen when the run starts (`run.json` and `config.yaml` of a run hold
+the resolved one).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from smartcash.domain.errors import ConfigInvalid, Problem
+
+Auto = Literal["auto"]
+MAX_CONFIG_BYTES = 1_000_000
+
+# pydantic names the branch of a union in a place: data.batch_size.int
+_UNION_BRANCH = re.compile(r"(int|float|literal\[.*|function-after.*)$")
+
+
+class _RuleBroken(ValueError):
+    """Carries a Problem's parts through pydantic. `field`: where a whole model's rule was broken."""
+
+    def __init__(self, code: str, value: object, *, field: str = "", **facts: object) -> None:
+        super().__init__(code)
+        self.field, self.code, self.value, self.facts = field, code, value, facts
+
+
+def _within(low: float, high: float) -> AfterValidator:
+    def check(value: Any) -> Any:
+        if value != "auto" and not low <= value <= high:
+            raise _RuleBroken("out_of_range", value, low=low, high=high)
+        return value
+
+    return AfterValidator(check)
+
+
+def _multiple_of_32(value: Any) -> Any:
+    if value != "auto" and (value % 32 or not 64 <= value <= 2048):
+        raise _RuleBroken("image_size_32", value)
+    return value
+
+
+def _betas(value: tuple[float, float]) -> tuple[float, float]:
+    if not all(0 <= beta < 1 for beta in value):
+        raise _RuleBroken("out_of_range", list(value), low=0, high=1)
+    return value
+
+
+class Part(BaseModel):
+    """A frozen group of fields; an unknown name is a problem, not a silent extra."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataConfig(Part):
+    path: str = Field("", description="folder or zip of the data set")
+    format: Literal["auto", "yolo", "coco", "voc", "folder"] = Field("auto", description="how it is written")
+    image_size: Annotated[int | Auto, AfterValidator(_multiple_of_32)] = Field(
+        "auto",
+        description="side of the square input, px, a multiple of 32; auto: the images' own, 224 to 320",
+    )
+    resize: Literal["letterbox", "stretch"] = Field(
+        "letterbox", description="keep the aspect ratio and pad, or stretch"
+    )
+    batch_size: Annotated[int | Auto, _within(1, 4096)] = Field(
+        "auto", description="images per step; auto: what memory and the data set allow, 16 at most on a CPU"
+    )
+    workers: Annotated[int | Auto, _within(0, 256)] = Field(
+        "auto",
+        description="loader processes; auto: none on a CPU (the images come from a cache), else up to 8",
+    )
+    cache: Literal["auto", "ram", "off"] = Field(
+        "auto", description="keep decoded images in memory; auto: when they fit in a third of what is free"
+    )
+    balance: bool = Field(
+        False, description="draw images so that rare classes are seen as often as common ones"
+    )
+    strict: bool = Field(False, description="any finding in the data is fatal")
+
+
+class ModelConfig(Part):
+    backbone: str = Field(
+        "efficientnet_lite0",
+        min_length=1,
+        description="any timm backbone with strides 8/16/32, or a short name",
+    )
+    pretrained: bool = Field(True, description="start from ImageNet weights; false: from scratch")
+    scale: Literal["n", "s", "m"] = Field("n", description="width and depth of neck and head")
+    freeze_epochs: Annotated[float | Auto, _within(0, 100_000)] = Field(
+        "auto",
+        description="first epochs in which the pretrained backbone is not trained; auto: 1, at most a fifth of the training",
+    )
+    frozen_stages: int = Field(
+        2,
+        ge=0,
+        le=5,
+        description="lowest stages of a pretrained backbone that are never trained (2: strides 2 and 4)",
+    )
+    freeze_norm: bool = Field(True, description="keep a pretrained backbone's batch-norm statistics")
+    backbone_lr_factor: float = Field(
+        0.2, gt=0, le=10, description="learning rate of the pretrained backbone as a share of optimizer.lr"
+    )
+    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the backbone")
+    dropout: float = Field(0.2, ge=0, lt=1, description="dropout before the classifier's last layer")
+
+
+class AugmentConfig(Part):
+    """`None` takes the preset's value (`backend.augment.PRESETS`)."""
+
+    preset: Literal["banknote", "light", "strong", "off"] = Field(
+        "banknote", description="starting values of all parts below"
+    )
+    mosaic: float | None = Field(
+        None, ge=0, le=1, description="share of samples made of four images (detection)"
+    )
+    mixup: float | None = Field(
+        None, ge=0, le=1, description="share of batches whose images are blended (classification)"
+    )
+    scale: float | None = Field(None, ge=1, le=4, description="largest zoom in or out, a factor")
+    aspect: float | None = Field(None, ge=0, le=0.5, description="largest change of the aspect ratio")
+    translate: float | None = Field(None, ge=0, le=0.5, description="largest shift, share of the side")
+    perspective: float | None = Field(
+        None, ge=0, le=0.5, description="largest corner shift, share of the side"
+    )
+    rotate_deg: float | None = Field(None, ge=0, le=180, description="largest small rotation, degrees")
+    rotate_any: float | None = Field(None, ge=0, le=1, description="share of samples turned by any angle")
+    flip: float | None = Field(
+        None, ge=0, le=1, description="share mirrored left-right; a mirrored banknote does not exist"
+    )
+    color: float | None = Field(
+        None, ge=0, le=1, description="strength of brightness, contrast, gamma and colour casts"
+    )
+    blur: float | None = Field(None, ge=0, le=1, description="share blurred or down- and up-sampled")
+    noise: float | None = Field(None, ge=0, le=1, description="share with sensor noise")
+    jpeg: float | None = Field(None, ge=0, le=1, description="share with JPEG artefacts")
+    cover: float | None = Field(None, ge=0, le=1, description="share with a patch covered")
+    close_share: float | None = Field(
+        None, ge=0, le=1, description="last share of the epochs without mosaic, rotation and perspective"
+    )
+
+
+class OptimizerConfig(Part):
+    name: Literal["adamw", "adam", "sgd", "rmsprop"] = Field("adamw", description="update rule")
+    lr: Annotated[float | Auto, _within(1e-9, 10)] = Field(
+        "auto",
+        description="peak learning rate for a batch of 16; auto: 2e-3 (AdamW, Adam), 1e-2 (SGD), 1e-3 (RMSprop)",
+    )
+    weight_decay: float = Field(0.02, ge=0, lt=1, description="decay of weights; never of norms and biases")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD and RMSprop")
+    betas: Annotated[tuple[float, float], AfterValidator(_betas)] = Field(
+        (0.9, 0.999), description="moment decays of Adam and AdamW"
+    )
+    clip_norm: float = Field(10.0, ge=0, description="largest norm of the gradient; 0: not clipped")
+    accumulate: int = Field(1, ge=1, le=1024, description="batches per optimizer step")
+
+
+class ScheduleConfig(Part):
+    name: Literal["cosine", "linear", "step", "plateau", "one_cycle", "constant"] = Field(
+        "cosine", description="course of the learning rate"
+    )
+    warmup_epochs: Annotated[float | Auto, _within(0, 1000)] = Field(
+        "auto", description="epochs of linear rise to the peak; auto: 1.5, at most a quarter of the training"
+    )
+    final_lr_factor: float = Field(
+        0.02, ge=0, le=1, description="last learning rate as a share of the peak (cosine, linear, one_cycle)"
+    )
+    step_epochs: float = Field(10, gt=0, description="epochs between drops (step)")
+    gamma: float = Field(0.1, gt=0, lt=1, description="factor of a drop (step, plateau)")
+    patience: int = Field(3, ge=0, description="epochs without improvement before a drop (plateau)")
+
+
+class EarlyStoppingConfig(Part):
+    patience: int = Field(
+        0, ge=0, description="epochs without improvement before the training stops; 0: never"
+    )
+    min_delta: float = Field(0.0, ge=0, description="smallest change that counts as improvement")
+    start_epoch: int = Field(0, ge=0, description="first epoch that is watched")
+
+
+class TrainingConfig(Part):
+    epochs: int = Field(24, ge=1, le=100_000, description="passes over the training data")
+    max_hours: float | None = Field(None, gt=0, description="stop cleanly after this time, hours")
+    monitor: str = Field(
+        "auto",
+        description="metric that decides which epoch is best; auto: mAP50_95 (detect), loss (classify)",
+    )
+    mode: Literal["auto", "min", "max"] = Field(
+        "auto", description="is less or more of it better; auto: min for losses, else max"
+    )
+    early_stopping: EarlyStoppingConfig = Field(default_factory=EarlyStoppingConfig)
+    ema_decay: float = Field(
+        0.998, ge=0, lt=1, description="decay of the averaged weights that are evaluated and saved; 0: off"
+    )
+    label_smoothing: float = Field(
+        0.1, ge=0, lt=1, description="share of the target spread over all classes (classification)"
+    )
+
+
+class CheckpointConfig(Part):
+    every_epochs: int = Field(1, ge=1, description="epochs between checkpoints")
+    keep_epochs: int = Field(3, ge=1, description="epoch checkpoints kept; best and latest are always kept")
+
+
+class RuntimeConfig(Part):
+    device: str = Field("auto", min_length=1, description="auto, cpu, cuda, cuda:1, mps")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 where the hardware does it, else fp32"
+    )
+    threads: Annotated[int | Auto, _within(1, 1024)] = Field(
+        "auto", description="CPU threads; auto: all cores given to this process"
+    )
+    deterministic: bool = Field(True, description="same seed, same machine: bit-equal weights")
+
+
+class TrainConfig(Part):
+    """A whole training. See `parse` (from a mapping), `from_yaml`, `hash`, `schema` (`model_json_schema`)."""
+
+    task: Literal["auto", "detect", "classify"] = Field(
+        "auto", description="auto: what the labels of the data are"
+    )
+    name: str = Field("", max_length=80, description="a name of your own for the run")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of everything random")
+    notes: str = Field("", max_length=10_000, description="free text")
+    tags: tuple[str, ...] = Field((), description="labels to find the run by")
+    data: DataConfig = Field(default_factory=DataConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    runtime: RuntimeConfig = Field(default_factory=RuntimeConfig)
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainConfig:
+        epochs, warmup, frozen = self.training.epochs, self.schedule.warmup_epochs, self.model.freeze_epochs
+        if warmup != "auto" and warmup >= epochs:
+            raise _RuleBroken("warmup_too_long", warmup, field="schedule.warmup_epochs", epochs=epochs)
+        if frozen != "auto" and frozen > epochs:
+            raise _RuleBroken("freeze_too_long", frozen, field="model.freeze_epochs", epochs=epochs)
+        return self
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """The configuration that `values` (nested mappings) describe; absent fields take their defaults.
+
+        Raises ConfigInvalid with every problem at once."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigInvalid(list(_problems(error))) from error
+
+    @classmethod
+    def from_yaml(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+        """The configuration in the YAML 1.2 file `path`, with `overrides` (nested) laid over it."""
+        return cls.parse(merge(read_yaml(path), overrides or {}))
+
+    def to_yaml(self) -> str:
+        """All fields, defaults included, as YAML that `from_yaml` reads back to an equal configuration."""
+        return dump_yaml(self.model_dump(mode="json"))
+
+    def hash(self) -> str:
+        """SHA-256 of the canonical JSON of all fields: equal for equal configurations, however they were made."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def replaced(self, **sections: Mapping[str, Any]) -> TrainConfig:
+        """A copy with fields of sections replaced: `config.replaced(data={"batch_size": 8})`."""
+        return TrainConfig.parse(merge(self.model_dump(), sections))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML 1.2 file (`1e-3` is a number). Raises ConfigInvalid for anything else."""
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise ConfigInvalid([Problem(str(path), "config_too_large", facts={"limit": MAX_CONFIG_BYTES})])
+        raw = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigInvalid(
+            [Problem(str(path), "config_unreadable", facts={"reason": str(error)})]
+        ) from error
+    try:
+        values = YAML(typ="safe", pure=True).load(raw)
+    except YAMLError as error:
+        raise ConfigInvalid([Problem(str(path), "config_not_yaml", facts={"reason": str(error)})]) from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigInvalid([Problem(str(path), "config_not_mapping", type(values).__name__)])
+    return values
+
+
+def dump_yaml(values: Mapping[str, Any]) -> str:
+    """`values` as YAML 1.2 text."""
+    stream = StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.dump(dict(values), stream)
+    return stream.getvalue()
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """`["optimizer.lr=1e-3", "model.backbone=resnet50"]` as nested mappings; values are read as YAML."""
+    values: dict[str, Any] = {}
+    problems = []
+    for assignment in assignments:
+        name, sign, raw = assignment.partition("=")
+        if not sign or not name.strip():
+            problems.append(Problem(assignment, "assignment_form", assignment))
+            continue
+        try:
+            value = YAML(typ="safe", pure=True).load(raw) if raw.strip() else ""
+        except YAMLError:
+            value = raw
+        nested: dict[str, Any] = {}
+        inner = nested
+        *parents, last = name.strip().split(".")
+        for parent in parents:
+            inner[parent] = {}
+            inner = inner[parent]
+        inner[last] = value
+        values = merge(values, nested)
+    if problems:
+        raise ConfigInvalid(problems)
+    return values
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid over `base`, mapping by mapping."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            merged[key] = merge(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _problems(error: ValidationError) -> Iterator[Problem]:
+    """One Problem per failed field; a union's several complaints about one value become one."""
+    seen: set[str] = set()
+    for item in error.errors():
+        context = item.get("ctx", {})
+        broken = context.get("error")
+        place = [str(part) for part in item["loc"] if not _UNION_BRANCH.match(str(part))]
+        if isinstance(broken, _RuleBroken):
+            name = ".".join([*place, broken.field] if broken.field else place)
+            problem = Problem(name, broken.code, broken.value, broken.facts)
+        elif item["type"] == "extra_forbidden":
+            problem = Problem(".".join(place), "field_unknown", item["input"], {"near": _near(place)})
+        else:
+            problem = Problem(".".join(place), "value_wrong", item["input"], {"reason": item["msg"]})
+        if problem.field not in seen:
+            seen.add(problem.field)
+            yield problem
+
+
+def field_names(part: type[BaseModel] = TrainConfig, prefix: str = "") -> list[str]:
+    """All dotted names a user can set, in order."""
+    names = []
+    for name, field in part.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Part):
+            names += field_names(field.annotation, f"{prefix}{name}.")
+        else:
+            names.append(prefix + name)
+    return names
+
+
+def _near(place: list[str]) -> str:
+    """Names close to a mistyped one: its own section's first."""
+    from difflib import get_close_matches
+
+    names = field_names()
+    whole = ".".join(place)
+    same_leaf = [name for name in names if name.rsplit(".", 1)[-1] == place[-1]]
+    found = list(dict.fromkeys([*same_leaf, *get_close_matches(whole, names, n=3, cutoff=0.5)]))
+    return ", ".join(found[:4]) or "-"
