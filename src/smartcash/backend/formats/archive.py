@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -75,7 +76,7 @@ def _checked(archive: zipfile.ZipFile, path: Path) -> list[tuple[zipfile.ZipInfo
     entries = []
     for info in infos:
         name = PurePosixPath(info.filename.replace("\\", "/"))
-        if name.is_absolute() or ".." in name.parts or ":" in info.filename.split("/")[0]:
+        if name.is_absolute() or ".." in name.parts or re.match("[A-Za-z]:", info.filename):
             raise refuse(info.filename)
         if stat.S_ISLNK(info.external_attr >> 16):
             raise refuse(f"{info.filename} → symbolic link")

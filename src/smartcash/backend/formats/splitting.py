@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smartcash.backend.formats.alike import near_duplicates
 from smartcash.backend.formats.model import Findings, Sample, relative_name
@@ -76,7 +77,7 @@ def split_by_groups(
     findings: Findings,
     shares: Mapping[str, float] = SHARES,
 ) -> dict[str, list[Sample]]:
-    """Assign whole groups to splits in these shares, every class in the same shares as well as groups allow.
+    """Assign whole groups to splits in these shares, and every class as well as the groups allow; no split stays empty while another has two groups.
 
     Deterministic: depends on the pictures' bytes and the seed, not on names, order or place. Few groups
     (fewer than three per split) are given up and pictures split one by one, which is a finding.
@@ -91,24 +92,53 @@ def split_by_groups(
         groups = [[sample] for sample in samples]
 
     counts = np.array([_presence(group, classes) for group in groups]).reshape(len(groups), classes + 1)
-    total = counts.sum(axis=0)
-    weight = 1 / np.maximum(total, 1)
-    names = list(shares)
-    wanted = np.array([[shares[name]] for name in names]) * total
-    draw = [_draw(group, seed) for group in groups]
-    # big groups first, they are the hardest to place; among equals by lot
-    order = sorted(range(len(groups)), key=lambda index: (-(counts[index] * weight).sum(), draw[index]))
-    made: dict[str, list[Sample]] = {name: [] for name in names}
-    for index in order:
-        gain = (np.maximum(wanted, 0) * weight * (counts[index] > 0)).sum(axis=1) / list(shares.values())
-        best = int(gain.argmax())
-        wanted[best] -= counts[index]
-        made[names[best]].extend(groups[index])
+    lots = [_lot(group, seed) for group in groups]
+    placed = _place(counts, list(shares.values()), lots)
     position = {sample.path: index for index, sample in enumerate(samples)}
-    return {name: sorted(found, key=lambda sample: position[sample.path]) for name, found in made.items()}
+    return {
+        name: sorted(
+            (sample for index in found for sample in groups[index]), key=lambda sample: position[sample.path]
+        )
+        for name, found in zip(shares, placed)
+    }
 
 
-def _presence(group: Sequence[Sample], classes: int) -> np.ndarray:
+def _place(counts_GC: NDArray[np.float64], shares: Sequence[float], lots: Sequence[str]) -> list[list[int]]:
+    """Which groups go to which split: greedily, the one that brings the counts nearest to the shares.
+
+    `counts_GC`: pictures per group and class, the last column all pictures.
+    """
+    total = counts_GC.sum(axis=0)
+    weight = 1 / np.maximum(total, 1)
+    wanted = np.array([[share] for share in shares]) * total
+    # big groups first, they are the hardest to place; among equals by lot
+    order = sorted(range(len(lots)), key=lambda index: (-(counts_GC[index] * weight).sum(), lots[index]))
+    placed: list[list[int]] = [[] for _ in shares]
+    for index in order:
+        count = counts_GC[index]
+        # what the group takes off the chi-square distance to the wanted counts
+        gain = ((2 * wanted - count) * count * weight).sum(axis=1) / shares
+        best = int(gain.argmax())
+        wanted[best] -= count
+        placed[best].append(index)
+    for empty in (found for found in placed if not found):  # so few groups that one share came to nothing
+        donor = max(placed, key=len)
+        if len(donor) < 2:
+            break
+        alone = counts_GC[donor].sum(axis=0)
+
+        def loss(index: int, alone: NDArray[np.float64] = alone) -> tuple[int, float, str]:
+            """How many classes the donor would lose, how many pictures."""
+            count = counts_GC[index]
+            return int(((count > 0) & (count == alone)).sum()), float(count[-1]), lots[index]
+
+        spare = min(donor, key=loss)
+        donor.remove(spare)
+        empty.append(spare)
+    return placed
+
+
+def _presence(group: Sequence[Sample], classes: int) -> NDArray[np.float64]:
     """How many pictures of the group hold each class, and how many pictures; shape (classes + 1,)."""
     present = np.zeros(classes + 1)
     for sample in group:
@@ -117,5 +147,5 @@ def _presence(group: Sequence[Sample], classes: int) -> np.ndarray:
     return present
 
 
-def _draw(group: Sequence[Sample], seed: int) -> str:
+def _lot(group: Sequence[Sample], seed: int) -> str:
     return hashlib.sha256(f"{seed} {min(sample.digest for sample in group)}".encode()).hexdigest()
