@@ -23,7 +23,7 @@ from smartcash.backend.formats import (
     splitting,
     write_dataset,
 )
-from smartcash.backend.formats.alike import near_duplicates
+from smartcash.backend.formats.alike import _candidates, near_duplicates
 from smartcash.backend.formats.model import Findings
 from smartcash.backend.formats.splitting import split_by_groups, stem_of_original
 from smartcash.backend.images import read_image, write_image
@@ -93,6 +93,18 @@ def test_copies_in_every_disguise_are_one_group(tmp_path: Path, draw: Draw) -> N
 def test_unlike_pictures_are_not_taken_for_copies(tmp_path: Path, draw: Draw) -> None:
     paths = [draw(tmp_path / f"{index}.jpg", index) for index in range(300)]
     assert len(list(near_duplicates(paths))) <= 2
+
+
+def test_candidates_are_exactly_the_pairs_within_seven_bits() -> None:
+    rng = np.random.default_rng(0)
+    seeds = rng.integers(0, 256, (60, 2, 8), np.uint8)
+    noise = np.packbits(rng.random((5, 60, 2, 64)) < 0.06, axis=-1)
+    hashes = (seeds ^ noise).reshape(-1, 2, 8)
+    bits = np.unpackbits(hashes, axis=2)
+    distance = (bits[:, None] != bits[None]).sum(axis=3).min(axis=2)
+    expected = {(i, j) for i, j in np.argwhere(distance <= 7).tolist() if i < j}
+    found = {pair for i, j in _candidates(hashes) for pair in zip(i.tolist(), j.tolist())}
+    assert found == expected and len(expected) > 100
 
 
 def test_a_set_without_splits_gets_70_15_15_in_every_class(tmp_path: Path, draw: Draw) -> None:

@@ -23,9 +23,8 @@ from smartcash.backend.images import decode_image, is_complete, read_bytes, read
 MAX_BITS = 7
 MIN_CORRELATION = 0.80
 _EDGE_SIDE = 48
-_BLOCK = 512  # rows of a bucket compared at a time
+_BLOCK = 256  # rows of a bucket compared at a time
 _PAIRS = 4096  # candidates verified at a time
-_BITS = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)
 
 
 def near_duplicates(paths: Sequence[Path]) -> Iterator[tuple[int, int]]:
@@ -75,17 +74,17 @@ def _small_gray(path: Path) -> NDArray[np.uint8]:
 def _candidates(hashes_N28: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Index arrays (i, j), i < j, of pairs at most MAX_BITS apart in one hash; each pair once per hash."""
     for kind in range(hashes_N28.shape[1]):
-        codes = hashes_N28[:, kind]
+        codes = np.ascontiguousarray(hashes_N28[:, kind])
+        words = codes.view(np.uint64)[:, 0]
         for band in range(codes.shape[1]):
             order = np.argsort(codes[:, band], kind="stable")
             starts = np.flatnonzero(np.diff(codes[order, band])) + 1
             for bucket in np.split(order, starts):
                 for top in range(0, len(bucket) - 1, _BLOCK):
-                    rows = bucket[top : top + _BLOCK]
-                    rest = bucket[top:]
-                    different = codes[rows, None] ^ codes[None, rest]
-                    close = _BITS[different].sum(axis=2) <= MAX_BITS
-                    close &= (different[:, :, :band] != 0).all(axis=2)  # else an earlier band had the pair
-                    close &= rows[:, None] < rest[None]
-                    i, j = np.nonzero(close)
-                    yield rows[i], rest[j]
+                    rows, rest = bucket[top : top + _BLOCK], bucket[top:]
+                    close = np.bitwise_count(words[rows, None] ^ words[None, rest]) <= MAX_BITS
+                    places, others = np.nonzero(close)
+                    i, j = rows[places], rest[others]
+                    first = (codes[i, :band] != codes[j, :band]).all(axis=1)  # no earlier band had the pair
+                    keep = first & (i < j)
+                    yield i[keep], j[keep]

@@ -77,10 +77,11 @@ def split_by_groups(
     findings: Findings,
     shares: Mapping[str, float] = SHARES,
 ) -> dict[str, list[Sample]]:
-    """Assign whole groups to splits in these shares, and every class as well as the groups allow; no split stays empty while another has two groups.
+    """Assign whole groups to splits in these shares, and every class as well as the groups allow.
 
-    Deterministic: depends on the pictures' bytes and the seed, not on names, order or place. Few groups
-    (fewer than three per split) are given up and pictures split one by one, which is a finding.
+    No split stays empty while another has two groups. Deterministic: depends on the pictures' bytes and the
+    seed, not on names, order or place. Few groups (fewer than three per split) are given up and pictures
+    split one by one, which is a finding.
     """
     samples = grouped(samples, root, look=True)
     members: dict[str, list[Sample]] = defaultdict(list)
