@@ -10,11 +10,11 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -28,7 +28,7 @@ from smartcash.domain.errors import DataInvalid
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Picture = NDArray[np.uint8]
-Colour = tuple[float, float, float]
+Thing = TypeVar("Thing")
 
 TASKS = ("detect", "classify")
 SPLITS = ("train", "valid", "test")
@@ -68,13 +68,17 @@ class Scene:
         """Whether something over `cover` leaves enough of every note."""
         return all((note.visible & ~cover).sum() >= LEAST_VISIBLE * note.area_px for note in self.notes)
 
-    def lay(self, colour: Floats, alpha: Floats, shadow: float, shift: tuple[float, float]) -> None:
-        """Put (S, S, 3) `colour` where `alpha` (S, S) is, with a soft shadow moved by `shift` pixels."""
-        if shadow > 0:
-            move = np.float32([[1, 0, shift[0]], [0, 1, shift[1]]])
-            soft = cv2.blur(cv2.warpAffine(alpha, move, (self.size, self.size)), _odd_pair(self.size / 45))
-            self.canvas *= (1 - shadow * soft)[..., None]
-        self.canvas += (colour - self.canvas) * alpha[..., None]
+    def lay(self, colour: Floats | Picture, alpha: Floats, shadow: float, shift: tuple[float, float]) -> None:
+        """Put `colour` (S, S, 3) where `alpha` (S, S) is, with a soft shadow moved by `shift` pixels."""
+        x, y, width, height = cv2.boundingRect((alpha > 0).astype(np.uint8))
+        blur = _odd_pair(self.size / 45)
+        margin = blur[0] + round(max(abs(shift[0]), abs(shift[1])))
+        part = np.s_[max(0, y - margin) : y + height + margin, max(0, x - margin) : x + width + margin]
+        weight, ground = alpha[part], self.canvas[part]
+        move = np.float32([[1, 0, shift[0]], [0, 1, shift[1]]])
+        dark = cv2.blur(cv2.warpAffine(weight, move, weight.shape[::-1]), blur)
+        ground *= _three(1 - np.float32(shadow) * dark)
+        ground += (colour[part] - ground) * _three(weight)
         cover = alpha > 0.5
         for note in self.notes:
             note.visible &= ~cover
@@ -235,13 +239,13 @@ def draw_sample(
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     scene = Scene(draw_background(rng, size_px), _camera(rng, size_px))
     for _ in range(int(rng.choice(4, p=[0.5, 0.25, 0.15, 0.1]))):
-        rng.choice(np.array(DISTRACTORS, object))(rng, scene)
+        _pick(rng, DISTRACTORS)(rng, scene)
     if task == "classify":
-        _lay_note(rng, scene, index % len(SPECIMENS), (0.75, 0.98), 0.35)
+        _lay_note(rng, scene, index % len(SPECIMENS), (0.78, 1.0), 0.14)
     elif index % EMPTY_EVERY != 12:
         _lay_notes(rng, scene, index % len(SPECIMENS))
     if rng.random() < 0.3:
-        rng.choice(np.array(OCCLUDERS, object))(rng, scene)
+        _pick(rng, OCCLUDERS)(rng, scene)
     if task == "detect" and index % EMPTY_EVERY == 12:
         _lay_card(rng, scene)
     picture = _photograph(rng, scene.canvas)
@@ -282,6 +286,10 @@ def _lay_note(
             scene.lay(colour, alpha, rng.uniform(0.2, 0.55), (light[0], abs(light[1])))
             scene.notes.append(Note(class_id, area, seen))
             return
+
+
+def _pick(rng: Generator, things: Sequence[Thing]) -> Thing:
+    return things[int(rng.integers(len(things)))]
 
 
 def _camera(rng: Generator, size: int) -> Floats:
@@ -417,14 +425,37 @@ def _odd_pair(value: float) -> tuple[int, int]:
     return odd, odd
 
 
+def _three(plane: NDArray[np.floating]) -> Floats:
+    """(H, W) to (H, W, 3); ten times faster to multiply with than a broadcast over the last axis."""
+    return cv2.merge((plane.astype(np.float32, copy=False),) * 3)
+
+
+def _blend(ground: Floats, colour: Floats, weight: NDArray[np.generic]) -> Floats:
+    """`ground` (S, S, 3) with one `colour` (3,) laid over it by `weight` (S, S), 0 to 1."""
+    weight_HW = weight.astype(np.float32)
+    return ground * _three(1 - weight_HW) + cv2.merge([weight_HW * channel for channel in colour])
+
+
 def _any_colour(rng: Generator, low: float = 30, high: float = 230) -> Floats:
-    return rng.uniform(low, high, 3).astype(np.float32)
+    """A random colour, more often dull than bright, as things on a table are."""
+    colour = rng.uniform(low, high, 3)
+    return (colour.mean() + (colour - colour.mean()) * rng.uniform(0.15, 1)).astype(np.float32)
 
 
-def _patch(scene: Scene, shape: Floats) -> Floats:
+def _plain(size: int, colour: Floats) -> Floats:
+    return cv2.merge([np.full((size, size), channel, np.float32) for channel in colour])
+
+
+def _fill(picture: Picture, shape: Floats, colour: NDArray[np.floating]) -> None:
+    """Paint a polygon (N, 2) in pixels into `picture`, (S, S, 3) or (S, S)."""
+    points = np.rint(shape * 16).astype(np.int32)
+    cv2.fillPoly(picture, [points], np.clip(colour, 0, 255).tolist(), cv2.LINE_AA, shift=4)
+
+
+def _patch(size: int, shape: Floats) -> Floats:
     """Coverage (S, S) of a polygon (N, 2) in pixels."""
-    mask = np.zeros((scene.size, scene.size), np.uint8)
-    cv2.fillPoly(mask, [np.rint(shape * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
+    mask = np.zeros((size, size), np.uint8)
+    _fill(mask, shape, np.float32([255]))
     return mask.astype(np.float32) / 255
 
 
@@ -437,60 +468,56 @@ def _oblong(centre: NDArray[np.float64], width: float, height: float, angle: flo
     return cv2.boxPoints(((float(centre[0]), float(centre[1])), (width, height), angle)).astype(np.float32)
 
 
-def _lay_plain(rng: Generator, scene: Scene, alpha: Floats, colour: Floats) -> None:
+def _lay_thing(rng: Generator, scene: Scene, outline: Floats, paint: Picture) -> None:
     """Lay a painted thing down unless it would hide a note."""
+    alpha = _patch(scene.size, outline)
     if scene.allows(alpha > 0.5):
-        scene.lay(colour, alpha, 0.4, (scene.size / 90, scene.size / 70))
+        scene.lay(paint, alpha, rng.uniform(0.25, 0.5), (scene.size / 90, scene.size / 70))
 
 
 def _lay_coin(rng: Generator, scene: Scene) -> None:
     """A coin, silver or brass, with a rim and a relief; no number."""
     size = scene.size
     centre, radius = rng.uniform(0.05, 0.95, 2) * size, rng.uniform(0.035, 0.07) * size
-    metal = np.float32([196, 196, 200] if rng.random() < 0.6 else [205, 172, 96]) * np.float32(
-        rng.uniform(0.75, 1.05)
-    )
-    colour = np.full((size, size, 3), metal, np.float32)
-    colour += 34 * (_patch(scene, _disc(centre - radius * 0.12, radius * 0.8)) - 0.5)[..., None]
-    colour -= 40 * _patch(scene, _disc(centre, radius * 0.5))[..., None]
-    colour += 50 * _patch(scene, _disc(centre - radius * 0.08, radius * 0.42))[..., None]
-    _lay_plain(rng, scene, _patch(scene, _disc(centre, radius)), colour)
+    metal = np.float32([196, 196, 200] if rng.random() < 0.6 else [205, 172, 96]) * rng.uniform(0.75, 1.05)
+    paint = np.full((size, size, 3), metal * 0.9, np.uint8)
+    _fill(paint, _disc(centre - radius * 0.08, radius * 0.84), metal * 1.12)
+    _fill(paint, _disc(centre, radius * 0.5), metal * 0.82)
+    _fill(paint, _disc(centre - radius * 0.07, radius * 0.43), metal * 1.08)
+    _lay_thing(rng, scene, _disc(centre, radius), paint)
 
 
 def _lay_card(rng: Generator, scene: Scene) -> None:
-    """A card, ticket or receipt: note-like in shape, with stripes and lines in place of a numeral."""
+    """A card, ticket or receipt: note-like in shape, with stripes and a stamp in place of a numeral."""
     size = scene.size
     width = rng.uniform(0.25, 0.5) * size
-    height = width * rng.uniform(0.42, 0.66)
-    angle = rng.uniform(0, 180)
-    centre = rng.uniform(0.1, 0.9, 2) * size
-    outline = _oblong(centre, width, height, angle)
+    centre, angle = rng.uniform(0.1, 0.9, 2) * size, rng.uniform(0, 180)
+    outline = _oblong(centre, width, width * rng.uniform(0.42, 0.66), angle)
     across, down = outline[2] - outline[1], outline[0] - outline[1]
 
     def part(left: float, top: float, right: float, bottom: float) -> Floats:
-        corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
-        return _patch(scene, np.float32([outline[1] + a * across + b * down for a, b in corners]))
+        corners = ((left, top), (right, top), (right, bottom), (left, bottom))
+        return np.float32([outline[1] + a * across + b * down for a, b in corners])
 
-    colour = np.full((size, size, 3), _any_colour(rng, 60, 250), np.float32)
+    paint = np.full((size, size, 3), _any_colour(rng, 60, 250), np.uint8)
     ink = _any_colour(rng, 10, 200)
     for _ in range(int(rng.integers(1, 6))):
         top = rng.uniform(0.08, 0.85)
-        colour += (ink - colour) * part(0.08, top, rng.uniform(0.4, 0.92), top + rng.uniform(0.03, 0.12))[
-            ..., None
-        ]
+        _fill(paint, part(0.08, top, rng.uniform(0.4, 0.92), top + rng.uniform(0.03, 0.12)), ink)
     if rng.random() < 0.5:
-        colour += (_any_colour(rng) - colour) * part(0.7, 0.15, 0.9, 0.45)[..., None]
-    _lay_plain(rng, scene, _patch(scene, outline), colour)
+        _fill(paint, part(0.7, 0.15, 0.9, 0.45), _any_colour(rng))
+    _lay_thing(rng, scene, outline, paint)
 
 
 def _lay_pen(rng: Generator, scene: Scene) -> None:
-    """A pen or a ruler, longer than wide, shaded across."""
+    """A pen or a ruler, longer than wide, with a light edge."""
     size = scene.size
     centre, angle = rng.uniform(0, 1, 2) * size, rng.uniform(0, 180)
     length, width = rng.uniform(0.4, 0.8) * size, rng.uniform(0.02, 0.05) * size
-    colour = np.full((size, size, 3), _any_colour(rng), np.float32)
-    colour += 60 * _patch(scene, _oblong(centre - width * 0.2, length, width * 0.3, angle))[..., None]
-    _lay_plain(rng, scene, _patch(scene, _oblong(centre, length, width, angle)), colour)
+    body = _any_colour(rng)
+    paint = np.full((size, size, 3), body, np.uint8)
+    _fill(paint, _oblong(centre - width * 0.2, length, width * 0.3, angle), body + 60)
+    _lay_thing(rng, scene, _oblong(centre, length, width, angle), paint)
 
 
 SKIN = ((232, 190, 160), (214, 164, 128), (186, 132, 96), (146, 98, 68), (102, 68, 48))
@@ -500,13 +527,13 @@ def _lay_fingers(rng: Generator, scene: Scene) -> None:
     """One to three fingers that reach in from the nearest side and hold a note (or the table)."""
     size = scene.size
     if scene.notes:
-        left, top, right, bottom = scene.notes[int(rng.integers(len(scene.notes)))].box_xyxy()
+        left, top, right, bottom = _pick(rng, scene.notes).box_xyxy()
     else:
         left, top, right, bottom = 0, 0, size, size
     target = np.array([rng.uniform(left, right), rng.uniform(top, bottom)])
     away = target - size / 2
     away = away / max(float(np.linalg.norm(away)), 1.0)
-    skin = np.float32(SKIN[int(rng.integers(len(SKIN)))])
+    skin = np.float32(_pick(rng, SKIN))
     thick = rng.uniform(0.07, 0.11) * size
     sideways = np.array([-away[1], away[0]])
     for finger in range(int(rng.integers(1, 4))):
@@ -519,12 +546,11 @@ def _lay_fingers(rng: Generator, scene: Scene) -> None:
         if not scene.allows(alpha > 0.5):
             return
         rounded = cv2.blur(alpha, _odd_pair(thick * 0.7))
-        colour = skin * (0.5 + 0.55 * rounded[..., None])
-        nail = _oblong(
-            tip + away * thick * 0.12, thick * 0.55, thick * 0.5, float(np.rad2deg(np.arctan2(*away[::-1])))
-        )
-        pale = cv2.blur(_patch(scene, nail), _odd_pair(thick * 0.12))
-        colour += (skin * 0.6 + 100 - colour) * (0.65 * pale)[..., None]
+        colour = cv2.merge([(0.5 + 0.55 * rounded) * channel for channel in skin])
+        nail = cv2.ellipse2Poly((0, 0), (100, 72), 0, 0, 360, 10) / 100 * (thick * 0.3)
+        spun = nail @ np.array([away, sideways]) + tip - away * thick * 0.08
+        pale = cv2.blur(_patch(size, spun.astype(np.float32)), _odd_pair(thick * 0.1))
+        colour = _blend(colour, skin * 0.7 + 76, 0.7 * pale)
         scene.lay(colour, alpha, 0.4, (size / 90, size / 70))
 
 
@@ -547,101 +573,88 @@ def _cloud(rng: Generator, size: int, cells: int, stretch: int = 1) -> Floats:
     return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
 
 
-def _grain(rng: Generator, size: int, strength: float) -> Floats:
-    return rng.standard_normal((size, size, 1), np.float32) * np.float32(strength)
-
-
 def _grid(size: int) -> tuple[Floats, Floats]:
     """Coordinates (x, y) of the pixels, 0 to 1."""
     line = (np.arange(size, dtype=np.float32) + 0.5) / size
     return np.broadcast_to(line, (size, size)), np.broadcast_to(line[:, None], (size, size))
 
 
+WOODS = ((150, 104, 62), (190, 148, 98), (98, 64, 42), (208, 178, 136))
+
+
 def _wood(rng: Generator, size: int) -> Floats:
-    x, y = _grid(size)
-    base = np.float32([[150, 104, 62], [190, 148, 98], [98, 64, 42], [208, 178, 136]][int(rng.integers(4))])
-    rings = np.sin((x * rng.uniform(6, 16) + 1.1 * _cloud(rng, size, 6, 3)) * np.float32(2 * np.pi))
+    x = _grid(size)[0]
+    base = np.float32(_pick(rng, WOODS))
+    rings = np.sin(
+        (x * np.float32(rng.uniform(6, 16)) + 1.1 * _cloud(rng, size, 6, 3)) * np.float32(2 * np.pi)
+    )
     streaks = _cloud(rng, size, max(24, size // 3), max(12, size // 16))
     planks = np.floor(x * int(rng.integers(2, 6)))
     tone = 1 + 0.07 * rings + 0.1 * streaks + 0.09 * np.sin(planks * 2.4)
-    edge = np.abs(np.diff(planks, axis=1, prepend=planks[:, :1])) > 0
-    board = base * (tone * np.where(edge, 0.55, 1))[..., None]
-    return board if rng.random() < 0.5 else np.ascontiguousarray(board.transpose(1, 0, 2))
+    tone[np.diff(planks, axis=1, prepend=planks[:, :1]) > 0] *= 0.55
+    return _plain(size, base) * _three(tone if rng.random() < 0.5 else tone.T)
 
 
 def _cloth(rng: Generator, size: int) -> Floats:
     x, y = _grid(size)
-    base = _any_colour(rng, 40, 220)
-    threads = np.float32(rng.uniform(50, 110) * 2 * np.pi)
-    weave = 0.06 * (np.sin(x * threads) + np.sin(y * threads))
-    cloth = np.full((size, size, 3), base, np.float32)
+    cloth = _plain(size, _any_colour(rng, 40, 220))
     if rng.random() < 0.6:  # checks
-        second, period = _any_colour(rng, 40, 240), rng.uniform(3, 9)
-        checks = ((np.sin(x * np.float32(2 * np.pi * period)) > 0.3) + 0.0) + (
-            np.sin(y * np.float32(2 * np.pi * period)) > 0.3
-        )
-        cloth += (second - cloth) * (checks * 0.35)[..., None].astype(np.float32)
-    folds = 0.1 * _cloud(rng, size, 5)
-    return cloth * (1 + weave + folds)[..., None]
+        turns = np.float32(2 * np.pi * rng.uniform(3, 9))
+        checks = (np.sin(x * turns) > 0.3).astype(np.float32) + (np.sin(y * turns) > 0.3)
+        cloth = _blend(cloth, _any_colour(rng, 40, 240), 0.35 * checks)
+    threads = np.float32(2 * np.pi * rng.uniform(50, 110))
+    return cloth * _three(1 + 0.05 * (np.sin(x * threads) + np.sin(y * threads)) + 0.1 * _cloud(rng, size, 5))
 
 
 def _paper(rng: Generator, size: int) -> Floats:
-    x, y = _grid(size)
-    sheet = np.full((size, size, 3), rng.uniform(200, 250), np.float32) * np.float32(
-        [1, 0.99, rng.uniform(0.88, 1)]
-    )
+    y = _grid(size)[1]
+    sheet = _plain(size, rng.uniform(190, 240) * np.float32([1, 0.99, rng.uniform(0.86, 1)]))
     kind = int(rng.integers(3))
     if kind == 0:  # ruled
         lines = np.sin(y * np.float32(2 * np.pi * rng.uniform(9, 18))) > 0.96
-        sheet += (np.float32([130, 150, 200]) - sheet) * (lines * 0.7)[..., None].astype(np.float32)
+        sheet = _blend(sheet, np.float32([130, 150, 200]), 0.7 * lines)
     elif kind == 1:  # printed
-        rows = (np.sin(y * np.float32(2 * np.pi * rng.uniform(14, 24))) > 0.4) & (
-            _cloud(rng, size, 40) > -0.25
-        )
-        sheet += (np.float32([60, 60, 66]) - sheet) * (rows * 0.6)[..., None].astype(np.float32)
-    return sheet + _grain(rng, size, 3)
+        rows = np.sin(y * np.float32(2 * np.pi * rng.uniform(18, 34))) > 0.35
+        words = _cloud(rng, size, max(50, size // 4), 2) > -0.2
+        sheet = _blend(sheet, np.float32([70, 70, 76]), 0.6 * (rows & words))
+    return sheet
 
 
 def _tiles(rng: Generator, size: int) -> Floats:
     x, y = _grid(size)
-    turn, count = rng.uniform(0, np.pi), rng.uniform(2, 7)
-    a = (x * np.float32(np.cos(turn)) + y * np.float32(np.sin(turn))) * np.float32(count) + 9
-    b = (y * np.float32(np.cos(turn)) - x * np.float32(np.sin(turn))) * np.float32(count) + 9
+    turn, count = rng.uniform(0, np.pi), np.float32(rng.uniform(2, 7))
+    cos, sin = np.float32(np.cos(turn)), np.float32(np.sin(turn))
+    a, b = (x * cos + y * sin) * count + 9, (y * cos - x * sin) * count + 9
+    column, row = a.astype(np.int32), b.astype(np.int32)
     tints = rng.uniform(0.86, 1.08, (20, 20)).astype(np.float32)
-    tone = tints[a.astype(int) % 20, b.astype(int) % 20] + 0.05 * _cloud(rng, size, 16)
-    if rng.random() < 0.35:
-        tone = tone * np.where((a.astype(int) + b.astype(int)) % 2, 0.6, 1)
-    grout = np.minimum(np.minimum(a % 1, 1 - a % 1), np.minimum(b % 1, 1 - b % 1)) < 0.025
-    floor = _any_colour(rng, 90, 235) * tone[..., None]
-    floor += (_any_colour(rng, 80, 220) - floor) * grout[..., None]
-    return floor.astype(np.float32)
+    if rng.random() < 0.35:  # a chessboard
+        tints[(np.add.outer(np.arange(20), np.arange(20)) % 2).astype(bool)] *= 0.6
+    tone = tints[column % 20, row % 20] + 0.05 * _cloud(rng, size, 16)
+    a, b = np.abs(a - column - 0.5), np.abs(b - row - 0.5)
+    floor = _plain(size, _any_colour(rng, 90, 235)) * _three(tone)
+    return _blend(floor, _any_colour(rng, 80, 220), np.maximum(a, b) > 0.475)
 
 
 def _clutter(rng: Generator, size: int) -> Floats:
     x, y = _grid(size)
-    first, second = _any_colour(rng), _any_colour(rng)
     turn = rng.uniform(0, 2 * np.pi)
     ramp = 0.5 + 0.6 * ((x - 0.5) * np.float32(np.cos(turn)) + (y - 0.5) * np.float32(np.sin(turn)))
-    scene = Scene(
-        (first + (second - first) * ramp[..., None]).astype(np.float32), np.eye(3, dtype=np.float32)
-    )
+    ground = _blend(_plain(size, _any_colour(rng)), _any_colour(rng), np.clip(ramp, 0, 1))
+    picture = np.clip(ground, 0, 255).astype(np.uint8)
     for _ in range(int(rng.integers(3, 12))):
         centre, reach = rng.uniform(0, 1, 2) * size, rng.uniform(0.05, 0.28) * size
-        shape = (
-            _disc(centre, reach)
-            if rng.random() < 0.4
-            else _oblong(centre, 2 * reach, reach * rng.uniform(0.2, 2), rng.uniform(0, 180))
-        )
-        scene.canvas += (_any_colour(rng, 15, 245) - scene.canvas) * (_patch(scene, shape) * 0.85)[..., None]
-    return cv2.blur(scene.canvas, _odd_pair(size * rng.uniform(0.004, 0.03)))
+        flat = rng.uniform(0.2, 2)
+        round_one = rng.random() < 0.4
+        shape = _disc(centre, reach) if round_one else _oblong(centre, 2 * reach, reach * flat, 90 * flat)
+        _fill(picture, shape, _any_colour(rng, 15, 245))
+    return cv2.blur(picture, _odd_pair(size * rng.uniform(0.004, 0.03))).astype(np.float32)
 
 
 def _stone(rng: Generator, size: int) -> Floats:
     veins = np.abs(_cloud(rng, size, 7) + 0.5 * _cloud(rng, size, 19) + 0.25 * _cloud(rng, size, 45))
     tone = 0.75 + 0.3 * np.minimum(veins * 2.2, 1)
-    slab = _any_colour(rng, 90, 240) * 0.5 + np.float32(rng.uniform(40, 120))
-    specks = _cloud(rng, size, max(16, size // 4)) > 0.75
-    return (slab * tone[..., None] * np.where(specks, rng.uniform(0.5, 1.3), 1)[..., None]).astype(np.float32)
+    tone[_cloud(rng, size, max(16, size // 4)) > 0.75] *= np.float32(rng.uniform(0.6, 1.25))
+    return _plain(size, _any_colour(rng, 90, 240) * 0.5 + np.float32(rng.uniform(40, 120))) * _three(tone)
 
 
 BACKGROUNDS: tuple[Callable[[Generator, int], Floats], ...] = (
@@ -656,8 +669,8 @@ BACKGROUNDS: tuple[Callable[[Generator, int], Floats], ...] = (
 
 def draw_background(rng: Generator, size: int) -> Floats:
     """A surface with uneven brightness: RGB float32 (S, S, 3), roughly 0–255."""
-    surface = BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))](rng, size)
-    return np.clip(surface * (1 + 0.08 * _cloud(rng, size, 3))[..., None], 0, 255).astype(np.float32)
+    surface = _pick(rng, BACKGROUNDS)(rng, size)
+    return surface * _three(1 + 0.08 * _cloud(rng, size, 3))
 
 
 # --- the camera
@@ -684,8 +697,8 @@ def _photograph(rng: Generator, canvas: Floats) -> Picture:
         distance = (x - np.float32(centre[0])) ** 2 + (y - np.float32(centre[1])) ** 2
         light += np.float32(rng.uniform(0.2, 0.5)) * np.exp(-distance / np.float32(rng.uniform(0.01, 0.05)))
     warmth, tint = rng.normal(0, 0.06), rng.normal(0, 0.025)
-    cast = np.float32([1 + warmth, 1 + tint, 1 - warmth])
-    photo = canvas * (light[..., None] * cast)
+    cast = (1 + warmth, 1 + tint, 1 - warmth)
+    photo = np.clip(canvas * cv2.merge([light * np.float32(gain) for gain in cast]), 0, 255)
     kind = rng.random()
     if kind < 0.35:
         sigma = rng.uniform(0.4, 1.1) * size / 320
@@ -699,5 +712,5 @@ def _photograph(rng: Generator, canvas: Floats) -> Picture:
         end = (round(half + half * np.cos(way)), round(half + half * np.sin(way)))
         cv2.line(kernel, start, end, 1)
         photo = cv2.filter2D(photo, -1, kernel / kernel.sum())
-    photo += rng.standard_normal(photo.shape, np.float32) * np.float32(rng.uniform(1, 7))
-    return np.clip(np.rint(photo), 0, 255).astype(np.uint8)
+    photo += _three(rng.standard_normal((size, size), np.float32) * np.float32(rng.uniform(1, 7)))
+    return np.clip(photo + 0.5, 0, 255).astype(np.uint8)

@@ -427,7 +427,7 @@ def draw_specimen(value: int, side: str) -> Picture:
     return drawn
 
 
-def draw_chart(row_px: int = 150, gap_px: int = 14) -> Picture:
+def draw_chart(row_px: int = 136, gap_px: int = 14) -> Picture:
     """All specimens, a row each, obverse left and reverse right, to scale: RGB uint8 (H, W, 3)."""
     longest = max(specimen.length_mm for specimen in SPECIMENS)
     column = round(longest * row_px / HEIGHT_MM)
