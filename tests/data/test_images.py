@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from smartcash.backend import images
 from smartcash.backend.images import decode_image, exif_orientation, image_size, read_image, write_image
@@ -218,7 +218,7 @@ def test_any_bytes_as_exif_give_an_orientation(data: bytes) -> None:
 
 
 _SEEDS = {}
-for _kind in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"):
+for _kind in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", *(["AVIF"] if features.check("avif") else [])):
     _buffer = io.BytesIO()
     two_halves().save(_buffer, _kind)
     _SEEDS[_kind] = _buffer.getvalue()

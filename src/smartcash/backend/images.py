@@ -44,6 +44,7 @@ _DECODER_ERRORS = (
     KeyError,
     TypeError,
     OverflowError,
+    RuntimeError,  # AVIF
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
