@@ -220,8 +220,10 @@ class FolderLock:
 
     def release(self) -> None:
         """Give the lock back, once per `acquire`."""
-        self._processes.release()
-        self._threads.release()
+        try:
+            self._processes.release()
+        finally:
+            self._threads.release()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

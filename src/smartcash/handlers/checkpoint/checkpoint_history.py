@@ -22,11 +22,12 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent
 
-from smartcash.domain.errors import CheckpointCorrupt, CheckpointWriteFailed
+from smartcash.domain.errors import CheckpointCorrupt, CheckpointError
 from smartcash.handlers.checkpoint.checkpoint_utils import (
     HISTORY_NAME,
     CheckpointFolder,
     CheckpointInfo,
+    not_readable,
     plain_metrics,
     to_json,
     writing,
@@ -63,13 +64,13 @@ class CheckpointHistory:
         A history that cannot be written is logged, not raised: the checkpoint itself is committed, and the
         next call writes the row.
         """
-        before = self._read_or_rebuild()
-        after = self._complete(before)
-        if len(after["runs"]) != len(before["runs"]) or not self.path.exists():
-            try:
+        try:
+            before = self._read_or_rebuild()
+            after = self._complete(before)
+            if len(after["runs"]) != len(before["runs"]) or not self.path.exists():
                 self._write(after)
-            except CheckpointWriteFailed as error:
-                self._logger.error(text("checkpoint.history_late", reason=str(error)))
+        except CheckpointError as error:
+            self._logger.error(text("checkpoint.history_late", reason=str(error)))
 
     def record_resume(self, checkpoint_name: str) -> None:
         """Note that a training continues from this checkpoint."""
@@ -96,6 +97,8 @@ class CheckpointHistory:
             stat = self.path.stat()
         except FileNotFoundError:
             return {"total_runs": 0, "last_resume": None, "runs": []}
+        except OSError as error:
+            raise not_readable(self.path, error) from error
         stamp = stat.st_size, stat.st_mtime_ns, stat.st_ino
         if self._cached is not None and self._cached[0] == stamp:
             return self._cached[1]
@@ -147,11 +150,15 @@ def _row(info: CheckpointInfo) -> dict[str, Any]:
 def read_history(path: Path) -> dict[str, Any]:
     """Read a history of ours or of the earlier layout.
 
-    Raises CheckpointCorrupt for anything else: aliases (a few bytes of them make gigabytes), Python tags,
-    duplicate keys, wrong shapes, more than 4 MB of foreign YAML.
+    Raises CheckpointNotFound if it cannot be opened, CheckpointCorrupt for anything else: aliases (a few
+    bytes of them make gigabytes), Python tags, duplicate keys, wrong shapes, more than 4 MB of foreign
+    YAML.
     """
-    with path.open("rb") as file:
-        data = file.read(_OWN_LIMIT + 1)
+    try:
+        with path.open("rb") as file:
+            data = file.read(_OWN_LIMIT + 1)
+    except OSError as error:
+        raise not_readable(path, error) from error
     try:
         if len(data) > _OWN_LIMIT:
             raise ValueError("too large")

@@ -33,6 +33,7 @@ from smartcash.handlers.checkpoint.checkpoint_utils import (
     CheckpointFolder,
     CheckpointInfo,
     labels_of,
+    not_readable,
     open_verified,
     plain,
     plain_metrics,
@@ -124,12 +125,8 @@ class CheckpointLoader:
             return self._read_committed(info, device)
         try:
             file = path.open("rb")
-        except FileNotFoundError as error:
-            raise CheckpointNotFound("checkpoint_not_found", path=str(path)) from error
         except OSError as error:
-            raise CheckpointNotFound(
-                "checkpoint_forbidden", path=str(path), reason=str(error.strerror)
-            ) from error
+            raise not_readable(path, error) from error
         with file:
             return read_plain(file, path, device)
 
@@ -172,6 +169,7 @@ class CheckpointLoader:
         with folder.locked():
             swept = folder.sweep()
             good: list[str] = []
+            unreadable: list[str] = []
             damaged: list[dict[str, str]] = []
 
             def set_aside(path: Path, reason: str) -> None:
@@ -183,8 +181,11 @@ class CheckpointLoader:
                 try:
                     open_verified(info).close()
                     good.append(info.name)
-                except CheckpointError as error:
+                except CheckpointCorrupt as error:
                     set_aside(info.path, str(error))
+                except CheckpointNotFound as error:  # it may be whole: nothing is moved
+                    unreadable.append(info.name)
+                    self._logger.warning(str(error))
             for sidecar in folder.damaged_sidecars():
                 set_aside(
                     sidecar.with_suffix(".pth"),
@@ -197,11 +198,11 @@ class CheckpointLoader:
             "writable": os.access(folder.path, os.W_OK),
             "good": good,
             "damaged": damaged,
-            "unverified": left,
+            "unverified": unreadable + left,
             "adopted": adopted,
             "swept": swept,
             "history_rows": len(self._history.get()["runs"]),
-            "healthy": not damaged and not left,
+            "healthy": not damaged and not left and not unreadable,
         }
         facts: dict[str, Any] = {key: len(value) for key, value in report.items() if isinstance(value, list)}
         return report | {"summary": text("checkpoint.doctor_summary", **facts)}
@@ -215,7 +216,7 @@ class CheckpointLoader:
         for info in self._folder.unverified():
             try:
                 content = self.read(info.path)
-            except CheckpointUntrusted as error:
+            except (CheckpointUntrusted, CheckpointNotFound) as error:
                 self._logger.warning(str(error))
                 left.append(info.name)
             except CheckpointCorrupt as error:

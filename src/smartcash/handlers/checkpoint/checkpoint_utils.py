@@ -51,6 +51,7 @@ KINDS = ("best", "latest", "epoch")
 HISTORY_NAME = "training_history.yaml"
 QUARANTINE = "quarantine"
 _SIDECAR_LIMIT = 1 << 20  # bytes; ours have about 1,000
+_SEQUENCE = re.compile(r"_\d{8}_\d{6}_(\d{6,})\.(?:pth|json)$")
 _DELETING = ".deleting-"
 _EARLIER_NAME = re.compile(
     r"smartcash_(?P<labels>.+)_(?P<kind>best|latest|epoch)(?:_epoch_(?P<epoch>\d+))?_(?P<time>\d{8}_\d{6})(?:_-?\d+)?"
@@ -329,24 +330,24 @@ def open_verified(info: CheckpointInfo) -> BinaryIO:
     The hash is taken from the very file handle that is returned, so nothing can be exchanged in between.
     Raises CheckpointNotFound or CheckpointCorrupt.
     """
+    file = None
     try:
         on_disk = read_sidecar(info.sidecar)
         file = info.path.open("rb")
-    except FileNotFoundError as error:
-        raise CheckpointNotFound("checkpoint_not_found", path=str(info.path)) from error
-    except IsADirectoryError as error:
-        raise CheckpointCorrupt("checkpoint_not_torch", path=str(info.path)) from error
-    try:
         size = os.fstat(file.fileno()).st_size
         if size != on_disk.size:
-            raise CheckpointCorrupt(
-                "checkpoint_size_differs", path=str(info.path), size=size, expected=on_disk.size
-            )
+            facts = {"path": str(info.path), "size": size, "expected": on_disk.size}
+            raise CheckpointCorrupt("checkpoint_size_differs", **facts)
         if sha256_of(file) != on_disk.sha256:
             raise CheckpointCorrupt("checkpoint_hash_differs", path=str(info.path))
         file.seek(0)
-    except BaseException:
-        file.close()
+    except OSError as error:
+        if file is not None:
+            file.close()
+        raise not_readable(info.path, error) from error
+    except CheckpointCorrupt:
+        if file is not None:
+            file.close()
         raise
     return file
 
@@ -366,6 +367,13 @@ def write_failed(path: Path, error: OSError) -> CheckpointWriteFailed:
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         return CheckpointWriteFailed("checkpoint_not_a_folder", path=str(path))
     return CheckpointWriteFailed("checkpoint_write_failed", path=str(path), reason=str(error))
+
+
+def not_readable(path: Path, error: OSError) -> CheckpointNotFound:
+    """The named error for an OSError while reading `path`: it may be whole, but cannot be had now."""
+    if isinstance(error, FileNotFoundError):
+        return CheckpointNotFound("checkpoint_not_found", path=str(path))
+    return CheckpointNotFound("checkpoint_forbidden", path=str(path), reason=str(error.strerror))
 
 
 @contextmanager
@@ -426,7 +434,8 @@ class CheckpointFolder:
             if removed:
                 self.logger.info(text("checkpoint.swept", names=", ".join(removed)))
         finally:
-            self.lock.release()
+            with writing(self.path):
+                self.lock.release()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -437,7 +446,8 @@ class CheckpointFolder:
         try:
             yield
         finally:
-            self.lock.release()
+            with writing(self.path):
+                self.lock.release()
 
     # what is there
 
@@ -459,7 +469,13 @@ class CheckpointFolder:
         if names == index.names:
             return index
         sidecars = {n for n in names if n.endswith(".json") and n[0] != "." and f"{n[:-5]}.pth" in names}
-        facts = {name: index.facts[name] if name in index.facts else self._read(name) for name in sidecars}
+        facts = {name: index.facts[name] for name in sidecars & index.facts.keys()}
+        for name in sidecars - index.facts.keys():
+            try:
+                facts[name] = self._read(name)
+            except OSError as error:  # perhaps only now: look again next time
+                path, names = self.path / name, set()
+                self.logger.warning(text("checkpoint.unreadable", path=str(path), reason=str(error.strerror)))
         ordered = sorted((info for info in facts.values() if info is not None), key=lambda i: i.sequence)
         loose = [
             name
@@ -475,11 +491,7 @@ class CheckpointFolder:
             return read_sidecar(self.path / name)
         except CheckpointCorrupt as error:
             self.logger.warning(str(error))
-        except OSError as error:
-            self.logger.warning(
-                text("checkpoint.unreadable", path=str(self.path / name), reason=str(error.strerror))
-            )
-        return None
+            return None
 
     def unverified(self) -> list[CheckpointInfo]:
         """Files without a valid sidecar: of an earlier layout, or whose sidecar was lost; oldest first."""
@@ -500,6 +512,8 @@ class CheckpointFolder:
             return replace(read_sidecar(path.with_suffix(".json")), path=path)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise not_readable(path, error) from error
 
     def damaged_sidecars(self) -> list[Path]:
         """Sidecars that cannot be read, and those whose `.pth` is gone."""
@@ -515,8 +529,13 @@ class CheckpointFolder:
         return range(first - count, first)
 
     def next_sequence(self) -> int:
-        """One more than the highest sequence in use. Call it with the lock held."""
-        return max((info.sequence for info in self.infos()), default=0) + 1
+        """One more than the highest sequence in use. Call it with the lock held.
+
+        File names count too: the sidecar of the newest may be damaged.
+        """
+        numbers = [info.sequence for info in self.infos()]
+        numbers += [int(match[1]) for name in self._names() if (match := _SEQUENCE.search(name))]
+        return max(numbers, default=0) + 1
 
     # is it whole
 
