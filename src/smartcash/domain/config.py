@@ -64,175 +64,202 @@ class Part(BaseModel):
 
 
 class DataConfig(Part):
-    path: str = Field("", description="folder or zip of the data set")
-    format: Literal["auto", "yolo", "coco", "voc", "folder"] = Field("auto", description="how it is written")
+    path: str = Field(default="", description="folder or zip of the data set")
+    format: Literal["auto", "yolo", "coco", "voc", "folder"] = Field(
+        default="auto", description="how it is written"
+    )
     image_size: Annotated[int | Auto, AfterValidator(_multiple_of_32)] = Field(
-        "auto",
+        default="auto",
         description="side of the square input, px, a multiple of 32; auto: the images' own, 224 to 320",
     )
     resize: Literal["letterbox", "stretch"] = Field(
-        "letterbox", description="keep the aspect ratio and pad, or stretch"
+        default="letterbox", description="keep the aspect ratio and pad, or stretch"
     )
     batch_size: Annotated[int | Auto, _within(1, 4096)] = Field(
-        "auto", description="images per step; auto: what memory and the data set allow, 16 at most on a CPU"
+        default="auto",
+        description="images per step; auto: what memory and the data set allow, 16 at most on a CPU",
     )
     workers: Annotated[int | Auto, _within(0, 256)] = Field(
-        "auto",
+        default="auto",
         description="loader processes; auto: none on a CPU (the images come from a cache), else up to 8",
     )
     cache: Literal["auto", "ram", "off"] = Field(
-        "auto", description="keep decoded images in memory; auto: when they fit in a third of what is free"
+        default="auto",
+        description="keep decoded images in memory; auto: when they fit in a third of what is free",
     )
     balance: bool = Field(
-        False, description="draw images so that rare classes are seen as often as common ones"
+        default=False, description="draw images so that rare classes are seen as often as common ones"
     )
-    strict: bool = Field(False, description="any finding in the data is fatal")
+    strict: bool = Field(default=False, description="any finding in the data is fatal")
 
 
 class ModelConfig(Part):
     backbone: str = Field(
-        "efficientnet_lite0",
+        default="efficientnet_lite0",
         min_length=1,
         description="any timm backbone with strides 8/16/32, or a short name",
     )
-    pretrained: bool = Field(True, description="start from ImageNet weights; false: from scratch")
-    scale: Literal["n", "s", "m"] = Field("n", description="width and depth of neck and head")
+    pretrained: bool = Field(default=True, description="start from ImageNet weights; false: from scratch")
+    scale: Literal["n", "s", "m"] = Field(default="n", description="width and depth of neck and head")
     freeze_epochs: Annotated[float | Auto, _within(0, 100_000)] = Field(
-        "auto",
+        default="auto",
         description="first epochs in which the pretrained backbone is not trained; auto: 1, at most a fifth of the training",
     )
     frozen_stages: int = Field(
-        2,
+        default=2,
         ge=0,
         le=5,
         description="lowest stages of a pretrained backbone that are never trained (2: strides 2 and 4)",
     )
-    freeze_norm: bool = Field(True, description="keep a pretrained backbone's batch-norm statistics")
+    freeze_norm: bool = Field(default=True, description="keep a pretrained backbone's batch-norm statistics")
     backbone_lr_factor: float = Field(
-        0.2, gt=0, le=10, description="learning rate of the pretrained backbone as a share of optimizer.lr"
+        default=0.2,
+        gt=0,
+        le=10,
+        description="learning rate of the pretrained backbone as a share of optimizer.lr",
     )
-    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the backbone")
-    dropout: float = Field(0.2, ge=0, lt=1, description="dropout before the classifier's last layer")
+    drop_path: float = Field(default=0.0, ge=0, lt=1, description="stochastic depth of the backbone")
+    dropout: float = Field(default=0.2, ge=0, lt=1, description="dropout before the classifier's last layer")
 
 
 class AugmentConfig(Part):
     """`None` takes the preset's value (`backend.augment.PRESETS`)."""
 
     preset: Literal["banknote", "light", "strong", "off"] = Field(
-        "banknote", description="starting values of all parts below"
+        default="banknote", description="starting values of all parts below"
     )
     mosaic: float | None = Field(
-        None, ge=0, le=1, description="share of samples made of four images (detection)"
+        default=None, ge=0, le=1, description="share of samples made of four images (detection)"
     )
     mixup: float | None = Field(
-        None, ge=0, le=1, description="share of batches whose images are blended (classification)"
+        default=None, ge=0, le=1, description="share of batches whose images are blended (classification)"
     )
-    scale: float | None = Field(None, ge=1, le=4, description="largest zoom in or out, a factor")
-    aspect: float | None = Field(None, ge=0, le=0.5, description="largest change of the aspect ratio")
-    translate: float | None = Field(None, ge=0, le=0.5, description="largest shift, share of the side")
+    scale: float | None = Field(default=None, ge=1, le=4, description="largest zoom in or out, a factor")
+    aspect: float | None = Field(default=None, ge=0, le=0.5, description="largest change of the aspect ratio")
+    translate: float | None = Field(
+        default=None, ge=0, le=0.5, description="largest shift, share of the side"
+    )
     perspective: float | None = Field(
-        None, ge=0, le=0.5, description="largest corner shift, share of the side"
+        default=None, ge=0, le=0.5, description="largest corner shift, share of the side"
     )
-    rotate_deg: float | None = Field(None, ge=0, le=180, description="largest small rotation, degrees")
-    rotate_any: float | None = Field(None, ge=0, le=1, description="share of samples turned by any angle")
+    rotate_deg: float | None = Field(
+        default=None, ge=0, le=180, description="largest small rotation, degrees"
+    )
+    rotate_any: float | None = Field(
+        default=None, ge=0, le=1, description="share of samples turned by any angle"
+    )
     flip: float | None = Field(
-        None, ge=0, le=1, description="share mirrored left-right; a mirrored banknote does not exist"
+        default=None, ge=0, le=1, description="share mirrored left-right; a mirrored banknote does not exist"
     )
     color: float | None = Field(
-        None, ge=0, le=1, description="strength of brightness, contrast, gamma and colour casts"
+        default=None, ge=0, le=1, description="strength of brightness, contrast, gamma and colour casts"
     )
-    blur: float | None = Field(None, ge=0, le=1, description="share blurred or down- and up-sampled")
-    noise: float | None = Field(None, ge=0, le=1, description="share with sensor noise")
-    jpeg: float | None = Field(None, ge=0, le=1, description="share with JPEG artefacts")
-    cover: float | None = Field(None, ge=0, le=1, description="share with a patch covered")
+    blur: float | None = Field(default=None, ge=0, le=1, description="share blurred or down- and up-sampled")
+    noise: float | None = Field(default=None, ge=0, le=1, description="share with sensor noise")
+    jpeg: float | None = Field(default=None, ge=0, le=1, description="share with JPEG artefacts")
+    cover: float | None = Field(default=None, ge=0, le=1, description="share with a patch covered")
     close_share: float | None = Field(
-        None, ge=0, le=1, description="last share of the epochs without mosaic, rotation and perspective"
+        default=None,
+        ge=0,
+        le=1,
+        description="last share of the epochs without mosaic, rotation and perspective",
     )
 
 
 class OptimizerConfig(Part):
-    name: Literal["adamw", "adam", "sgd", "rmsprop"] = Field("adamw", description="update rule")
+    name: Literal["adamw", "adam", "sgd", "rmsprop"] = Field(default="adamw", description="update rule")
     lr: Annotated[float | Auto, _within(1e-9, 10)] = Field(
-        "auto",
+        default="auto",
         description="peak learning rate for a batch of 16; auto: 2e-3 (AdamW, Adam), 1e-2 (SGD), 1e-3 (RMSprop)",
     )
-    weight_decay: float = Field(0.02, ge=0, lt=1, description="decay of weights; never of norms and biases")
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD and RMSprop")
-    betas: Annotated[tuple[float, float], AfterValidator(_betas)] = Field(
-        (0.9, 0.999), description="moment decays of Adam and AdamW"
+    weight_decay: float = Field(
+        default=0.02, ge=0, lt=1, description="decay of weights; never of norms and biases"
     )
-    clip_norm: float = Field(10.0, ge=0, description="largest norm of the gradient; 0: not clipped")
-    accumulate: int = Field(1, ge=1, le=1024, description="batches per optimizer step")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of SGD and RMSprop")
+    betas: Annotated[tuple[float, float], AfterValidator(_betas)] = Field(
+        default=(0.9, 0.999), description="moment decays of Adam and AdamW"
+    )
+    clip_norm: float = Field(default=10.0, ge=0, description="largest norm of the gradient; 0: not clipped")
+    accumulate: int = Field(default=1, ge=1, le=1024, description="batches per optimizer step")
 
 
 class ScheduleConfig(Part):
     name: Literal["cosine", "linear", "step", "plateau", "one_cycle", "constant"] = Field(
-        "cosine", description="course of the learning rate"
+        default="cosine", description="course of the learning rate"
     )
     warmup_epochs: Annotated[float | Auto, _within(0, 1000)] = Field(
-        "auto", description="epochs of linear rise to the peak; auto: 1.5, at most a quarter of the training"
+        default="auto",
+        description="epochs of linear rise to the peak; auto: 1.5, at most a quarter of the training",
     )
     final_lr_factor: float = Field(
-        0.02, ge=0, le=1, description="last learning rate as a share of the peak (cosine, linear, one_cycle)"
+        default=0.02,
+        ge=0,
+        le=1,
+        description="last learning rate as a share of the peak (cosine, linear, one_cycle)",
     )
-    step_epochs: float = Field(10, gt=0, description="epochs between drops (step)")
-    gamma: float = Field(0.1, gt=0, lt=1, description="factor of a drop (step, plateau)")
-    patience: int = Field(3, ge=0, description="epochs without improvement before a drop (plateau)")
+    step_epochs: float = Field(default=10, gt=0, description="epochs between drops (step)")
+    gamma: float = Field(default=0.1, gt=0, lt=1, description="factor of a drop (step, plateau)")
+    patience: int = Field(default=3, ge=0, description="epochs without improvement before a drop (plateau)")
 
 
 class EarlyStoppingConfig(Part):
     patience: int = Field(
-        0, ge=0, description="epochs without improvement before the training stops; 0: never"
+        default=0, ge=0, description="epochs without improvement before the training stops; 0: never"
     )
-    min_delta: float = Field(0.0, ge=0, description="smallest change that counts as improvement")
-    start_epoch: int = Field(0, ge=0, description="first epoch that is watched")
+    min_delta: float = Field(default=0.0, ge=0, description="smallest change that counts as improvement")
+    start_epoch: int = Field(default=0, ge=0, description="first epoch that is watched")
 
 
 class TrainingConfig(Part):
-    epochs: int = Field(24, ge=1, le=100_000, description="passes over the training data")
-    max_hours: float | None = Field(None, gt=0, description="stop cleanly after this time, hours")
+    epochs: int = Field(default=24, ge=1, le=100_000, description="passes over the training data")
+    max_hours: float | None = Field(default=None, gt=0, description="stop cleanly after this time, hours")
     monitor: str = Field(
-        "auto",
+        default="auto",
         description="metric that decides which epoch is best; auto: mAP50_95 (detect), loss (classify)",
     )
     mode: Literal["auto", "min", "max"] = Field(
-        "auto", description="is less or more of it better; auto: min for losses, else max"
+        default="auto", description="is less or more of it better; auto: min for losses, else max"
     )
     early_stopping: EarlyStoppingConfig = Field(default_factory=EarlyStoppingConfig)
     ema_decay: float = Field(
-        0.998, ge=0, lt=1, description="decay of the averaged weights that are evaluated and saved; 0: off"
+        default=0.998,
+        ge=0,
+        lt=1,
+        description="decay of the averaged weights that are evaluated and saved; 0: off",
     )
     label_smoothing: float = Field(
-        0.1, ge=0, lt=1, description="share of the target spread over all classes (classification)"
+        default=0.1, ge=0, lt=1, description="share of the target spread over all classes (classification)"
     )
 
 
 class CheckpointConfig(Part):
-    every_epochs: int = Field(1, ge=1, description="epochs between checkpoints")
-    keep_epochs: int = Field(3, ge=1, description="epoch checkpoints kept; best and latest are always kept")
+    every_epochs: int = Field(default=1, ge=1, description="epochs between checkpoints")
+    keep_epochs: int = Field(
+        default=3, ge=1, description="epoch checkpoints kept; best and latest are always kept"
+    )
 
 
 class RuntimeConfig(Part):
-    device: str = Field("auto", min_length=1, description="auto, cpu, cuda, cuda:1, mps")
+    device: str = Field(default="auto", min_length=1, description="auto, cpu, cuda, cuda:1, mps")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 where the hardware does it, else fp32"
+        default="auto", description="auto: bf16 where the hardware does it, else fp32"
     )
     threads: Annotated[int | Auto, _within(1, 1024)] = Field(
-        "auto", description="CPU threads; auto: all cores given to this process"
+        default="auto", description="CPU threads; auto: all cores given to this process"
     )
-    deterministic: bool = Field(True, description="same seed, same machine: bit-equal weights")
+    deterministic: bool = Field(default=True, description="same seed, same machine: bit-equal weights")
 
 
 class TrainConfig(Part):
     """A whole training. See `parse` (from a mapping), `from_yaml`, `hash`, `schema` (`model_json_schema`)."""
 
     task: Literal["auto", "detect", "classify"] = Field(
-        "auto", description="auto: what the labels of the data are"
+        default="auto", description="auto: what the labels of the data are"
     )
-    name: str = Field("", max_length=80, description="a name of your own for the run")
-    seed: int = Field(0, ge=0, lt=2**31, description="seed of everything random")
-    notes: str = Field("", max_length=10_000, description="free text")
-    tags: tuple[str, ...] = Field((), description="labels to find the run by")
+    name: str = Field(default="", max_length=80, description="a name of your own for the run")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="seed of everything random")
+    notes: str = Field(default="", max_length=10_000, description="free text")
+    tags: tuple[str, ...] = Field(default=(), description="labels to find the run by")
     data: DataConfig = Field(default_factory=DataConfig)
     model: ModelConfig = Field(default_factory=ModelConfig)
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
@@ -275,9 +302,9 @@ class TrainConfig(Part):
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
-    def replaced(self, **sections: Mapping[str, Any]) -> TrainConfig:
-        """A copy with fields of sections replaced: `config.replaced(data={"batch_size": 8})`."""
-        return TrainConfig.parse(merge(self.model_dump(), sections))
+    def replaced(self, **fields: Any) -> TrainConfig:
+        """A copy with fields replaced, those of sections by mappings: `config.replaced(data={"workers": 0})`."""
+        return TrainConfig.parse(merge(self.model_dump(), fields))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -20,7 +20,8 @@ are plain values (str, int, float), so an error can travel between processes and
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import dataclass
 from typing import Any
 
 from smartcash.utils.i18n import text
@@ -33,7 +34,7 @@ class Problem:
     field: str
     code: str
     value: object = None
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def message(self, language: str | None = None) -> str:
         """The problem in words, with the way out."""
