@@ -65,7 +65,7 @@ class Part(BaseModel):
 
 class DataConfig(Part):
     path: str = Field(default="", description="folder or zip of the data set")
-    format: Literal["auto", "yolo", "coco", "voc", "folder"] = Field(
+    format: Literal["auto", "yolo", "coco", "voc", "folders"] = Field(
         default="auto", description="how it is written"
     )
     image_size: Annotated[int | Auto, AfterValidator(_multiple_of_32)] = Field(
@@ -90,7 +90,7 @@ class DataConfig(Part):
     balance: bool = Field(
         default=False, description="draw images so that rare classes are seen as often as common ones"
     )
-    strict: bool = Field(default=False, description="any finding in the data is fatal")
+    strict: bool = Field(default=False, description="errors and warnings in the data are fatal")
 
 
 class ModelConfig(Part):

@@ -1,0 +1,163 @@
+"""Texts: Indonesian and English complete and alike, and every text that the code asks for exists (A33)."""
+
+from __future__ import annotations
+
+import ast
+import string
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from smartcash.domain import errors
+from smartcash.domain.config import Part, TrainConfig, field_names
+from smartcash.utils.i18n import LANGUAGES, catalogue
+
+SOURCE = Path(errors.__file__).parents[1]
+ERRORS = {
+    name
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, errors.SmartCashError)
+}
+
+
+def placeholders(template: str) -> set[str]:
+    """The names in {braces}; raises ValueError for a template that cannot be filled in."""
+    return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+
+
+@cache
+def calls() -> tuple[tuple[str, str, ast.Call], ...]:
+    """(place, name of what is called, the call) for every call in the package."""
+    found = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                called = node.func
+                name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+                found.append((f"{path.relative_to(SOURCE)}:{node.lineno}", name, node))
+    return tuple(found)
+
+
+def literals(node: ast.expr | None) -> Iterator[str]:
+    """The strings that an argument can be: a literal, or either side of an `a if … else b`."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    elif isinstance(node, ast.IfExp):
+        yield from literals(node.body)
+        yield from literals(node.orelse)
+
+
+def argument(call: ast.Call, position: int, keyword: str) -> ast.expr | None:
+    """What is passed at this place or by this name."""
+    if len(call.args) > position:
+        return call.args[position]
+    return next((given.value for given in call.keywords if given.arg == keyword), None)
+
+
+def test_both_languages_have_the_same_texts() -> None:
+    """A33."""
+    assert set(catalogue("id")) == set(catalogue("en"))
+
+
+def test_the_two_texts_of_a_key_are_filled_in_with_the_same_facts() -> None:
+    """A33."""
+    differing = {
+        key: (placeholders(english), placeholders(catalogue("id")[key]))
+        for key, english in catalogue("en").items()
+        if placeholders(english) != placeholders(catalogue("id").get(key, english))
+    }
+    assert not differing
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_text_is_blank(language: str) -> None:
+    assert [key for key, words in catalogue(language).items() if not words.strip()] == []
+
+
+def test_every_text_that_the_code_names_exists() -> None:
+    missing = [
+        f"{place}: {key}"
+        for place, name, call in calls()
+        if name == "text"
+        for key in literals(argument(call, 0, "key"))
+        if key not in catalogue("en")
+    ]
+    assert not missing
+
+
+def test_every_text_that_the_code_names_in_part_has_one_of_that_beginning() -> None:
+    """`text(f"checkpoint.kind_{kind}")`: something must begin with `checkpoint.kind_`."""
+    missing = []
+    for place, name, call in calls():
+        first = argument(call, 0, "key") if name == "text" else None
+        if isinstance(first, ast.JoinedStr) and isinstance(first.values[0], ast.Constant):
+            beginning = str(first.values[0].value)
+            if not any(key.startswith(beginning) for key in catalogue("en")):
+                missing.append(f"{place}: {beginning}…")
+    assert not missing
+
+
+def test_the_facts_given_to_a_text_are_all_that_it_needs() -> None:
+    short = []
+    for place, name, call in calls():
+        given = {keyword.arg for keyword in call.keywords}
+        if name == "text" and None not in given:
+            for key in literals(argument(call, 0, "key")):
+                lacking = placeholders(catalogue("en").get(key, "")) - given
+                short += [f"{place}: {key} needs {', '.join(sorted(lacking))}"] if lacking else []
+    assert not short
+
+
+def test_every_error_that_the_code_raises_has_its_text_and_the_facts_in_it() -> None:
+    wrong = []
+    for place, name, call in calls():
+        if name not in ERRORS or name == "ConfigInvalid":
+            continue
+        given = {keyword.arg for keyword in call.keywords} | {"count"}
+        for code in literals(argument(call, 0, "code")):
+            template = catalogue("en").get(f"errors.{code}")
+            if template is None:
+                wrong.append(f"{place}: errors.{code} is missing")
+            elif None not in given and (lacking := placeholders(template) - given):
+                wrong.append(f"{place}: {code} needs {', '.join(sorted(lacking))}")
+    assert not wrong
+
+
+def test_every_problem_that_the_code_reports_has_its_text() -> None:
+    at = {"Problem": 1, "add": 0, "Finding": 0, "_RuleBroken": 0}
+    missing = [
+        f"{place}: problems.{code}"
+        for place, name, call in calls()
+        if name in at
+        for code in literals(argument(call, at[name], "code"))
+        if (name != "add" or code.startswith("data_")) and f"problems.{code}" not in catalogue("en")
+    ]
+    assert not missing
+
+
+def test_every_warning_that_a_training_gives_has_its_text() -> None:
+    codes = {
+        code for _, name, call in calls() if name == "Warned" for code in literals(argument(call, 0, "code"))
+    }
+    assert codes
+    assert {f"warnings.{code}" for code in codes} <= set(catalogue("en"))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_configuration_field_is_described(language: str) -> None:
+    described = {key.removeprefix("config.") for key in catalogue(language) if key.startswith("config.")}
+    assert described == set(field_names())
+
+
+def test_the_description_of_a_field_in_the_code_is_its_english_text() -> None:
+    def descriptions(part: type[Part], prefix: str) -> Iterator[tuple[str, str | None]]:
+        for name, field in part.model_fields.items():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Part):
+                yield from descriptions(field.annotation, f"{prefix}{name}.")
+            else:
+                yield prefix + name, field.description
+
+    texts = catalogue("en")
+    assert dict(descriptions(TrainConfig, "config.")) == {k: v for k, v in texts.items() if k[:7] == "config."}
