@@ -65,7 +65,7 @@ def saves(folder: Path, repeat: int, small: bool) -> dict[str, float]:
     """Medians in seconds, taken in turn so that a slow moment of the disk meets all of them."""
     model, optimizer = state("efficientnet_lite0" if small else "efficientnet_b4")
     content = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-    tensors = [t for t in content["model"].values()] + [
+    tensors = list(content["model"].values()) + [
         t for s in content["optimizer"]["state"].values() for t in s.values() if isinstance(t, torch.Tensor)
     ]
     size = sum(t.numel() * t.element_size() for t in tensors)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -41,3 +44,24 @@ def manager(folder: Path, log: logging.Logger) -> Iterator[CheckpointManager]:
 def reopened(folder: Path, log: logging.Logger) -> Callable[[], CheckpointManager]:
     """A fresh manager, as after a restart."""
     return lambda: CheckpointManager(folder, log, epoch_every=0)
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which("cc")
+    if sys.platform != "linux" or compiler is None:
+        pytest.skip("needs Linux and a C compiler")
+    library = tmp_path_factory.mktemp("shim") / "fault_shim.so"
+    command = [
+        compiler,
+        "-shared",
+        "-fPIC",
+        "-O1",
+        "-w",
+        "-o",
+        library,
+        Path(__file__).with_name("fault_shim.c"),
+        "-ldl",
+    ]
+    subprocess.run(command, check=True)
+    return library

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,17 +14,6 @@ import pytest
 HERE = Path(__file__).parent
 SCENARIOS = ("save", "save-sync", "cleanup", "history", "copy", "doctor")
 FAULTS = ("kill", "half-write-kill", "EIO", "ENOSPC", "EDQUOT", "EFBIG", "EACCES", "EROFS")
-
-
-@pytest.fixture(scope="session")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("cc")
-    if sys.platform != "linux" or compiler is None:
-        pytest.skip("needs Linux and a C compiler")
-    library = tmp_path_factory.mktemp("shim") / "fault_shim.so"
-    command = [compiler, "-shared", "-fPIC", "-O1", "-w", "-o", library, HERE / "fault_shim.c", "-ldl"]
-    subprocess.run(command, check=True)
-    return library
 
 
 def inject(shim: Path, scenario: str, folder: Path, *faults: str) -> dict[str, Any]:
@@ -40,7 +28,7 @@ def inject(shim: Path, scenario: str, folder: Path, *faults: str) -> dict[str, A
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize(("scenario", "faults"), [("save", ["kill", "ENOSPC", "EIO"]), ("cleanup", ["kill"])])
+@pytest.mark.parametrize(("scenario", "faults"), [("save", ["kill", "ENOSPC"])])
 def test_after_a_fault_at_any_file_call_the_newest_acknowledged_checkpoint_loads(
     shim: Path, tmp_path: Path, scenario: str, faults: list[str]
 ) -> None:

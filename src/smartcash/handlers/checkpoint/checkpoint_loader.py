@@ -38,6 +38,7 @@ from smartcash.handlers.checkpoint.checkpoint_utils import (
     plain,
     plain_metrics,
     slug,
+    verify_file,
     writing,
 )
 from smartcash.utils.files import remove, sha256_of, temporary_beside
@@ -179,7 +180,7 @@ class CheckpointLoader:
 
             for info in folder.infos():
                 try:
-                    open_verified(info).close()
+                    verify_file(info)
                     good.append(info.name)
                 except CheckpointCorrupt as error:
                     set_aside(info.path, str(error))

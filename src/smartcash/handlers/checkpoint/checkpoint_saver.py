@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from smartcash import __version__
-from smartcash.domain.errors import CheckpointError, CheckpointWriteFailed
+from smartcash.domain.errors import CheckpointCorrupt, CheckpointNotFound, CheckpointWriteFailed
 from smartcash.handlers.checkpoint.checkpoint_history import CheckpointHistory
 from smartcash.handlers.checkpoint.checkpoint_utils import (
     FORMAT,
@@ -460,29 +460,32 @@ class CheckpointSaver:
         copied = []
         for info in infos:
             copy = target / info.name
-            if (
-                proven.get(info.name) == info.sha256
-                and _has_size(copy, info.size)
-                and _sidecar_of(copy).exists()
-            ):
-                continue
-            if not (_has_size(copy, info.size) and _hash_of(copy) == info.sha256):
+            with writing(copy):
+                known = proven.get(info.name) == info.sha256 and _sidecar_of(copy).exists()
+                if known and _has_size(copy, info.size):
+                    continue
                 try:
-                    source = open_verified(info)
-                except CheckpointError as error:
+                    if self._copy_one(info, copy):
+                        copied.append(copy)
+                except (CheckpointCorrupt, CheckpointNotFound) as error:
                     self._logger.error(text("checkpoint.copy_skipped", name=info.name, reason=str(error)))
                     continue
-                with source:
-                    _copy(source, copy, info.sha256)
-                copied.append(copy)
-            if not _sidecar_of(copy).exists() or _sidecar_of(copy).read_bytes() != sidecar_bytes(info):
-                data = sidecar_bytes(info)
-                _copy(io.BytesIO(data), _sidecar_of(copy), hashlib.sha256(data).hexdigest())
             proven[info.name] = info.sha256
             with self._folder.locked(), writing(self._ledger_path):
                 write_bytes(self._ledger_path, json.dumps(ledger, indent=1).encode())
             self._logger.info(text("checkpoint.copied", name=info.name, target=str(target)))
         return copied
+
+    def _copy_one(self, info: CheckpointInfo, copy: Path) -> bool:
+        """Make `copy` and its sidecar, the sidecar last; False if an equal copy was there already."""
+        there = _has_size(copy, info.size) and _hash_of(copy) == info.sha256
+        if not there:
+            with open_verified(info) as source:
+                _copy(source, copy, info.sha256)
+        data = sidecar_bytes(info)
+        if not _sidecar_of(copy).exists() or _sidecar_of(copy).read_bytes() != data:
+            _copy(io.BytesIO(data), _sidecar_of(copy), hashlib.sha256(data).hexdigest())
+        return not there
 
     @property
     def _ledger_path(self) -> Path:

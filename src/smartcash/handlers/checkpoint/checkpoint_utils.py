@@ -54,7 +54,7 @@ _SIDECAR_LIMIT = 1 << 20  # bytes; ours have about 1,000
 _SEQUENCE = re.compile(r"_\d{8}_\d{6}_(\d{6,})\.(?:pth|json)$")
 _DELETING = ".deleting-"
 _EARLIER_NAME = re.compile(
-    r"smartcash_(?P<labels>.+)_(?P<kind>best|latest|epoch)(?:_epoch_(?P<epoch>\d+))?_(?P<time>\d{8}_\d{6})(?:_-?\d+)?"
+    r"smartcash_(?P<labels>.+?)_(?P<kind>best|latest|epoch)(?:(?:_epoch)?_(?P<epoch>\d{1,7}))?_(?P<time>\d{8}_\d{6})(?:_-?\d+)?"
 )
 
 
@@ -324,32 +324,32 @@ def read_sidecar(path: Path) -> CheckpointInfo:
     return CheckpointInfo(path=path.with_suffix(".pth"), **facts)
 
 
-def open_verified(info: CheckpointInfo) -> BinaryIO:
-    """Open the `.pth` of `info` after comparing its size and SHA-256 with the sidecar on disk.
+@contextmanager
+def open_verified(info: CheckpointInfo) -> Iterator[BinaryIO]:
+    """The open `.pth` of `info`, after comparing its size and SHA-256 with the sidecar on disk.
 
-    The hash is taken from the very file handle that is returned, so nothing can be exchanged in between.
+    The hash is taken from the very file handle that is given, so nothing can be exchanged in between.
     Raises CheckpointNotFound or CheckpointCorrupt.
     """
-    file = None
     try:
         on_disk = read_sidecar(info.sidecar)
-        file = info.path.open("rb")
-        size = os.fstat(file.fileno()).st_size
-        if size != on_disk.size:
-            facts = {"path": str(info.path), "size": size, "expected": on_disk.size}
-            raise CheckpointCorrupt("checkpoint_size_differs", **facts)
-        if sha256_of(file) != on_disk.sha256:
-            raise CheckpointCorrupt("checkpoint_hash_differs", path=str(info.path))
-        file.seek(0)
+        with info.path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != on_disk.size:
+                facts = {"path": str(info.path), "size": size, "expected": on_disk.size}
+                raise CheckpointCorrupt("checkpoint_size_differs", **facts)
+            if sha256_of(file) != on_disk.sha256:
+                raise CheckpointCorrupt("checkpoint_hash_differs", path=str(info.path))
+            file.seek(0)
+            yield file
     except OSError as error:
-        if file is not None:
-            file.close()
         raise not_readable(info.path, error) from error
-    except CheckpointCorrupt:
-        if file is not None:
-            file.close()
-        raise
-    return file
+
+
+def verify_file(info: CheckpointInfo) -> None:
+    """Raise CheckpointNotFound or CheckpointCorrupt unless the file is the one that was written."""
+    with open_verified(info):
+        pass
 
 
 # --- errors of the operating system ------------------------------------------------------------------
@@ -548,7 +548,7 @@ class CheckpointFolder:
         stamp = self._stamp(info)
         if stamp is not None and self._verified.get(info.name) == stamp:
             return
-        open_verified(info).close()
+        verify_file(info)
         self.trust(info, stamp)
 
     def trust(self, info: CheckpointInfo, stamp: _Stamp | None = None) -> None:
@@ -651,7 +651,7 @@ class CheckpointFolder:
         if checkpoint.exists() and not sidecar.exists():
             temporary.replace(sidecar)
             try:
-                open_verified(read_sidecar(sidecar)).close()
+                verify_file(read_sidecar(sidecar))
             except CheckpointError:
                 return [n for n in (sidecar.name, checkpoint.name) if remove(self.path / n)]
             fsync_folder(self.path)

@@ -1,0 +1,110 @@
+"""`smartcash checkpoint …`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from checkpoint_toys import Toy, flip
+
+from smartcash.cli import main
+from smartcash.cli.checkpoint import command
+from smartcash.handlers.checkpoint import CheckpointManager
+from smartcash.utils.i18n import set_language
+
+
+@pytest.fixture(autouse=True)
+def in_english() -> Iterator[None]:
+    set_language("en")
+    yield
+    set_language(None)
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as caught:
+        main(["checkpoint", *map(str, arguments)])
+    shown = capsys.readouterr()
+    return int(caught.value.code or 0), shown.out, shown.err
+
+
+@pytest.mark.parametrize("name", sorted(command.commands))
+def test_every_command_has_help_with_an_example_and_a_language(
+    capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    code, out, _ = run(capsys, name, "--help")
+    assert code == 0 and f"smartcash checkpoint {name} " in out.split("Example:")[1] and "--lang" in out
+
+
+def test_the_commands_are_those_of_the_documentation() -> None:
+    named = {"list", "show", "validate", "best", "cleanup", "copy", "export-history", "doctor", "import"}
+    assert set(command.commands) == named
+
+
+def test_a_folder_is_listed_searched_checked_cleaned_copied_and_exported(
+    manager: CheckpointManager, toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [toy.save(manager, epoch, 1 / epoch, is_best=epoch == 2)["path"] for epoch in (1, 2, 3)]
+    folder = manager.output_dir
+    listed = json.loads(run(capsys, "list", folder, "--json")[1])
+    assert [(row["epoch"], row["kind"]) for row in listed] == [(3, "latest"), (2, "best"), (1, "latest")]
+    assert (
+        json.loads(run(capsys, "list", folder, "--json", "--kind", "best", "--dataset", "roboflow")[1])[0][
+            "epoch"
+        ]
+        == 2
+    )
+    assert "loss 0.5" in run(capsys, "list", folder)[1]
+    assert run(capsys, "best", folder)[:2] == (0, f"{paths[1]}\n")
+    assert run(capsys, "best", folder, "--which", "latest")[1] == f"{paths[2]}\n"
+    assert run(capsys, "best", folder, "--which", "1")[1] == f"{paths[0]}\n"
+    code, _, err = run(capsys, "best", folder, "--which", "9")
+    assert code == 1 and "epoch 9" in err
+    assert run(capsys, "best", folder, "--which", "worst")[0] == 2
+    assert json.loads(run(capsys, "show", paths[0], "--json")[1])["epoch"] == 1
+    assert "epoch: 1\n" in run(capsys, "show", paths[0])[1]
+    assert (
+        run(capsys, "copy", folder, tmp_path / "d")[1] == f"📤 1 checkpoint(s) copied to {tmp_path / 'd'}\n"
+    )
+    assert json.loads(run(capsys, "copy", folder, tmp_path / "d", "--all", "--json")[1]) == [
+        str(tmp_path / "d" / path.name) for path in (paths[0], paths[2])
+    ]
+    assert run(capsys, "export-history", folder, tmp_path / "h.json")[0] == 0
+    assert len(json.loads((tmp_path / "h.json").read_text())["runs"]) == 3
+    assert run(capsys, "cleanup", folder, "--max", 1)[1] == "🧹 1 old checkpoint(s) deleted\n"
+    assert json.loads(run(capsys, "cleanup", folder, "--max", 1, "--json")[1]) == []
+
+
+def test_damage_gives_exit_code_1_and_its_cause(
+    manager: CheckpointManager, toy: Toy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = (toy.save(manager, epoch)["path"] for epoch in (1, 2))
+    flip(bad, 9000)
+    code, out, _ = run(capsys, "validate", good, bad)
+    assert code == 1 and f"✅ {good}" in out and f"❌ {bad}" in out and "checksum" in out
+    assert [row["valid"] for row in json.loads(run(capsys, "validate", good, bad, "--json")[1])] == [
+        True,
+        False,
+    ]
+    code, out, _ = run(capsys, "doctor", manager.output_dir)
+    assert code == 1 and "quarantine" in out
+    code, out, _ = run(capsys, "doctor", manager.output_dir)
+    assert code == 0 and "healthy" in out
+    assert json.loads(run(capsys, "doctor", manager.output_dir, "--json")[1])["good"] == [good.name]
+
+
+def test_looking_into_a_folder_that_does_not_exist_makes_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run(capsys, "list", tmp_path / "nothing", "--lang", "id")
+    assert code == 1 and "tidak ada" in err and not (tmp_path / "nothing").exists()
+
+
+def test_importing_asks_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import io
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    assert run(capsys, "import", tmp_path / "x.pth", "--into", tmp_path)[0] == 3
