@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 enum { RECORD, KILL, FAIL_ONCE, FAIL_FROM, HALF_AND_KILL };
@@ -77,6 +78,16 @@ OPEN(open64, , (const char *path, int flags, ...), path, flags, mode)
 OPEN(openat, , (int dir, const char *path, int flags, ...), dir, path, flags, mode)
 OPEN(openat64, , (int dir, const char *path, int flags, ...), dir, path, flags, mode)
 
+#define FOPEN(f)                                                        \
+  FILE *f(const char *path, const char *mode) {                         \
+    REAL(f);                                                            \
+    if (opening(path, strpbrk(mode, "wa+") ? O_WRONLY : O_RDONLY)) return NULL; \
+    FILE *file = real(path, mode);                                      \
+    if (file) opened(fileno(file), path);                               \
+    return file; }
+FOPEN(fopen)
+FOPEN(fopen64)
+
 #define WRITE(f, params, ...)                                           \
   ssize_t f params {                                                    \
     REAL(f);                                                            \
@@ -89,6 +100,16 @@ OPEN(openat64, , (int dir, const char *path, int flags, ...), dir, path, flags, 
 WRITE(write, (int fd, const void *data, size_t n), fd, data, n)
 WRITE(pwrite, (int fd, const void *data, size_t n, off_t o), fd, data, n, o)
 WRITE(pwrite64, (int fd, const void *data, size_t n, off64_t o), fd, data, n, o)
+
+ssize_t writev(int fd, const struct iovec *parts, int n) {
+  REAL(writev);
+  if (tracked(fd)) {
+    if (struck("write", name_of[fd], NULL, 1)) return -1;
+    if (action == HALF_AND_KILL && count == at && real(fd, parts, 1) >= 0) kill(getpid(), SIGKILL);
+    for (int i = 0; i < n; i++) record("write", name_of[fd], NULL, parts[i].iov_base, parts[i].iov_len);
+  }
+  return real(fd, parts, n);
+}
 
 #define ON_FD(f, call, params, ...)                                     \
   int f params {                                                        \

@@ -70,10 +70,6 @@ def list_(
     kind: str | None,
     as_json: bool,
 ) -> None:
-    from rich.console import Console
-
-    from smartcash.handlers.checkpoint.checkpoint_utils import checkpoint_table
-
     manager = _manager(folder)
     if (backbone, dataset, min_epoch, kind) == (None, None, None, None):
         infos = manager.list_checkpoints()
@@ -81,10 +77,8 @@ def list_(
         infos = manager.filter_checkpoints(backbone, dataset, min_epoch, kind=kind)
     if as_json:
         _print_json([info.to_dict() for info in infos])
-    elif infos:
-        Console().print(checkpoint_table(infos, manager.output_dir))
     else:
-        click.echo(text("checkpoint.table_empty", path=str(manager.output_dir)))
+        manager.display_checkpoints(infos)
 
 
 @_command("show", "show", "show runs/detect/RUN/weights/FILE.pth")

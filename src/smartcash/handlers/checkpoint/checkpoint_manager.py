@@ -240,9 +240,9 @@ class CheckpointManager:
         self._saver.settle()
         return self._finder.all()
 
-    def display_checkpoints(self) -> None:
-        """Print the checkpoints as a table, in a terminal or a notebook cell."""
-        infos = self.list_checkpoints()
+    def display_checkpoints(self, infos: Sequence[CheckpointInfo] | None = None) -> None:
+        """Print checkpoints (default: all) as a table, in a terminal or a notebook cell."""
+        infos = self.list_checkpoints() if infos is None else infos
         if infos:
             Console().print(checkpoint_table(infos, self.output_dir))
         else:

@@ -1,0 +1,152 @@
+"""The same fault on other writers: SIGKILL before each file call of the second save of a run.
+
+    cc -shared -fPIC -O1 -o fault_shim.so tests/checkpoint/fault_shim.c -ldl
+    LD_PRELOAD=./fault_shim.so python benchmarks/checkpoint_faults.py
+
+Epoch 1 is saved and acknowledged, then epoch 2 is interrupted at every call. Afterwards the writer's own
+way to the newest checkpoint is asked. Counted: nothing loads, or what loads is silently wrong; litter stays.
+Writers that are not installed are left out.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import logging
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch._dynamo  # optimizers load it; not again in every child
+
+from smartcash.handlers.checkpoint import CheckpointManager
+
+RECORD, KILL = 0, 1
+quiet = logging.getLogger("faults")
+quiet.setLevel(logging.CRITICAL + 1)
+
+
+class Writer(NamedTuple):
+    """`save(folder, epoch)` and `load(folder)` → the weights, all of which are the epoch."""
+
+    save: Callable[[Path, int], object]
+    load: Callable[[Path], torch.Tensor]
+
+
+def weights(epoch: int) -> torch.Tensor:
+    return torch.full((300, 300), float(epoch))
+
+
+def in_place(folder: Path, epoch: int) -> None:
+    torch.save({"w": weights(epoch)}, folder / "last.pth")
+
+
+def renamed(folder: Path, epoch: int) -> None:
+    torch.save({"w": weights(epoch)}, folder / "last.tmp")
+    (folder / "last.tmp").replace(folder / "last.pth")
+
+
+def last(folder: Path) -> torch.Tensor:
+    content: torch.Tensor = torch.load(folder / "last.pth", weights_only=True)["w"]
+    return content
+
+
+def smartcash_save(folder: Path, epoch: int) -> None:
+    model = torch.nn.Linear(300, 300, bias=False)
+    torch.nn.init.constant_(model.weight, epoch)
+    with CheckpointManager(folder, quiet) as manager:
+        manager.save_checkpoint(model, epoch=epoch, metrics={"loss": 1 / epoch})
+
+
+def smartcash_load(folder: Path) -> torch.Tensor:
+    content: torch.Tensor = CheckpointManager(folder, quiet).load_checkpoint()["model_state_dict"]["weight"]
+    return content
+
+
+def lightning_save(folder: Path, epoch: int) -> None:
+    from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+    TorchCheckpointIO().save_checkpoint({"w": weights(epoch)}, folder / "last.pth")
+
+
+WRITERS = {
+    "torch.save, in place": Writer(in_place, last),
+    "torch.save, then rename": Writer(renamed, last),
+    "SmartCash": Writer(smartcash_save, smartcash_load),
+}
+if importlib.util.find_spec("lightning"):
+    WRITERS["Lightning TorchCheckpointIO, same file"] = Writer(lightning_save, last)
+
+
+def interrupted(writer: Writer, base: Path, shim: ctypes.CDLL, action: int, call: int) -> int:
+    """Epoch 2, armed, in a child; returns the number of calls when it was only recorded."""
+    folder = base / "folder"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(base / "prepared", folder)
+    pid = os.fork()
+    if pid == 0:
+        shim.fault_arm(str(folder).encode(), action, ctypes.c_long(call), 0, b"")
+        writer.save(folder, 2)
+        shim.fault_disarm()
+        (base / "calls").write_text(str(shim.fault_count()))
+        os._exit(0)
+    os.waitpid(pid, 0)
+    return int((base / "calls").read_text())
+
+
+def outcome(writer: Writer, folder: Path) -> str:
+    try:
+        values = writer.load(folder)
+    except Exception:  # noqa: BLE001  (whatever it raises, nothing loads)
+        return "lost"
+    return "good" if any((values == epoch).all() for epoch in (1, 2)) else "wrong"
+
+
+def flips_detected(writer: Writer, base: Path, count: int = 200) -> int:
+    """How many of `count` random flipped bits in the largest file make the load fail or fall back."""
+    folder, choose, detected = base / "folder", random.Random(0), 0
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(base / "prepared", folder)
+    path = max(folder.iterdir(), key=lambda item: item.stat().st_size)
+    data = bytearray(path.read_bytes())
+    for _ in range(count):
+        bit = choose.randrange(len(data) * 8)
+        data[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(data)
+        detected += outcome(writer, folder) == "lost"
+        data[bit // 8] ^= 1 << bit % 8
+    return detected
+
+
+def main() -> None:
+    shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
+    torch.set_num_threads(1)
+    for name, writer in WRITERS.items():
+        with tempfile.TemporaryDirectory() as temporary:
+            base = Path(temporary)
+            (base / "prepared").mkdir()
+            pid = os.fork()
+            if pid == 0:
+                writer.save(base / "prepared", 1)
+                os._exit(0)
+            os.waitpid(pid, 0)
+            calls = interrupted(writer, base, shim, RECORD, 0)
+            expected = {item.suffix for item in (base / "folder").iterdir()}
+            lost = litter = 0
+            for call in range(1, calls + 1):
+                interrupted(writer, base, shim, KILL, call)
+                lost += outcome(writer, base / "folder") != "good"
+                litter += bool({item.suffix for item in (base / "folder").iterdir()} - expected)
+            flips = flips_detected(writer, base)
+        print(
+            f"{name:40} {lost} of {calls} lost or wrong, litter after {litter}, {flips} of 200 bit flips seen"
+        )
+
+
+if __name__ == "__main__":
+    main()
