@@ -1,0 +1,62 @@
+"""What the benchmarks share: a stopwatch, a table, the `--small` option."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+Row = Sequence[str | float | int | None]
+
+
+def options(description: str | None) -> argparse.Namespace:
+    """The command line of one benchmark."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--small", action="store_true", help="a few steps only: to see that it runs")
+    return parser.parse_args()
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """How long one call takes."""
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+def medians(actions: dict[str, Callable[[], object]], repeat: int) -> dict[str, float]:
+    """The median time of each action in seconds, after one unmeasured call. They take turns, so that a slow
+    moment of the machine meets all of them."""
+    for action in actions.values():
+        action()
+    times: dict[str, list[float]] = {name: [] for name in actions}
+    for _ in range(repeat):
+        for name, action in actions.items():
+            times[name].append(seconds(action))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Row]) -> None:
+    """Names to the left, figures to the right."""
+    cells = [list(header), *([_cell(value) for value in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    print(f"\n{title}")
+    for row in cells:
+        named = row[0].ljust(widths[0])
+        print("  ".join([named, *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]))
+
+
+def _cell(value: str | float | int | None) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return (
+            f"{value:.1e}"
+            if 0 < abs(value) < 0.01
+            else f"{value:,.2f}"
+            if abs(value) < 100
+            else f"{value:,.0f}"
+        )
+    return str(value)
