@@ -39,7 +39,7 @@ from smartcash.domain.ports import EventSink
 from smartcash.handlers.checkpoint import CheckpointManager
 from smartcash.services.event_log import EventLog
 from smartcash.services.run_store import RunFolder, find_run
-from smartcash.utils.logger import get_logger
+from smartcash.utils.logger import get_logger, log_to
 
 LOGGED = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "hotcoco")
 
@@ -56,7 +56,7 @@ def train(
     config = config.model_copy(update={"task": data.task})
     run = RunFolder.create(base, config, {**environment(), **facts_of(data), "config_hash": config.hash()})
     started = time.monotonic()
-    with EventLog(run.events) as log, stop_on_signals() as stop:
+    with EventLog(run.events) as log, log_to(run.path / "train.log"), stop_on_signals() as stop:
         rows: list[dict[str, float | None]] = []
 
         def emit(event: Event) -> None:

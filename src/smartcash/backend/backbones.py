@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Container, Iterable
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from timm.models import FeatureInfo
 from torch import Tensor, nn
 
 from smartcash.backend.depthwise import replace_depthwise
@@ -49,11 +48,10 @@ class Backbone(nn.Module):
         super().__init__()
         self.name = name
         timm_name = resolve_name(name)
-        info = _feature_info(timm_name)
-        reductions = info.reduction()
+        offered = _feature_maps(timm_name)
+        reductions = [m.stride for m in offered]
         indices = [
-            len(reductions) - 1 - reductions[::-1].index(stride) if stride in reductions else -1
-            for stride in STRIDES
+            max((i for i, r in enumerate(reductions) if r == stride), default=-1) for stride in STRIDES
         ]
         if -1 in indices:
             raise BackboneUnknown(
@@ -68,10 +66,14 @@ class Backbone(nn.Module):
             raise BackboneUnknown(
                 "backbone_option", name=name, option="drop_path", reason=str(error)
             ) from error
-        self.channels: tuple[int, ...] = tuple(self.net.feature_info.channels())
+        self.channels = tuple(offered[index].channels for index in indices)
         self.mean: tuple[float, ...] = tuple(self.net.pretrained_cfg["mean"])
         self.std: tuple[float, ...] = tuple(self.net.pretrained_cfg["std"])
-        self.stages = stages_of(info, flattened={name for name, _ in self.net.named_children()})
+        children = {name for name, _ in self.net.named_children()}  # timm may flatten a.b to a_b
+        self.stages = [
+            (m.stride, flat if (flat := m.module.replace(".", "_")) in children else m.module)
+            for m in offered
+        ]
         if pretrained:
             load_pretrained(self.net, name, timm_name, features_only=True, out_indices=tuple(indices))
         replace_depthwise(self.net)
@@ -87,15 +89,6 @@ class Backbone(nn.Module):
 
 
 Stages = list[tuple[int, str]]  # stride and the module that ends it, from low to high
-
-
-def stages_of(info: Iterable[dict[str, Any]], flattened: Container[str] = ()) -> Stages:
-    """timm's feature information as Stages. A features-only net may have flattened `a.b` to `a_b`."""
-    stages = []
-    for item in info:
-        flat = item["module"].replace(".", "_")
-        stages.append((item["reduction"], flat if flat in flattened else item["module"]))
-    return stages
 
 
 def lowest_parameters(net: nn.Module, stages: Stages, number: int) -> list[nn.Parameter]:
@@ -174,13 +167,34 @@ def in_timm_order(source: dict[str, Tensor], timm_name: str) -> dict[str, Tensor
     return dict(zip(target, source.values()))
 
 
-def _feature_info(timm_name: str) -> FeatureInfo:
-    """All feature stages that a timm network offers. Raises BackboneUnknown when it has no feature maps."""
+@dataclass(frozen=True)
+class _Map:
+    """One feature map that a network offers: its stride, channels, and the module it comes from."""
+
+    stride: int
+    channels: int
+    module: str
+
+
+def _feature_maps(timm_name: str) -> list[_Map]:
+    """All feature maps that a timm network offers, measured on a meta tensor: what timm says of the strides
+    and channels of a few families is off by a level.
+
+    Raises BackboneUnknown when it has none."""
     try:
         with torch.device("meta"):
             net = timm.create_model(timm_name, pretrained=False, features_only=True)
+            size = net.pretrained_cfg["input_size"][-1] if net.pretrained_cfg.get("fixed_input_size") else 128
+            maps = net(torch.empty(2, 3, size, size))
     except (RuntimeError, AttributeError, TypeError, AssertionError, NotImplementedError) as error:
+        reason = str(error)[:200]
         raise BackboneUnknown(
-            "backbone_no_maps", name=timm_name, reason=str(error)[:200], near=near_names(timm_name)
+            "backbone_no_maps", name=timm_name, reason=reason, near=near_names(timm_name)
         ) from error
-    return net.feature_info
+    found = []
+    for tensor, item in zip(maps, net.feature_info):
+        _, first, second, third = tensor.shape
+        # square maps: channels first, unless a transformer keeps them last
+        height, channels = (second, first) if second == third else (first, third)
+        found.append(_Map(size // height, channels, item["module"]))
+    return found

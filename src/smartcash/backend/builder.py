@@ -28,7 +28,7 @@ from smartcash.backend.data import (
 from smartcash.backend.detector import Detector
 from smartcash.backend.engine import Model, Parts, Precision
 from smartcash.backend.formats import DataSet, Sample
-from smartcash.backend.optim import AveragedModel, Schedule, build_optimizer, peak_lr
+from smartcash.backend.optim import AUTO_LR, AveragedModel, Schedule, build_optimizer, peak_lr
 from smartcash.backend.preprocess import Preprocess
 from smartcash.backend.sampler import balance_weights
 from smartcash.domain.config import TrainConfig
@@ -37,6 +37,14 @@ from smartcash.domain.errors import ConfigInvalid, Problem
 EVAL_BATCH = 32
 SMALLEST_AUTO_SIZE, LARGEST_AUTO_SIZE = 224, 320
 LARGEST_AUTO_BATCH_CPU, LARGEST_AUTO_BATCH_GPU = 16, 64
+# what each task logs every epoch, and may be watched
+MONITORS = {
+    "detect": (
+        *("mAP50_95", "mAP50", "mAP75", "precision", "recall", "f1", "mean_iou", "exact_count", "exact_sum"),
+        *("train_loss", "train_class_loss", "train_box_loss", "train_dfl_loss"),
+    ),
+    "classify": ("loss", "accuracy", "accuracy_top5", "precision", "recall", "f1", "ece", "train_loss"),
+}
 FEWEST_STEPS = 6  # an epoch of fewer steps learns too little; auto batch size goes down to 4 for it
 
 
@@ -58,7 +66,7 @@ def build(config: TrainConfig, data: DataSet) -> Built:
     """Everything for a training of `config` on `data`.
 
     Raises ConfigInvalid, BackboneUnknown or WeightsUnavailable."""
-    config = config.model_copy(update={"task": data.task})
+    config = config.replaced(task=data.task, data={"format": data.format})
     device = choose_device(config.runtime.device)
     dtype = choose_dtype(config.runtime.precision, device)
     threads = available_cores() if config.runtime.threads == "auto" else config.runtime.threads
@@ -181,12 +189,17 @@ def resolved(
     monitor = config.training.monitor
     if monitor == "auto":
         monitor = "mAP50_95" if config.task == "detect" else "loss"
+    elif monitor not in MONITORS[config.task]:
+        known = ", ".join(MONITORS[config.task])
+        raise ConfigInvalid([Problem("training.monitor", "monitor_unknown", monitor, {"known": known})])
     mode = config.training.mode
     if mode == "auto":
         mode = "min" if "loss" in monitor else "max"
     warmup, frozen = config.schedule.warmup_epochs, config.model.freeze_epochs
     names = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+    lr = AUTO_LR[config.optimizer.name] if config.optimizer.lr == "auto" else config.optimizer.lr
     return config.replaced(
+        optimizer={"lr": lr},
         data={
             "image_size": image_size,
             "batch_size": batch_size,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import timm
 from torch import Tensor, nn
 
-from smartcash.backend.backbones import load_pretrained, lowest_parameters, resolve_name, stages_of
+from smartcash.backend.backbones import load_pretrained, lowest_parameters, resolve_name
 from smartcash.backend.depthwise import replace_depthwise
 from smartcash.domain.errors import BackboneUnknown
 
@@ -27,7 +27,8 @@ class PooledBackbone(nn.Module):
         self.features: int = getattr(self.net, "head_hidden_size", self.net.num_features)
         self.mean: tuple[float, ...] = tuple(self.net.pretrained_cfg["mean"])
         self.std: tuple[float, ...] = tuple(self.net.pretrained_cfg["std"])
-        self.stages = stages_of(getattr(self.net, "feature_info", []))
+        # a family without feature information has no stages to freeze
+        self.stages = [(item["reduction"], item["module"]) for item in getattr(self.net, "feature_info", [])]
         if pretrained:
             load_pretrained(self.net, name, timm_name, num_classes=0)
         replace_depthwise(self.net)

@@ -16,11 +16,10 @@ REFERENCE_BATCH = 16
 
 
 def peak_lr(config: OptimizerConfig, batch_size: int) -> float:
-    """The peak learning rate for a global batch: by the square root of its size for Adam-like rules, in
+    """The peak learning rate of a resolved configuration for a global batch: by the square root of its size for Adam-like rules, in
     proportion to it for SGD (Goyal et al. 2017; Malladi et al. 2022)."""
-    base = AUTO_LR[config.name] if config.lr == "auto" else config.lr
     ratio = batch_size * config.accumulate / REFERENCE_BATCH
-    return base * (ratio if config.name == "sgd" else math.sqrt(ratio))
+    return config.lr * (ratio if config.name == "sgd" else math.sqrt(ratio))
 
 
 def build_optimizer(

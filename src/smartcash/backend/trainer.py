@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import resource
 import sys
 import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import psutil
 import torch
 
 from smartcash.backend.builder import Built
@@ -26,6 +26,21 @@ from smartcash.domain.events import (
 from smartcash.domain.ports import CheckpointStore, EventSink, StopSignal
 
 EVENT_INTERVAL_S = 0.5
+
+# the columns of a row that say how the training went, not what the model is worth
+NOT_MODEL = {
+    *(
+        "epoch",
+        "lr",
+        "lr_backbone",
+        "grad_norm",
+        "images_per_s",
+        "train_s",
+        "eval_s",
+        "elapsed_s",
+        "peak_memory_mb",
+    ),
+}
 
 
 @dataclass
@@ -256,24 +271,17 @@ def _row(
 
 def _metrics(row: dict[str, float | None]) -> dict[str, float]:
     """The figures of a row that describe the model, for the checkpoint."""
-    aside = {
-        "epoch",
-        "lr",
-        "lr_backbone",
-        "images_per_s",
-        "train_s",
-        "eval_s",
-        "elapsed_s",
-        "peak_memory_mb",
-        "grad_norm",
-    }
-    return {name: value for name, value in row.items() if value is not None and name not in aside}
+    return {name: value for name, value in row.items() if value is not None and name not in NOT_MODEL}
 
 
 def peak_memory_mb(device: torch.device) -> float:
     """The most memory used so far: of the card on CUDA, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset / 2**20
+    import resource  # POSIX only
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
@@ -290,7 +298,10 @@ def _is_stalled(progress: Progress, rule: Any, mode: str, monitor: str) -> bool:
         return False
     best, since = None, 0
     for row in progress.rows:
-        value = row.get(monitor)
+        if monitor not in row:
+            known = ", ".join(name for name in row if name not in NOT_MODEL)
+            raise ConfigInvalid([Problem("training.monitor", "monitor_unknown", monitor, {"known": known})])
+        value = row[monitor]
         if row["epoch"] is None or row["epoch"] < rule.start_epoch:
             continue
         if value is not None and _better(value, best, mode, rule.min_delta):

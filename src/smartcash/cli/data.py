@@ -108,6 +108,25 @@ def split(data: Path, out: Path, seed: int) -> None:
     click.echo(text("data.split_written", path=out))
 
 
+@language_option
+@command.command("preview", help=text("cli.data.preview.help"))
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    default=Path("preview.jpg"),
+    show_default=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help=text("cli.data.preview.out"),
+)
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help=text("cli.train.set"))
+def preview(data: Path, out: Path, assignments: tuple[str, ...]) -> None:
+    from smartcash.domain.config import TrainConfig, merge, parse_assignments
+    from smartcash.worker import preview_data
+
+    config = TrainConfig.parse(merge({"data": {"path": str(data)}}, parse_assignments(assignments)))
+    click.echo(text("cli.data.preview.done", path=preview_data(config, out)))
+
+
 def _facts(dataset: DataSet) -> dict[str, object]:
     """Everything `data check` knows, for `--json`."""
     from smartcash.backend.formats import count_boxes

@@ -20,7 +20,7 @@ class TrainingDisplay:
     """Hears events and shows them; call it with each."""
 
     def __init__(self) -> None:
-        self.console = Console(highlight=False)
+        self.console = Console(highlight=False, soft_wrap=True)
         self.metric = "–"
         self.progress = Progress(
             TextColumn("{task.description}"),

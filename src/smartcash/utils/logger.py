@@ -9,6 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 _MARKS = {
     logging.DEBUG: "🔍",
@@ -42,3 +45,23 @@ def get_logger(name: str) -> logging.Logger:
         root.setLevel(os.environ.get("SMARTCASH_LOG", "INFO").upper())
         root.propagate = False
     return logging.getLogger(f"smartcash.{name}")
+
+
+@contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Write everything to the file at `path`; meanwhile the terminal shows warnings and errors only."""
+    get_logger("run")
+    root = logging.getLogger("smartcash")
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    before = [(handler, handler.level) for handler in root.handlers]
+    for handler, level in before:
+        handler.setLevel(max(level, logging.WARNING))
+    root.addHandler(file)
+    try:
+        yield
+    finally:
+        root.removeHandler(file)
+        file.close()
+        for handler, level in before:
+            handler.setLevel(level)

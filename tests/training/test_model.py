@@ -1,0 +1,279 @@
+"""Backbones, weights, the fast depthwise backward, boxes, assignment: checked against stock torch and timm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from smartcash.backend.backbones import Backbone, bundled_weights, in_timm_order, near_names
+from smartcash.backend.boxes import (
+    complete_iou,
+    from_distances,
+    grid_points,
+    pairwise_iou,
+    select,
+    to_distances,
+)
+from smartcash.backend.classifier import Classifier, PooledBackbone
+from smartcash.backend.criterion import DetectionCriterion, Targets, assign, distribution_focal
+from smartcash.backend.depthwise import DepthwiseConv2d, replace_depthwise
+from smartcash.backend.detector import Detector
+from smartcash.backend.images import read_image
+from smartcash.backend.preprocess import Preprocess
+from smartcash.domain.errors import BackboneUnknown, WeightsUnavailable
+
+BACKBONES = [
+    *(
+        "efficientnet_lite0",
+        "mobilenetv4_conv_small",
+        "cs3darknet_s",
+        "resnet50",
+        "cspdarknet53",
+        "efficientnet_b4",
+    ),
+    *(
+        "resnet18",
+        "resnext50_32x4d",
+        "regnety_002",
+        "mobilenetv3_small_050",
+        "mobilenetv2_035",
+        "efficientnet_b0",
+    ),
+    *(
+        "ghostnet_050",
+        "convnext_atto",
+        "darknet17",
+        "dla34",
+        "densenet121",
+        "edgenext_xx_small",
+        "fbnetc_100",
+    ),
+    *(
+        "hrnet_w18_small",
+        "mnasnet_050",
+        "repvgg_a0",
+        "selecsls42b",
+        "swin_tiny_patch4_window7_224",
+        "tinynet_e",
+    ),
+]
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_backbone_under_the_detector_gives_strides_8_16_32_and_takes_a_step(name: str) -> None:
+    """D7, A1: any timm feature backbone by name; every parameter that should learn gets a finite gradient."""
+    torch.manual_seed(0)
+    size = 224 if "224" in name else 64
+    model = Detector(Backbone(name, pretrained=False), classes=3)
+    maps = model.backbone(torch.randn(2, 3, size, size))
+    assert [m.shape[-1] for m in maps] == [size // 8, size // 16, size // 32]
+    assert tuple(m.shape[1] for m in maps) == model.backbone.channels
+    targets = Targets(
+        torch.tensor([[[4.0, 8.0, 40.0, 50.0]]] * 2), torch.tensor([[1]] * 2), torch.tensor([[True]] * 2)
+    )
+    losses = DetectionCriterion()(model(torch.randn(2, 3, size, size)), targets)
+    losses["loss"].backward()
+    gradients = [parameter.grad for parameter in model.neck.parameters()]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+
+
+def test_the_lowest_stages_are_those_up_to_the_stride_asked_for() -> None:
+    """RECIPE: freezing 2 stages freezes everything up to stride 4, nothing above, in nets of any family."""
+    for name in ("efficientnet_lite0", "cs3darknet_s", "resnet18", "convnext_atto"):
+        backbone = Backbone(name, pretrained=False)
+        counts = [sum(p.numel() for p in backbone.lowest_parameters(stages)) for stages in range(6)]
+        assert counts[0] == 0 and counts == sorted(counts), name
+        assert 0 < counts[2] < counts[3] < counts[5] <= sum(p.numel() for p in backbone.parameters()), name
+
+
+def test_an_unknown_backbone_names_near_ones() -> None:
+    """A11: the error has the name, the reason and names that exist."""
+    with pytest.raises(BackboneUnknown) as caught:
+        Backbone("efficentnet_lite0", pretrained=False)
+    assert "efficientnet_lite0" in caught.value.message("en")
+    with pytest.raises(BackboneUnknown):
+        Backbone("vit_tiny_patch16_224", pretrained=False)
+    assert "resnet50" in near_names("resnet-50")
+
+
+def test_weights_that_cannot_be_had_are_said_and_not_replaced_by_random_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Issue 2: train from scratch only if told to."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(WeightsUnavailable) as caught:
+        Backbone("resnet18", pretrained=True)
+    assert "model.pretrained=false" in caught.value.message("en")
+
+
+def test_the_bundled_weights_fit_tensor_by_tensor() -> None:
+    """Issue 2: all 296 tensors of the package find their place, in order, with their shapes."""
+    file = bundled_weights("efficientnet_lite0")
+    assert file is not None
+    source = torch.load(file, weights_only=True)
+    renamed = in_timm_order(source, "tf_efficientnet_lite0")
+    assert len(renamed) == len(source) == 296
+    whole = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    whole.load_state_dict(renamed)
+    net = Backbone("efficientnet_lite0", pretrained=True).eval()
+    images = torch.randn(1, 3, 96, 96)
+    with torch.inference_mode():
+        features = whole.eval().forward_features(images)
+        head = torch.nn.functional.conv2d(net(images)[-1], whole.conv_head.weight)
+        assert torch.allclose(whole.bn2(head), features, atol=1e-4)
+
+
+@pytest.mark.photos
+def test_the_bundled_weights_know_what_imagenet_pictures_show(photos: Path) -> None:
+    """Issue 2: top-1 agreement on real pictures: the package's network as its authors define it (padding "same")
+    and ours agree on every photo, and a net of the other padding does not give the same logits."""
+    file = bundled_weights("efficientnet_lite0")
+    assert file is not None
+    source = torch.load(file, weights_only=True)
+    ours = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    ours.load_state_dict(in_timm_order(source, "tf_efficientnet_lite0"))
+    fast = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    fast.load_state_dict(ours.state_dict())
+    assert replace_depthwise(fast) == 16
+    other = timm.create_model("efficientnet_lite0", pretrained=False).eval()
+    other.load_state_dict(dict(zip(other.state_dict(), source.values())))
+    preprocess = Preprocess(224, (0.5,) * 3, (0.5,) * 3, "stretch")
+    files = sorted((photos / "bccd-detect" / "images" / "test").iterdir())[:4]
+    files += sorted((photos / "rupiah-classify" / "test").glob("*/*"))[:12]
+    batch = torch.stack(
+        [torch.from_numpy(preprocess.image(read_image(path))).permute(2, 0, 1) for path in files]
+    )
+    with torch.inference_mode():
+        images = preprocess.normalize(batch)
+        logits, fast_logits, other_logits = ours(images), fast(images), other(images)
+    assert torch.equal(logits.argmax(1), fast_logits.argmax(1))
+    assert torch.allclose(logits, fast_logits, atol=1e-4)
+    assert (logits - other_logits).abs().max() > 0.5
+    assert logits.softmax(1).amax(1).mean() > 0.2  # a net with shuffled weights is unsure of everything
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "kernel", "stride"), [(24, 33, 3, 1), (24, 32, 3, 2), (16, 28, 5, 1), (16, 29, 5, 2)]
+)
+def test_the_fast_depthwise_gradients_are_those_of_stock_fp32(
+    channels: int, size: int, kernel: int, stride: int
+) -> None:
+    """PERFORMANCE: every path, relative error of bf16 below 1 %."""
+    torch.manual_seed(0)
+    stock = torch.nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False)
+    fast = DepthwiseConv2d(stock)
+    x = torch.randn(4, channels, size, size).to(memory_format=torch.channels_last)
+    x_stock, x_fast = x.clone().requires_grad_(), x.clone().requires_grad_()
+    upstream = torch.randn_like(stock(x))
+    stock(x_stock).backward(upstream)
+    expected_weight, stock.weight.grad = stock.weight.grad, None
+    with torch.autocast("cpu", torch.bfloat16):
+        output = fast(x_fast)
+    output.backward(upstream.to(output.dtype))
+    for got, wanted in ((x_fast.grad, x_stock.grad), (fast.weight.grad, expected_weight)):
+        assert (got - wanted).norm() / wanted.norm() < 0.01
+
+
+def test_replacing_depthwise_layers_keeps_names_and_outputs() -> None:
+    """PERFORMANCE: a checkpoint made without the fast layers loads with them, and fp32 outputs are equal."""
+    torch.manual_seed(0)
+    net = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    images = torch.randn(1, 3, 70, 70)
+    with torch.inference_mode():
+        before, names = net(images), list(net.state_dict())
+        assert replace_depthwise(net) == 16
+        assert list(net.state_dict()) == names
+        assert torch.allclose(net(images), before, atol=1e-5)
+
+
+def test_complete_iou_and_pairwise_iou_agree_with_torchvision() -> None:
+    """Zheng et al. 2020: values of a well-kept library on random boxes."""
+    from torchvision.ops import box_iou, complete_box_iou_loss
+
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.rand(200, 4, generator=generator) * 50 for _ in range(2))
+    a[:, 2:] += a[:, :2] + 1
+    b[:, 2:] += b[:, :2] + 1
+    iou, ciou = complete_iou(a, b)
+    assert torch.allclose(1 - ciou, complete_box_iou_loss(a, b), atol=1e-4)
+    assert torch.allclose(pairwise_iou(a[None], b[None])[0], box_iou(a, b), atol=1e-5)
+    assert torch.allclose(iou, box_iou(a, b).diagonal(), atol=1e-5)
+
+
+def test_points_and_distances_are_inverse() -> None:
+    """Boxes → distances → boxes, at every point of every level."""
+    points, strides = grid_points([(8, 8), (4, 4), (2, 2)], (8, 16, 32), torch.device("cpu"))
+    assert points.shape == (84, 2) and points[0].tolist() == [4, 4] and strides[-1].item() == 32
+    boxes = torch.rand(84, 4) * 30
+    assert torch.allclose(from_distances(points, to_distances(points, boxes)), boxes, atol=1e-4)
+
+
+def test_distribution_focal_loss_is_least_at_the_true_distance() -> None:
+    """Li et al. 2020: for a distance of 3.25 the best distribution puts 75 % on 3 and 25 % on 4."""
+    best = torch.full((1, 4, 16), -20.0)
+    best[..., 3], best[..., 4] = torch.log(torch.tensor(0.75)), torch.log(torch.tensor(0.25))
+    worse = best.clone()
+    worse[..., 3], worse[..., 4] = best[..., 4], best[..., 3]
+    sides = torch.full((1, 4), 3.25)
+    assert distribution_focal(best, sides) < distribution_focal(worse, sides)
+    assert distribution_focal(best, sides).item() == pytest.approx(0.5623, abs=1e-3)  # the entropy of 75/25
+
+
+def test_every_true_box_gets_points_and_no_point_answers_for_two() -> None:
+    """TOOD: also at the start, when nothing overlaps, and where boxes lie on each other; padding gets none."""
+    points, _ = grid_points([(8, 8), (4, 4), (2, 2)], (8, 16, 32), torch.device("cpu"))
+    truth = torch.tensor(
+        [[[4.0, 4.0, 36.0, 36.0], [6.0, 6.0, 40.0, 40.0], [50.0, 50.0, 53.0, 53.0], [0.0, 0.0, 0.0, 0.0]]]
+    )
+    targets = Targets(truth, torch.tensor([[0, 1, 1, 0]]), torch.tensor([[True, True, True, False]]))
+    scores = torch.full((1, 84, 2), 0.01)
+    for predicted in (torch.zeros(1, 84, 4), truth[:, :1].expand(1, 84, 4), truth[:, 1:2].expand(1, 84, 4)):
+        found = assign(scores, predicted, points, targets)
+        answered = set(found.truth_BA[found.positive_BA].tolist())
+        assert answered >= {2} and 3 not in answered and answered <= {0, 1, 2}
+        assert ((found.quality_BA >= 0) & (found.quality_BA <= 1)).all()
+        assert found.quality_BA[found.positive_BA].min() >= 0
+    nothing = Targets(
+        torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.long), torch.zeros(1, 0, dtype=torch.bool)
+    )
+    assert not assign(scores, torch.zeros(1, 84, 4), points, nothing).positive_BA.any()
+
+
+def test_post_processing_keeps_the_best_of_each_class_and_respects_its_limit() -> None:
+    """One box twice is one detection; the same box of another class is another; at most `limit` come out."""
+    boxes = torch.tensor([[0.0, 0, 10, 10], [1, 0, 10, 10], [30, 30, 40, 40]])
+    scores = torch.tensor([[0.9, 0.2], [0.8, 0.0], [0.3, 0.0]])
+    kept, kept_scores, labels = select(boxes, scores)
+    assert kept_scores.tolist() == pytest.approx([0.9, 0.3, 0.2]) and labels.tolist() == [0, 0, 1]
+    assert kept[0].tolist() == [0, 0, 10, 10]
+    assert len(select(boxes, scores, limit=1)[0]) == 1
+    assert len(select(boxes, scores, score_threshold=0.95)[0]) == 0
+
+
+def test_a_classifier_pools_any_backbone() -> None:
+    """C7: logits of the right shape, and a last layer that fits, for nets with and without a wide head."""
+    for name in ("mobilenetv4_conv_small", "resnet18", "convnext_atto", "efficientnet_lite0"):
+        model = Classifier(PooledBackbone(name, pretrained=False), classes=7).eval()
+        assert model(torch.randn(2, 3, 64, 64)).shape == (2, 7), name
+
+
+def test_preprocessing_brings_boxes_there_and_back(english: None) -> None:
+    """Issue 2: letterbox and stretch, wide and tall and small pictures; half a pixel at the most."""
+    rng = np.random.default_rng(0)
+    for resize in ("letterbox", "stretch"):
+        for width, height in ((640, 480), (300, 900), (50, 40), (224, 224)):
+            preprocess = Preprocess(224, (0.5,) * 3, (0.5,) * 3, resize)
+            boxes = (rng.random((20, 4)) * [width, height, width, height]).astype(np.float32)
+            boxes = np.concatenate(
+                (np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])), 1
+            )
+            back = preprocess.boxes_back(preprocess.boxes(boxes, width, height), width, height)
+            assert np.abs(back - boxes).max() < 1e-3
+            image = preprocess.image(rng.integers(0, 255, (height, width, 3), dtype=np.uint8))
+            assert image.shape == (224, 224, 3)
+            assert Preprocess.from_dict(preprocess.to_dict()) == preprocess
