@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,8 @@ def test_both_languages_have_the_same_pages() -> None:
     """A33."""
     in_english, in_indonesian = ({path.name for path in (DOCS / each).glob("*.md")} for each in ("en", "id"))
     assert in_english == in_indonesian
+    beside = [{path.name.partition(".")[0] for path in DOCS.glob(f"*.{each}.md")} for each in LANGUAGES]
+    assert beside[0] == beside[1]
     assert (ROOT / "README.md").is_file() == (ROOT / "README.id.md").is_file()
 
 
@@ -101,15 +104,45 @@ def test_a_page_has_the_same_shape_in_both_languages(name: str) -> None:
     """As many headings, tables' rows and code blocks: a section added in one language only is noticed."""
 
     def shape(language: str) -> list[str]:
-        whole = page(language, name)
-        outside = FENCE.sub("```", whole)
-        return [
-            re.match(r"(#+|```|\|)", line).group()  # type: ignore[union-attr]
-            for line in outside.splitlines()
-            if re.match(r"(#+ |```|\|)", line)
-        ]
+        outside = FENCE.sub("```", page(language, name))
+        return re.findall(r"^(#+ |```|\|)", outside, re.MULTILINE)
 
     assert shape("en") == shape("id")
+
+
+def test_every_page_can_be_reached_from_the_navigation() -> None:
+    config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    reached = set(re.findall(r"([\w/.-]+\.md)$", config.partition("nav:")[2], re.MULTILINE))
+    pages = {path.relative_to(DOCS) for path in DOCS.rglob("*.md")}
+    assert reached == {path.as_posix() for path in pages if path.parts[0] != "dev"}
+
+
+COMMAND_LINES = sorted(
+    {
+        (text.relative_to(ROOT).as_posix(), line)
+        for text in TEXTS
+        for block in re.findall(r"^```sh\n(.*?)^```", text.read_text(encoding="utf-8"), re.M | re.S)
+        for line in block.splitlines()
+        if line.startswith("smartcash ")
+    }
+)
+
+
+@pytest.mark.parametrize(("text", "line"), COMMAND_LINES)
+def test_every_command_line_in_the_documentation_is_understood(text: str, line: str) -> None:
+    """Its command and its options exist and take these values; nothing is run."""
+    from importlib import import_module
+
+    from smartcash.cli import COMMANDS
+
+    _, name, *words = shlex.split(line, comments=True)
+    if name.startswith("-"):
+        return
+    command = import_module(f"smartcash.cli.{COMMANDS[name]}").command
+    while isinstance(command, click.Group) and words:
+        command = command.commands[words.pop(0)]
+    with command.make_context(command.name, words):
+        pass
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -122,10 +155,8 @@ def test_every_relative_link_and_picture_resolves(text: Path) -> None:
             continue
         file, _, anchor = target.partition("#")
         place = (text.parent / unquote(file)).resolve() if file else text
-        if not place.exists():
-            broken.append(target)
-        elif anchor and place.suffix == ".md" and anchor not in anchors(place):
-            broken.append(target)
+        known = place.exists() and (not anchor or place.suffix != ".md" or anchor in anchors(place))
+        broken += [] if known else [target]
     assert not broken
 
 

@@ -160,4 +160,6 @@ def test_the_description_of_a_field_in_the_code_is_its_english_text() -> None:
                 yield prefix + name, field.description
 
     texts = catalogue("en")
-    assert dict(descriptions(TrainConfig, "config.")) == {k: v for k, v in texts.items() if k[:7] == "config."}
+    assert dict(descriptions(TrainConfig, "config.")) == {
+        k: v for k, v in texts.items() if k[:7] == "config."
+    }
