@@ -53,6 +53,7 @@ class DurableFile:
         self._sha256 = hashlib.sha256() if hashed else None
         self._blocks = [bytearray(), bytearray()]  # made when needed: a sidecar has 1 kB
         self._filled = 0
+        self._written = 0
         self._writer: ThreadPoolExecutor | None = None
         self._in_flight: Future[None] | None = None
         self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o644)
@@ -88,10 +89,12 @@ class DurableFile:
         if self._sha256 is not None:
             self._sha256.update(block)
         try:
-            while block:
-                block = block[os.write(self._fd, block) :]
-            if sys.platform == "linux" and self.size >= CHUNK:
-                os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)  # starts the disk, does not wait
+            rest = block
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+            if sys.platform == "linux" and len(block) == CHUNK:  # starts the disk, does not wait
+                os.posix_fadvise(self._fd, self._written, CHUNK, os.POSIX_FADV_DONTNEED)
+            self._written += len(block)
         except OSError as error:
             self.error = error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,13 @@ class CheckpointFinder:
         max_metrics: Mapping[str, float] | None,
     ) -> list[CheckpointInfo]:
         """Committed checkpoints that meet every condition given, newest first."""
-        found: Iterable[CheckpointInfo] = self._folder.infos()[::-1]
+        found = self._folder.infos()[::-1]
         if backbone is not None:
-            found = [info for info in found if _same(info.backbone, backbone)]
+            names = _same({info.backbone for info in found}, backbone)
+            found = [info for info in found if info.backbone in names]
         if dataset is not None:
-            found = [info for info in found if _same(info.dataset, dataset)]
+            names = _same({info.dataset for info in found}, dataset)
+            found = [info for info in found if info.dataset in names]
         if kind is not None:
             found = [info for info in found if info.kind == kind]
         if min_epoch is not None:
@@ -78,7 +80,7 @@ class CheckpointFinder:
             found = [info for info in found if _number(info.metrics.get(name)) >= bound]
         for name, bound in (max_metrics or {}).items():
             found = [info for info in found if _number(info.metrics.get(name)) <= bound]
-        return list(found)
+        return found
 
     def _path(self, info: CheckpointInfo | None) -> Path | None:
         if info is None and (unverified := self._folder.unverified()):
@@ -88,8 +90,8 @@ class CheckpointFinder:
         return None if info is None else info.path
 
 
-def _same(label: str | None, wanted: str) -> bool:
-    return label is not None and label.casefold() == wanted.casefold()
+def _same(labels: set[str | None], wanted: str) -> set[str | None]:
+    return {label for label in labels if label is not None and label.casefold() == wanted.casefold()}
 
 
 def _number(value: Any) -> float:

@@ -125,11 +125,10 @@ class CheckpointLoader:
         if info is not None:
             return self._read_committed(info, device)
         try:
-            file = path.open("rb")
+            with path.open("rb") as file:
+                return read_plain(file, path, device)
         except OSError as error:
             raise not_readable(path, error) from error
-        with file:
-            return read_plain(file, path, device)
 
     def _read_committed(self, info: CheckpointInfo, device: str | torch.device | None) -> dict[str, Any]:
         with open_verified(info) as file:
@@ -260,8 +259,11 @@ class CheckpointLoader:
 
 def _described(info: CheckpointInfo, content: Mapping[str, Any], sequence: int) -> CheckpointInfo:
     """The facts of a file that is adopted: from its content, else from its name."""
-    with info.path.open("rb") as file:
-        sha256, size = sha256_of(file), info.path.stat().st_size
+    try:
+        with info.path.open("rb") as file:
+            sha256, size = sha256_of(file), info.path.stat().st_size
+    except OSError as error:
+        raise not_readable(info.path, error) from error
     return replace(_facts_of(info, content), sequence=sequence, sha256=sha256, size=size, state="ok")
 
 
