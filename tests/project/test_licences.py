@@ -92,7 +92,7 @@ def made_up(folder: Path, metadata: str, licence: str = "") -> Distribution:
 
 
 def test_every_required_package_is_licensed_as_the_table_allows():
-    """Step 1 (licence gate): permissive, or named with a reason in requirements/licences.toml."""
+    """D16: permissive, or named with a reason in requirements/licences.toml."""
     packages = required("smartcash")
     assert {"torch", "timm", "numpy", "pillow", "huggingface-hub"} <= set(packages)
     assert [line for package in packages.values() for line in objections(package)] == []
@@ -104,14 +104,18 @@ def test_every_required_package_is_licensed_as_the_table_allows():
         ("License-Expression: AGPL-3.0-only", "", "thing: AGPL-3.0-only"),
         ("License-Expression: MIT OR GPL-2.0-or-later", "", "thing: GPL-2.0-or-later"),
         ("License-Expression: MIT AND (LGPL-2.1-only OR BSD-3-Clause)", "", "thing: LGPL-2.1-only"),
-        ("Classifier: License :: OSI Approved :: GNU General Public License v3 (GPLv3)", "", "General Public"),
+        (
+            "Classifier: License :: OSI Approved :: GNU General Public License v3 (GPLv3)",
+            "",
+            "General Public",
+        ),
         ("License: Our Own Licence", "", "thing: Our Own Licence"),
         ("License: UNKNOWN", "", "thing: nothing"),
         ("License: MIT", "GNU AFFERO GENERAL PUBLIC LICENSE\nVersion 3", "GNU AFFERO"),
     ],
 )
 def test_a_package_with_another_licence_is_named(tmp_path, metadata, licence, objection):
-    """Step 1 (licence gate): the gate itself refuses what it should."""
+    """D16: the gate itself refuses what it should."""
     found = objections(made_up(tmp_path, metadata, licence))
     assert found
     assert objection in found[0]
@@ -126,23 +130,23 @@ def test_a_package_with_another_licence_is_named(tmp_path, metadata, licence, ob
     ],
 )
 def test_a_permissive_package_passes(tmp_path, metadata):
-    """Step 1 (licence gate)."""
+    """D16."""
     assert objections(made_up(tmp_path, metadata)) == []
 
 
 def test_a_row_does_not_make_copyleft_pass(tmp_path, monkeypatch):
-    """Step 1 (licence gate): AGPL and GPL fail whatever the table says."""
+    """D16: AGPL and GPL fail whatever the table says."""
     monkeypatch.setitem(TABLE, "package", [{"name": "thing", "says": ["AGPL-3.0-only"], "reason": "none"}])
     assert objections(made_up(tmp_path, "License-Expression: AGPL-3.0-only")) == ["thing: AGPL-3.0-only"]
 
 
 def test_a_package_that_names_no_licence_must_hold_the_sentence_of_its_row(tmp_path, monkeypatch):
-    """Step 1 (licence gate): as for the bundled ImageNet weights."""
+    """D16: as for the bundled ImageNet weights."""
     row = {"name": "thing", "says": ["nothing"], "file": "Apache License", "reason": "metadata says UNKNOWN"}
     monkeypatch.setitem(TABLE, "package", [row])
     assert objections(made_up(tmp_path, "License: UNKNOWN", "All rights reserved")) != []
 
 
 def test_every_row_of_the_table_gives_its_reason():
-    """Step 1 (licence gate)."""
+    """D16."""
     assert all(len(row["reason"]) > 20 for row in TABLE["package"])

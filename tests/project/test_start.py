@@ -1,0 +1,154 @@
+"""The command line starts without the heavy libraries, speaks both languages, and fails in plain words."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from smartcash import __version__
+from smartcash.cli import COMMANDS
+from smartcash.utils.i18n import LANGUAGES, text
+
+HEAVY = {"torch", "torchvision", "timm", "cv2", "numpy", "PIL", "pydantic", "rich", "hotcoco"}
+
+# prints the heavy modules in sys.modules after the command line has ended, as the last line of stderr
+LOADED = """
+import json, sys
+from smartcash.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})), file=sys.stderr)
+"""
+
+# every command of every group, below one language, in a fresh process: texts are made when a module is imported
+EVERY_HELP = """
+import json, sys
+from click.testing import CliRunner
+from smartcash.cli import COMMANDS, main
+from smartcash.utils.i18n import set_language
+set_language(sys.argv[1])
+from importlib import import_module
+helps = {}
+def walk(command, path):
+    result = CliRunner().invoke(command, ["--help"], prog_name="smartcash " + path, catch_exceptions=False)
+    helps[path] = [result.exit_code, result.output]
+    for name, inner in getattr(command, "commands", {}).items():
+        walk(inner, path + " " + name)
+for name, module in COMMANDS.items():
+    walk(import_module("smartcash.cli." + module).command, name)
+heavy = sorted({name.partition(".")[0] for name in sys.modules})
+print(json.dumps({"helps": helps, "modules": heavy}))
+"""
+
+
+def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A fresh interpreter."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"} | environment,
+        timeout=120,
+        check=False,
+    )
+
+
+def smartcash(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`python -m smartcash …` in a fresh process."""
+    return python("-m", "smartcash", *arguments, **environment)
+
+
+def commands(
+    group: click.Group, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """All commands below `group`, with their full names."""
+    for name, command in group.commands.items():
+        yield (*path, name), command
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], [], ["no-such-command"]])
+def test_the_command_line_answers_without_loading_anything_heavy(arguments):
+    """A31 (each layer usable headless) and the 0.3 s of the start."""
+    answer = python("-c", LOADED, *arguments)
+    loaded = set(json.loads(answer.stderr.splitlines()[-1]))
+    assert "click" in loaded
+    assert loaded & HEAVY == set()
+
+
+def test_python_m_smartcash_tells_its_version():
+    """A31."""
+    answer = smartcash("--version")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert __version__ in answer.stdout
+
+
+def test_the_first_help_names_every_command():
+    """A33."""
+    answer = smartcash("--help")
+    assert answer.returncode == 0
+    for name in COMMANDS:
+        assert f"  {name} " in answer.stdout
+
+
+@pytest.mark.parametrize(("language", "word"), [("id", "Contoh"), ("en", "Example")])
+def test_every_command_has_a_help_with_an_example_and_no_heavy_import(language, word):
+    """A33: Indonesian and English; the heavy libraries wait until a command does its work."""
+    answer = python("-c", EVERY_HELP, language)
+    assert answer.returncode == 0, answer.stderr
+    found = json.loads(answer.stdout)
+    assert set(COMMANDS) <= set(found["helps"])
+    assert len(found["helps"]) > len(COMMANDS)
+    for path, (code, shown) in found["helps"].items():
+        assert code == 0, path
+        is_group = any(other.startswith(path + " ") for other in found["helps"])
+        if not is_group:
+            assert f"{word}:" in shown, f"smartcash {path} --help has no example"
+            assert f"smartcash {path}" in shown.partition(f"{word}:")[2], path
+            assert "--lang" in shown, path
+    assert set(found["modules"]) & HEAVY == set()
+
+
+def test_the_two_languages_say_different_things():
+    """A33: --lang wins over the environment."""
+    indonesian = smartcash("--lang", "id", "train", "--help", SMARTCASH_LANG="en").stdout
+    english = smartcash("train", "--help", "--lang=en", SMARTCASH_LANG="id").stdout
+    assert "Contoh" in indonesian
+    assert "Example" in english
+    assert indonesian != english
+
+
+def test_an_unknown_command_is_wrong_usage():
+    """A33 and the exit codes."""
+    answer = smartcash("no-such-command")
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert "no-such-command" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_an_error_is_its_message_and_its_exit_code_without_a_traceback(tmp_path, language):
+    """A33, A34: what happened, in the language asked for."""
+    missing = tmp_path / "nothing"
+    answer = smartcash("checkpoint", "list", str(missing), "--lang", language)
+    assert (answer.returncode, answer.stdout) == (1, "")
+    message = text("errors.checkpoint_folder_missing", language, path=str(missing))
+    assert answer.stderr == f"✗ {message}\n"
+
+
+def test_a_wrong_setting_is_wrong_usage_and_names_every_problem(tmp_path):
+    """A2: all problems at once, exit code 2."""
+    answer = smartcash("train", str(tmp_path), "--set", "optimizer.lr=-1", "--set", "training.epochs=0")
+    assert answer.returncode == 2
+    assert "optimizer.lr" in answer.stderr
+    assert "training.epochs" in answer.stderr
+    assert "Traceback" not in answer.stderr
