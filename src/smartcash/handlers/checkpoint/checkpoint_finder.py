@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,10 +73,9 @@ class CheckpointFinder:
             found = [info for info in found if info.dataset in names]
         if kind is not None:
             found = [info for info in found if info.kind == kind]
-        if min_epoch is not None:
-            found = [info for info in found if info.epoch is not None and info.epoch >= min_epoch]
-        if max_epoch is not None:
-            found = [info for info in found if info.epoch is not None and info.epoch <= max_epoch]
+        if min_epoch is not None or max_epoch is not None:
+            lowest, highest = min_epoch or 0, math.inf if max_epoch is None else max_epoch
+            found = [info for info in found if info.epoch is not None and lowest <= info.epoch <= highest]
         for name, bound in (min_metrics or {}).items():
             found = [info for info in found if _number(info.metrics.get(name)) >= bound]
         for name, bound in (max_metrics or {}).items():

@@ -245,7 +245,7 @@ def from_json(value: Any) -> Any:
 # --- the sidecar -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CheckpointInfo:
     """The facts of one checkpoint, as its sidecar has them.
 
