@@ -70,13 +70,19 @@ PRESETS: dict[str, dict[str, Parts]] = {
         "off": Parts(),
         "light": _LIGHT,
         "banknote": _BANKNOTE_DETECT,
-        "strong": replace(_BANKNOTE_DETECT, mosaic=0.6, scale=2.0, perspective=0.08, rotate_any=0.5, color=1.0, blur=0.3, noise=0.3, jpeg=0.3, cover=0.4),
+        "strong": replace(
+            _BANKNOTE_DETECT, mosaic=0.6, scale=2.0, perspective=0.08, rotate_any=0.5, color=1.0, blur=0.3,
+            noise=0.3, jpeg=0.3, cover=0.4,
+        ),
     },
     "classify": {
         "off": Parts(),
         "light": _LIGHT,
         "banknote": _BANKNOTE_CLASSIFY,
-        "strong": replace(_BANKNOTE_CLASSIFY, scale=2.0, perspective=0.18, rotate_any=0.7, blur=0.5, noise=0.4, jpeg=0.4, cover=0.6),
+        "strong": replace(
+            _BANKNOTE_CLASSIFY, scale=2.0, perspective=0.18, rotate_any=0.7, blur=0.5, noise=0.4, jpeg=0.4,
+            cover=0.6,
+        ),
     },
 }  # fmt: skip
 
@@ -213,7 +219,8 @@ def _warp(picture: np.ndarray, matrix: np.ndarray, width: int, height: int, pad:
     """OpenCV counts from pixel centres, the matrix from pixel edges: half a pixel either way."""
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1.0]])
     return cv2.warpPerspective(
-        picture, np.linalg.inv(half) @ matrix @ half, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(pad, pad, pad)
+        picture, np.linalg.inv(half) @ matrix @ half, (width, height), flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT, borderValue=(pad, pad, pad),
     )  # fmt: skip
 
 

@@ -16,8 +16,8 @@ REFERENCE_BATCH = 16
 
 
 def peak_lr(config: OptimizerConfig, batch_size: int) -> float:
-    """The peak learning rate of a resolved configuration for a global batch: by the square root of its size for Adam-like rules, in
-    proportion to it for SGD (Goyal et al. 2017; Malladi et al. 2022)."""
+    """The peak learning rate of a resolved configuration for a global batch: by the square root of its size
+    for Adam-like rules, in proportion to it for SGD (Goyal et al. 2017; Malladi et al. 2022)."""
     ratio = batch_size * config.accumulate / REFERENCE_BATCH
     return config.lr * (ratio if config.name == "sgd" else math.sqrt(ratio))
 

@@ -69,10 +69,14 @@ class TrainingDisplay:
         choices = event.choices
         counts = ", ".join(f"{split} {count}" for split, count in event.images.items())
         lines = [
-            text("train.ready_data", task=event.task, classes=len(event.classes), names=", ".join(event.classes[:12]), counts=counts),
+            text(
+                "train.ready_data", task=event.task, classes=len(event.classes), counts=counts,
+                names=", ".join(event.classes[:12]),
+            ),
             text(
                 "train.ready_model", backbone=event.backbone, parameters=f"{event.parameters / 1e6:.1f}",
-                image_size=choices["image_size"], batch_size=choices["batch_size"], epochs=event.epochs, steps=event.steps_per_epoch,
+                image_size=choices["image_size"], batch_size=choices["batch_size"], epochs=event.epochs,
+                steps=event.steps_per_epoch,
             ),
             text(
                 "train.ready_machine", device=choices["device"], precision=choices["precision"], threads=choices["threads"],
@@ -88,8 +92,9 @@ class TrainingDisplay:
         figures = "  ".join(f"{name} {_figure(row.get(name))}" for name in names)
         self.metric = figures
         line = text(
-            "train.epoch_line", epoch=event.epoch, epochs=event.epochs, loss=_figure(row.get("train_loss")), figures=figures,
-            lr=f"{row.get('lr') or 0:.1e}", rate=f"{row.get('images_per_s') or 0:.1f}", elapsed=duration(row.get("elapsed_s") or 0),
+            "train.epoch_line", epoch=event.epoch, epochs=event.epochs, loss=_figure(row.get("train_loss")),
+            figures=figures, lr=f"{row.get('lr') or 0:.1e}", rate=f"{row.get('images_per_s') or 0:.1f}",
+            elapsed=duration(row.get("elapsed_s") or 0),
         )  # fmt: skip
         self.console.print(f"{line}{'  ★' if event.is_best else ''}", markup=False)
 
