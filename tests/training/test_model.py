@@ -97,6 +97,8 @@ def test_an_unknown_backbone_names_near_ones() -> None:
     assert "efficientnet_lite0" in caught.value.message("en")
     with pytest.raises(BackboneUnknown):
         Backbone("vit_tiny_patch16_224", pretrained=False)
+    with pytest.raises(BackboneUnknown):  # timm's feature maps of this family are off by a level
+        Backbone("dla34", pretrained=False)
     assert "resnet50" in near_names("resnet-50")
 
 

@@ -248,7 +248,7 @@ def test_good_boxes_without_classes_are_named() -> None:
 def test_what_cannot_start_starts_nothing(notes: Path, tmp_path: Path) -> None:
     """A11: no data, a missing folder, a metric that the task does not log: an error and no checkpoint."""
     with pytest.raises(ConfigInvalid):
-        train(toy_config(Path("")).replaced(data={"path": ""}), tmp_path)
+        train(toy_config(notes).replaced(data={"path": ""}), tmp_path)
     with pytest.raises(DataInvalid):
         train(toy_config(tmp_path / "missing"), tmp_path)
     with pytest.raises(ConfigInvalid) as caught:

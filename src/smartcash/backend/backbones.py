@@ -53,7 +53,8 @@ class Backbone(nn.Module):
         indices = [
             max((i for i, r in enumerate(reductions) if r == stride), default=-1) for stride in STRIDES
         ]
-        if -1 in indices:
+        chosen = [] if -1 in indices else _feature_maps(timm_name, out_indices=tuple(indices))
+        if [m.stride for m in chosen] != list(STRIDES):
             raise BackboneUnknown(
                 "backbone_strides", name=name, strides=", ".join(map(str, reductions)), near=near_names(name)
             )
@@ -66,7 +67,7 @@ class Backbone(nn.Module):
             raise BackboneUnknown(
                 "backbone_option", name=name, option="drop_path", reason=str(error)
             ) from error
-        self.channels = tuple(offered[index].channels for index in indices)
+        self.channels = tuple(m.channels for m in chosen)
         self.mean: tuple[float, ...] = tuple(self.net.pretrained_cfg["mean"])
         self.std: tuple[float, ...] = tuple(self.net.pretrained_cfg["std"])
         children = {name for name, _ in self.net.named_children()}  # timm may flatten a.b to a_b
@@ -176,14 +177,14 @@ class _Map:
     module: str
 
 
-def _feature_maps(timm_name: str) -> list[_Map]:
-    """All feature maps that a timm network offers, measured on a meta tensor: what timm says of the strides
-    and channels of a few families is off by a level.
+def _feature_maps(timm_name: str, **which: Any) -> list[_Map]:
+    """The feature maps that a timm network offers (all, or `out_indices`), measured on a meta tensor: what
+    timm says of the strides and channels of a few families is off by a level.
 
     Raises BackboneUnknown when it has none."""
     try:
         with torch.device("meta"):
-            net = timm.create_model(timm_name, pretrained=False, features_only=True)
+            net = timm.create_model(timm_name, pretrained=False, features_only=True, **which)
             size = net.pretrained_cfg["input_size"][-1] if net.pretrained_cfg.get("fixed_input_size") else 128
             maps = net(torch.empty(2, 3, size, size))
     except (RuntimeError, AttributeError, TypeError, AssertionError, NotImplementedError) as error:
@@ -192,7 +193,7 @@ def _feature_maps(timm_name: str) -> list[_Map]:
             "backbone_no_maps", name=timm_name, reason=reason, near=near_names(timm_name)
         ) from error
     found = []
-    for tensor, item in zip(maps, net.feature_info):
+    for tensor, item in zip(maps, net.feature_info.get_dicts()):
         _, first, second, third = tensor.shape
         # square maps: channels first, unless a transformer keeps them last
         height, channels = (second, first) if second == third else (first, third)

@@ -35,13 +35,12 @@ class Prediction:
     """Raw outputs at all A points of all levels, for the criterion and for post-processing.
 
     scores_BAC: class logits. distances_BA4K: logits of each side's distance distribution. points_A2: px.
-    strides_A1: px. regions_B: extra image-level logits, see Detector."""
+    strides_A1: px."""
 
     scores_BAC: Tensor
     distances_BA4K: Tensor
     points_A2: Tensor
     strides_A1: Tensor
-    maps: list[Tensor]
 
     def boxes(self) -> Tensor:
         """Decoded boxes xyxy in px of the input, (B, A, 4), float32."""
@@ -148,7 +147,7 @@ class Detector(nn.Module):
         sizes = [(x.shape[-2], x.shape[-1]) for x in necks]
         points_A2, strides_A1 = grid_points(sizes, STRIDES, images_BCHW.device)
         scores_BAC, flat = torch.cat(scores, 1), torch.cat(distances, 1)
-        return Prediction(scores_BAC.float(), flat.unflatten(-1, (4, BINS)), points_A2, strides_A1, maps)
+        return Prediction(scores_BAC.float(), flat.unflatten(-1, (4, BINS)), points_A2, strides_A1)
 
     def decode(self, prediction: Prediction) -> tuple[Tensor, Tensor]:
         """boxes_BA4 (xyxy px) and scores_BAC (0…1), before non-maximum suppression."""

@@ -298,10 +298,7 @@ def _is_stalled(progress: Progress, rule: Any, mode: str, monitor: str) -> bool:
         return False
     best, since = None, 0
     for row in progress.rows:
-        if monitor not in row:
-            known = ", ".join(name for name in row if name not in NOT_MODEL)
-            raise ConfigInvalid([Problem("training.monitor", "monitor_unknown", monitor, {"known": known})])
-        value = row[monitor]
+        value = row.get(monitor)
         if row["epoch"] is None or row["epoch"] < rule.start_epoch:
             continue
         if value is not None and _better(value, best, mode, rule.min_delta):
