@@ -120,6 +120,7 @@ def test_history_counts_runs_not_saves_and_survives_cleanup(
     """B15."""
     for epoch in range(1, 8):
         toy.save(manager, epoch, 1.0)
+    manager.wait()  # else the other manager may commit first
     toy.save(reopened(), 8, 1.0)["path"]
     manager.cleanup_checkpoints(max_checkpoints=1)
     history = reopened().get_training_history()
