@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -71,7 +72,9 @@ def test_no_import_goes_up():
         cwd=CHECKOUT, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert "3 kept, 0 broken" in answer.stdout
+    kept = re.search(r"Contracts: (\d+) kept, 0 broken", answer.stdout)
+    assert kept is not None
+    assert int(kept[1]) >= 3
 
 
 def test_only_the_worker_looks_at_every_error_and_nobody_swallows_one():

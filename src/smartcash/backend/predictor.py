@@ -16,7 +16,7 @@ from smartcash.backend.builder import available_cores, build_model, choose_devic
 from smartcash.backend.data import EvalBatches, Pictures, PlainSamples
 from smartcash.backend.detector import Detector
 from smartcash.backend.engine import Model, Precision, Result, evaluate
-from smartcash.backend.formats import Sample
+from smartcash.backend.formats import Sample, Task
 from smartcash.backend.metrics import SAME_NOTE_IOU
 from smartcash.backend.preprocess import Preprocess
 from smartcash.domain.banknotes import values_of
@@ -76,7 +76,7 @@ class Predictor:
         )  # fmt: skip
 
     @property
-    def task(self) -> str:
+    def task(self) -> Task:
         return "detect" if isinstance(self.model, Detector) else "classify"
 
     @torch.inference_mode()

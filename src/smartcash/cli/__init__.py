@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from typing import TypeVar
 
 import click
 
@@ -25,6 +26,9 @@ COMMANDS = {
 }
 
 
+Command = TypeVar("Command", bound=click.Command)
+
+
 class _Commands(click.Group):
     """A group whose commands are imported when they are first needed."""
 
@@ -38,7 +42,7 @@ class _Commands(click.Group):
         return command
 
 
-def language_option(command: click.Command) -> click.Command:
+def language_option(command: Command) -> Command:
     """Add `--lang`, which `main` has already read when the texts below were made."""
     command.params.append(
         click.Option(["--lang"], type=click.Choice(LANGUAGES), expose_value=False, help=text("cli.help.lang"))

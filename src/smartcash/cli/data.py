@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -54,7 +54,7 @@ command = language_option(command)
     type=click.IntRange(96, 2048),
     help=text("cli.data.sample.size"),
 )
-def sample(out: Path, images: int, seed: int, task: str, size_px: int) -> None:
+def sample(out: Path, images: int, seed: int, task: Literal["detect", "classify"], size_px: int) -> None:
     from smartcash.backend.samples import write_samples
 
     summary = write_samples(out, images=images, seed=seed, task=task, size_px=size_px)
