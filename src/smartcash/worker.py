@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -115,20 +115,24 @@ def _train(
 
 
 class RetainingStore:
-    """A CheckpointManager that deletes old epochs as the configuration says, after each save."""
+    """A CheckpointManager that deletes old epochs as the configuration says, before each save: by then the
+    one before is on the disk, so that training never waits for a write."""
 
     def __init__(self, manager: CheckpointManager, config: TrainConfig) -> None:
         self.manager, self.keep = manager, config.checkpoint.keep_epochs
 
-    def save_checkpoint(self, *parts: Any, **named: Any) -> dict[str, Any]:
-        saved = self.manager.save_checkpoint(*parts, **named)
-        self.manager.cleanup_checkpoints(
-            max_checkpoints=self.keep, keep_best=False, keep_latest=True, max_epochs=self.keep
-        )
-        return dict(saved)
+    def save_checkpoint(self, *parts: Any, **named: Any) -> Mapping[str, Any]:
+        self._clean_up()
+        return self.manager.save_checkpoint(*parts, **named)
 
     def wait(self) -> None:
         self.manager.wait()
+        self._clean_up()
+
+    def _clean_up(self) -> None:
+        self.manager.cleanup_checkpoints(
+            max_checkpoints=self.keep, keep_best=False, keep_latest=True, max_epochs=self.keep
+        )
 
 
 def load_data(config: TrainConfig) -> DataSet:

@@ -58,7 +58,7 @@ _LIGHT = Parts(
 )
 _BANKNOTE_DETECT = Parts(
     mosaic=0.35, scale=1.5, aspect=0.12, translate=0.15, perspective=0.04, rotate_deg=12, rotate_any=0.25,
-    color=0.6, blur=0.15, noise=0.15, jpeg=0.15, cover=0.2, close_share=0.3,
+    color=0.6, blur=0.15, noise=0.15, jpeg=0.15, cover=0.2, close_share=0.4,
 )  # fmt: skip
 _BANKNOTE_CLASSIFY = Parts(
     mixup=0.3, scale=1.6, aspect=0.2, translate=0.12, perspective=0.12, rotate_deg=20, rotate_any=0.5,
@@ -94,16 +94,11 @@ def resolve_parts(config: AugmentConfig, task: str) -> Parts:
 
 
 def closing(parts: Parts) -> Parts:
-    """The parts of the closing stage: without what loosens boxes or makes scenes that do not exist."""
-    return replace(
-        parts,
-        mosaic=0.0,
-        mixup=0.0,
-        perspective=0.0,
-        rotate_any=0.0,
-        rotate_deg=min(parts.rotate_deg, 3.0),
-        cover=0.0,
-    )
+    """The parts of the closing stage: without what loosens boxes or makes scenes that do not exist.
+
+    The upright hull of a box turned by even 3° is some 4 % wider than the note: with such a rotation left in,
+    every side of every box was learnt about 2 px too far out, and mAP50-95 fell while training went on."""
+    return replace(parts, mosaic=0.0, mixup=0.0, perspective=0.0, rotate_any=0.0, rotate_deg=0.0, cover=0.0)
 
 
 Fetch = Callable[[int], tuple[np.ndarray, np.ndarray, np.ndarray]]

@@ -100,7 +100,7 @@ class DetectionCriterion(nn.Module):
     """Prediction, Targets → loss parts (scalars): `class`, `box`, `dfl` and their weighted sum `loss`."""
 
     def __init__(
-        self, *, class_weight: float = 1.0, box_weight: float = 2.5, dfl_weight: float = 0.5
+        self, *, class_weight: float = 1.0, box_weight: float = 5.0, dfl_weight: float = 1.0
     ) -> None:
         super().__init__()
         self.weights = {"class": class_weight, "box": box_weight, "dfl": dfl_weight}

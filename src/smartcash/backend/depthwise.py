@@ -20,52 +20,57 @@ from torch.nn import functional as F
 
 
 class _DepthwiseConv(torch.autograd.Function):
-    """Depthwise convolution of x_BCHW (already padded) with weight_C1kk, no padding, dilation 1."""
+    """Depthwise convolution of x_BCHW with weight_C1kk, `padding` zeros on every side, dilation 1."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x_BCHW: Tensor, weight_C1kk: Tensor, stride: int) -> Tensor:
+    def forward(ctx: FunctionCtx, x_BCHW: Tensor, weight_C1kk: Tensor, stride: int, padding: int) -> Tensor:
         ctx.save_for_backward(x_BCHW, weight_C1kk)
-        ctx.stride = stride
-        return F.conv2d(x_BCHW, weight_C1kk, None, stride, 0, 1, weight_C1kk.shape[0])
+        ctx.stride, ctx.padding = stride, padding
+        return F.conv2d(x_BCHW, weight_C1kk, None, stride, padding, 1, weight_C1kk.shape[0])
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad_BChw: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        x_BCHW, weight_C1kk = ctx.saved_tensors
-        grad_BChw = grad_BChw.contiguous(memory_format=torch.channels_last)
+    def backward(ctx: FunctionCtx, grad_BChw: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        x, weight = ctx.saved_tensors
+        stride, padding = ctx.stride, ctx.padding
+        grad = grad_BChw.contiguous(memory_format=torch.channels_last)
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
-            if ctx.stride == 1:
-                grad_x = _stock(grad_BChw, x_BCHW, weight_C1kk, 1, input_gradient=True)
+            if stride == 1:
+                grad_x = _stock(grad, x, weight, stride, padding, input_gradient=True)
             else:
-                grad_x = _strided_input_gradient(grad_BChw, x_BCHW, weight_C1kk, ctx.stride)
+                grad_x = _strided_input_gradient(grad, x, weight, stride, padding)
         if ctx.needs_input_grad[1]:
-            if weight_C1kk.shape[-1] <= 3:
-                grad_weight = _stock(grad_BChw, x_BCHW, weight_C1kk, ctx.stride, input_gradient=False)
+            if weight.shape[-1] <= 3:
+                grad_weight = _stock(grad, x, weight, stride, padding, input_gradient=False)
             else:
-                grad_weight = _stock(
-                    grad_BChw.float(), x_BCHW.float(), weight_C1kk.float(), ctx.stride, input_gradient=False
-                ).to(weight_C1kk.dtype)
-        return grad_x, grad_weight, None
+                wide = _stock(grad.float(), x.float(), weight.float(), stride, padding, input_gradient=False)
+                grad_weight = wide.to(weight.dtype)
+        return grad_x, grad_weight, None, None
 
 
-def _stock(grad: Tensor, x: Tensor, weight: Tensor, stride: int, *, input_gradient: bool) -> Tensor:
+def _stock(
+    grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, *, input_gradient: bool
+) -> Tensor:
     """One of the two gradients by PyTorch's own kernel."""
     mask = [input_gradient, not input_gradient, False]
     gradients = torch.ops.aten.convolution_backward(
-        grad, x, weight, None, [stride, stride], [0, 0], [1, 1], False, [0, 0], weight.shape[0], mask
+        grad, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], weight.shape[0], mask
     )
     return gradients[0] if input_gradient else gradients[1]
 
 
-def _strided_input_gradient(grad_BChw: Tensor, x_BCHW: Tensor, weight_C1kk: Tensor, stride: int) -> Tensor:
-    """The gradient spread `stride` apart into zeros, then a full stride-1 convolution by the flipped kernel."""
+def _strided_input_gradient(
+    grad_BChw: Tensor, x_BCHW: Tensor, weight_C1kk: Tensor, stride: int, padding: int
+) -> Tensor:
+    """The gradient spread `stride` apart into zeros, then a stride-1 convolution by the flipped kernel."""
     kernel = weight_C1kk.shape[-1]
     batch, channels, height, width = x_BCHW.shape
-    spread = grad_BChw.new_zeros((batch, channels, height + kernel - 1, width + kernel - 1)).contiguous(
-        memory_format=torch.channels_last
-    )
+    spread = torch.empty(
+        (batch, channels, height + kernel - 1, width + kernel - 1),
+        dtype=grad_BChw.dtype, device=grad_BChw.device, memory_format=torch.channels_last,
+    ).zero_()  # fmt: skip
     rows, columns = grad_BChw.shape[-2:]
-    first = kernel - 1
+    first = kernel - 1 - padding
     spread[:, :, first : first + stride * rows : stride, first : first + stride * columns : stride] = (
         grad_BChw
     )
@@ -86,19 +91,18 @@ class DepthwiseConv2d(nn.Module):
         self.padding: int = 0 if self.same_padding else int(conv.padding[0])
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        padding = self.padding
         if self.same_padding:
-            vertical = self._missing(x_BCHW.shape[-2])
-            horizontal = self._missing(x_BCHW.shape[-1])
-            pads = (horizontal // 2, horizontal - horizontal // 2, vertical // 2, vertical - vertical // 2)
-        else:
-            pads = (self.padding,) * 4
+            down, right = (self._missing(size) for size in x_BCHW.shape[-2:])
+            if down == right and down % 2 == 0:
+                padding = down // 2
+            else:
+                x_BCHW = F.pad(x_BCHW, (right // 2, right - right // 2, down // 2, down - down // 2))
         trained = torch.is_grad_enabled() and (self.weight.requires_grad or x_BCHW.requires_grad)
         if trained and x_BCHW.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             dtype = torch.get_autocast_dtype("cpu")
-            return _DepthwiseConv.apply(F.pad(x_BCHW.to(dtype), pads), self.weight.to(dtype), self.stride)
-        if not self.same_padding:
-            return F.conv2d(x_BCHW, self.weight, None, self.stride, self.padding, 1, self.weight.shape[0])
-        return F.conv2d(F.pad(x_BCHW, pads), self.weight, None, self.stride, 0, 1, self.weight.shape[0])
+            return _DepthwiseConv.apply(x_BCHW.to(dtype), self.weight.to(dtype), self.stride, padding)
+        return F.conv2d(x_BCHW, self.weight, None, self.stride, padding, 1, self.weight.shape[0])
 
     def _missing(self, size: int) -> int:
         return max((-(-size // self.stride) - 1) * self.stride + self.kernel - size, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -78,7 +79,7 @@ def fit(
     started = time.monotonic() - progress.seconds
     limit_s = (config.training.max_hours or math.inf) * 3600
     reason, best_result, best_state = "finished", None, None
-    stall = StallWatch()
+    stall, saver = StallWatch(), _Saver(built, store, emit)
 
     for epoch in range(progress.epoch, epochs):
         emit(EpochStarted(epoch + 1, epochs))
@@ -104,7 +105,7 @@ def fit(
         if asked and progress.step < (epoch + 1) * built.train.steps:
             reason = asked[0]
             progress.seconds = time.monotonic() - started
-            _save(built, store, emit, progress, {}, is_best=False)
+            saver.save(progress, {}, is_best=False)
             break
 
         emit(EvaluationStarted(epoch + 1, "valid"))
@@ -127,7 +128,7 @@ def fit(
         for warning in stall.look(row, epoch + 1, epochs):
             emit(warning)
         if is_best or (epoch + 1) % config.checkpoint.every_epochs == 0 or epoch + 1 == epochs or asked:
-            _save(built, store, emit, progress, _metrics(row), is_best=is_best)
+            saver.save(progress, _metrics(row), is_best=is_best)
         if asked:
             reason = asked[0]
             break
@@ -135,7 +136,7 @@ def fit(
             reason = "early_stopped"
             break
 
-    store.wait()
+    saver.finish()
     test = None
     if best_state is not None:
         parts.averaged.module.load_state_dict(best_state)
@@ -174,21 +175,32 @@ def training_state(built: Built, progress: Progress) -> dict[str, Any]:
     }
 
 
-def _save(
-    built: Built,
-    store: CheckpointStore,
-    emit: EventSink,
-    progress: Progress,
-    metrics: dict[str, float],
-    *,
-    is_best: bool,
-) -> None:
-    parts = built.parts
-    saved = store.save_checkpoint(
-        parts.model, parts.optimizer, parts.schedule, built.config, progress.epoch, metrics, is_best,
-        extra=training_state(built, progress),
-    )  # fmt: skip
-    emit(CheckpointSaved(progress.epoch, progress.step, str(saved["path"]), is_best))
+class _Saver:
+    """Hands checkpoints to the store, and says that one is saved when the next is due, or at the end: asking
+    earlier would wait for the disk."""
+
+    def __init__(self, built: Built, store: CheckpointStore, emit: EventSink) -> None:
+        self.built, self.store, self.emit = built, store, emit
+        self.pending: Callable[[], CheckpointSaved] | None = None
+
+    def save(self, progress: Progress, metrics: dict[str, float], *, is_best: bool) -> None:
+        self.announce()
+        parts = self.built.parts
+        saved = self.store.save_checkpoint(
+            parts.model, parts.optimizer, parts.schedule, self.built.config, progress.epoch, metrics, is_best,
+            extra=training_state(self.built, progress),
+        )  # fmt: skip
+        epoch, step = progress.epoch, progress.step
+        self.pending = lambda: CheckpointSaved(epoch, step, str(saved["path"]), is_best)
+
+    def announce(self) -> None:
+        if self.pending is not None:
+            self.emit(self.pending())
+            self.pending = None
+
+    def finish(self) -> None:
+        self.announce()
+        self.store.wait()
 
 
 class _Ticker:

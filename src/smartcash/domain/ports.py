@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from smartcash.domain.events import Event
@@ -27,8 +27,8 @@ class CheckpointStore(Protocol):
         is_best: bool | None = None,
         *,
         extra: dict[str, Any] | None = None,
-    ) -> dict[str, Any]:
-        """Keep everything needed to go on; returns at least `path`."""
+    ) -> Mapping[str, Any]:
+        """Keep everything needed to go on. Reading the answer's `path` waits until it is on the disk."""
 
     def wait(self) -> None:
         """Return when every checkpoint handed over is on the disk, or raise."""
