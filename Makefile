@@ -44,18 +44,18 @@ else
 	$(BIN)/smartcash train "$(DATA)" $(if $(EPOCHS),--epochs $(EPOCHS)) $(ARGS)
 endif
 
-test: setup-dev ## all tests, the slow ones too
-	$(BIN)/python -m pytest
+test: setup-dev ## all tests, the slow ones too; the whole fault matrix is `make faults`
+	$(BIN)/python -m pytest -m "not faults"
 
 check: setup-dev ## lint, types, import contracts, fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not faults"
 
 faults: setup-dev ## the whole fault matrix of the checkpoints
-	$(BIN)/python -m pytest tests/checkpoint -m slow
+	$(BIN)/python -m pytest tests/checkpoint -m faults -s
 
 bench: setup-dev ## speed against peers, in an environment of their own; prints ratios
 	$(BIN)/python -m benchmarks

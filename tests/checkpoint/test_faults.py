@@ -38,7 +38,7 @@ def test_after_a_fault_at_any_file_call_the_newest_acknowledged_checkpoint_loads
     assert result["broken"] == {}
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_the_whole_fault_matrix(shim: Path, tmp_path: Path, scenario: str) -> None:

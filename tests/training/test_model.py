@@ -63,6 +63,7 @@ BACKBONES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_backbone_under_the_detector_gives_strides_8_16_32_and_takes_a_step(name: str) -> None:
     """D7, A1: any timm feature backbone by name; every parameter that should learn gets a finite gradient."""

@@ -113,6 +113,7 @@ def test_the_same_seed_twice_gives_bit_equal_weights(
     assert digest(state_of(other.path)) != digest(state_of(trained[0]))
 
 
+@pytest.mark.slow
 def test_loader_processes_do_not_change_the_weights(
     trained: tuple[Path, list[Event]], notes: Path, tmp_path: Path
 ) -> None:
@@ -157,6 +158,7 @@ def test_a_classifier_trains_from_a_folder_per_class(sorted_notes: Path, tmp_pat
     assert evaluate_model(str(run.path), str(sorted_notes), "valid")["accuracy"] is not None
 
 
+@pytest.mark.slow
 def test_one_batch_is_learnt_by_heart(notes: Path, tmp_path: Path) -> None:
     """A28: on a handful of pictures without augmentation the loss falls to a fraction: every part learns."""
     config = toy_config(
@@ -184,6 +186,7 @@ def test_early_stopping_stops_exactly_patience_epochs_after_the_best(notes: Path
     assert outcome.reason == "early_stopped" and outcome.progress.epoch == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_with_a_checkpoint_and_its_exit_code(
     number: int, notes: Path, tmp_path: Path
@@ -220,6 +223,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint_and_its_exit_code(
     assert state["step"] > 0 and "Traceback" not in printed
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_with_its_cause(notes: Path, tmp_path: Path) -> None:
     """A28: epoch, step, learning rate and the names of the pictures; the run is marked failed, not half-done."""
     config = toy_config(
