@@ -57,8 +57,8 @@ _LIGHT = Parts(
     jpeg=0.1,
 )
 _BANKNOTE_DETECT = Parts(
-    mosaic=0.35, scale=1.5, aspect=0.12, translate=0.15, perspective=0.04, rotate_deg=12, rotate_any=0.25,
-    color=0.6, blur=0.15, noise=0.15, jpeg=0.15, cover=0.2, close_share=0.4,
+    mosaic=0.35, scale=1.5, aspect=0.12, translate=0.15, perspective=0.04, rotate_deg=8, rotate_any=0.25,
+    color=0.6, blur=0.15, noise=0.15, jpeg=0.15, cover=0.2, close_share=0.5,
 )  # fmt: skip
 _BANKNOTE_CLASSIFY = Parts(
     mixup=0.3, scale=1.6, aspect=0.2, translate=0.12, perspective=0.12, rotate_deg=20, rotate_any=0.5,
