@@ -39,7 +39,7 @@ endif
 train: setup ## draw sample notes and train a detector on them; or DATA=folder for your own, EPOCHS=n, ARGS="--set …"
 ifeq ($(DATA),)
 	@test -f $(SAMPLE)/data.yaml || $(BIN)/smartcash data sample --out $(SAMPLE) --images 480
-	$(BIN)/smartcash train $(SAMPLE) --image-size 224 --epochs $(or $(EPOCHS),20) $(ARGS)
+	$(BIN)/smartcash train $(SAMPLE) --image-size 224 --epochs $(or $(EPOCHS),13) $(ARGS)
 else
 	$(BIN)/smartcash train "$(DATA)" $(if $(EPOCHS),--epochs $(EPOCHS)) $(ARGS)
 endif

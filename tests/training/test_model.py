@@ -47,7 +47,6 @@ BACKBONES = [
         "ghostnet_050",
         "convnext_atto",
         "darknet17",
-        "dla34",
         "densenet121",
         "edgenext_xx_small",
         "fbnetc_100",

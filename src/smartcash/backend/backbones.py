@@ -55,9 +55,8 @@ class Backbone(nn.Module):
         ]
         chosen = [] if -1 in indices else _feature_maps(timm_name, out_indices=tuple(indices))
         if [m.stride for m in chosen] != list(STRIDES):
-            raise BackboneUnknown(
-                "backbone_strides", name=name, strides=", ".join(map(str, reductions)), near=near_names(name)
-            )
+            strides = ", ".join(str(m.stride) for m in chosen or offered)
+            raise BackboneUnknown("backbone_strides", name=name, strides=strides, near=near_names(name))
         options = {"drop_path_rate": drop_path} if drop_path else {}
         try:
             self.net = timm.create_model(
@@ -120,9 +119,11 @@ def near_names(name: str) -> str:
     """Up to six names that resemble `name`, short names first."""
     known = [*SHORT_NAMES, *timm.list_models()]
     stem = re.split(r"[\d.]", name.lower())[0].strip("_") or name
-    close = difflib.get_close_matches(name.lower(), known, n=6, cutoff=0.6)
+    close = difflib.get_close_matches(name.lower(), SHORT_NAMES, n=3, cutoff=0.6)
+    close += difflib.get_close_matches(name.lower(), known, n=6, cutoff=0.6)
     family = [other for other in known if stem and other.startswith(stem)]
-    return ", ".join(list(dict.fromkeys([*close, *family, *SHORT_NAMES]))[:6])
+    names = [other for other in dict.fromkeys([*close, *family, *SHORT_NAMES]) if other != name]
+    return ", ".join(names[:6])
 
 
 def bundled_weights(name: str) -> Path | None:

@@ -259,7 +259,10 @@ def set_threads(threads: int) -> None:
 
 
 def choose_image_size(data: DataSet) -> int:
-    """The median longer side of the training pictures, up to a multiple of 32, within 224 … 320."""
+    """Detection: the median longer side of the training pictures, up to a multiple of 32, within 224 … 320.
+    Classification, where one note fills the picture: 224."""
+    if data.task == "classify":
+        return SMALLEST_AUTO_SIZE
     sides = np.array([max(sample.size) for sample in data.splits["train"]])
     wanted = int(-(-np.median(sides) // 32) * 32)
     return min(max(wanted, SMALLEST_AUTO_SIZE), LARGEST_AUTO_SIZE)
