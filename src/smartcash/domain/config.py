@@ -70,7 +70,8 @@ class DataConfig(Part):
     )
     image_size: Annotated[int | Auto, AfterValidator(_multiple_of_32)] = Field(
         default="auto",
-        description="side of the square input, px, a multiple of 32; auto: the images' own, 224 to 320",
+        description="side of the square input, px, a multiple of 32; "
+        "auto: the images' own within 224 and 320 (detect), 224 (classify)",
     )
     resize: Literal["letterbox", "stretch"] = Field(
         default="letterbox", description="keep the aspect ratio and pad, or stretch"
