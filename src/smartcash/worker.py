@@ -69,9 +69,8 @@ def train(
         try:
             run.describe({"state": "running"})
             outcome = _train(run, config, data, emit, stop)
-        except (
-            BaseException
-        ) as error:  # the one place that catches everything: to record it, then to raise it
+        except BaseException as error:
+            # the one place that looks at every error: to record it, then to raise it again
             message = str(error) if isinstance(error, SmartCashError) else f"{type(error).__name__}: {error}"
             emit(RunFailed(type(error).__name__, message, traceback.format_exc()))
             run.describe({"state": "failed", "error": message, **_ended(started)})
