@@ -1,4 +1,4 @@
-"""The drawn sample set: issue 2 ("Data", `smartcash data sample`), rows A1, D10 and D16."""
+"""The drawn sample set: `smartcash data sample`, rows A1, D10 and D16."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def labels(folder: Path, split: str) -> dict[str, list[list[float]]]:
 
 
 def test_the_same_command_in_another_process_writes_the_same_bytes(drawn: Path, tmp_path: Path) -> None:
-    """Issue 2: "Deterministic"."""
+    """D1: the same seed draws the same bytes."""
     out = tmp_path / "again"
     command = [sys.executable, "-W", "error", "-m", "smartcash", "data", "sample", "--out", str(out)]
     options = ["--images", "70", "--seed", "3", "--size", str(SIZE_PX), "--lang", "id"]
@@ -56,7 +56,7 @@ def test_the_same_command_in_another_process_writes_the_same_bytes(drawn: Path, 
 
 
 def test_a_picture_does_not_depend_on_how_many_are_drawn(drawn: Path, tmp_path: Path) -> None:
-    """Issue 2: "Deterministic", by counting."""
+    """D1: by counting: a picture does not depend on how many are drawn."""
     write_samples(tmp_path / "few", images=10, seed=3, size_px=SIZE_PX)
     few, many = contents(tmp_path / "few"), contents(drawn)
     pictures = [name for name in few if name.endswith(".jpg")]
@@ -65,14 +65,14 @@ def test_a_picture_does_not_depend_on_how_many_are_drawn(drawn: Path, tmp_path: 
 
 
 def test_another_seed_draws_other_pictures() -> None:
-    """Issue 2: `--seed S`."""
+    """D16: `--seed S`."""
     assert not np.array_equal(
         draw_sample("train", 0, 1, "detect", SIZE_PX)[0], draw_sample("train", 0, 2, "detect", SIZE_PX)[0]
     )
 
 
 def test_boxes_are_the_hull_of_the_visible_pixels_and_every_note_is_seen_well_enough(drawn: Path) -> None:
-    """Issue 2: partial cover, several notes in a picture; no label for what cannot be seen."""
+    """D16: partial cover, several notes in a picture; no label for what cannot be seen."""
     written = labels(drawn, "train")
     most = 0
     for index in range(30):
@@ -93,7 +93,7 @@ def test_boxes_are_the_hull_of_the_visible_pixels_and_every_note_is_seen_well_en
 
 
 def test_no_pixel_belongs_to_two_notes() -> None:
-    """Issue 2: what lies above hides what lies below."""
+    """D16: what lies above hides what lies below."""
     for index in range(12):
         _, notes, _ = draw_sample("valid", index, 0, "detect", SIZE_PX)
         if notes:
@@ -103,7 +103,7 @@ def test_no_pixel_belongs_to_two_notes() -> None:
 def test_a_set_of_seventy_shows_every_denomination_in_every_split_and_pictures_without_a_note(
     drawn: Path,
 ) -> None:
-    """Issue 2: seven denominations; an empty label is a background image and legal."""
+    """D16: seven denominations; an empty label is a background image and legal."""
     empty = 0
     for split, count in (("train", 50), ("valid", 10), ("test", 10)):
         found = labels(drawn, split)
@@ -114,7 +114,7 @@ def test_a_set_of_seventy_shows_every_denomination_in_every_split_and_pictures_w
 
 
 def test_the_layout_is_yolo_and_every_label_lies_inside_its_picture(drawn: Path) -> None:
-    """Issue 2: reads YOLO/Ultralytics (`data.yaml`, train/valid/test)."""
+    """D16: reads YOLO/Ultralytics (`data.yaml`, train/valid/test)."""
     described = (drawn / "data.yaml").read_text()
     assert all(
         f'"{name}"' in described for name in ("1000", "2000", "5000", "10000", "20000", "50000", "100000")
@@ -134,13 +134,13 @@ def test_the_layout_is_yolo_and_every_label_lies_inside_its_picture(drawn: Path)
 
 
 def test_most_notes_are_large_enough_to_read(drawn: Path) -> None:
-    """Issue 2: "a fair test of the pipeline"."""
+    """D16: a fair test of the pipeline."""
     sides = [max(row[3:]) for split in SPLITS for rows in labels(drawn, split).values() for row in rows]
     assert np.mean(np.array(sides) >= 0.2) > 0.95
 
 
 def test_the_classification_set_has_a_folder_per_denomination(tmp_path: Path) -> None:
-    """Issue 2: `--task classify`, a folder per class with splits; row A28."""
+    """D16: `--task classify`, a folder per class with splits; row A28."""
     summary = write_samples(tmp_path / "classes", images=70, task="classify", size_px=96)
     for split in SPLITS:
         folders = sorted((tmp_path / "classes" / split).iterdir())
@@ -156,7 +156,7 @@ def test_the_classification_set_has_a_folder_per_denomination(tmp_path: Path) ->
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("specimen", SPECIMENS, ids=lambda specimen: specimen.name)
 def test_every_side_of_every_note_bears_the_word_spesimen(specimen: samples.Specimen, side: str) -> None:
-    """Issue 2: "plainly marked as specimens, not reproductions"."""
+    """D16: plainly marked as specimens, not reproductions."""
     gray = cv2.cvtColor(draw_specimen(specimen.value, side), cv2.COLOR_RGB2GRAY).astype(float)
     letters = mark_mask(specimen, side)
     around = cv2.dilate(letters, np.ones((9, 9), np.uint8))
@@ -166,7 +166,7 @@ def test_every_side_of_every_note_bears_the_word_spesimen(specimen: samples.Spec
 
 
 def test_denominations_differ_in_colour_and_sides_differ_in_drawing() -> None:
-    """Issue 2: "seven denominations with colour, numeral, pattern; both sides"."""
+    """D16: seven denominations with colour, numeral, pattern; both sides."""
     tints = {
         specimen.name: np.mean([draw_specimen(specimen.value, side).mean((0, 1)) for side in SIDES], axis=0)
         for specimen in SPECIMENS
@@ -179,7 +179,7 @@ def test_denominations_differ_in_colour_and_sides_differ_in_drawing() -> None:
 
 
 def test_the_readme_of_the_set_tells_in_both_languages_what_it_is(drawn: Path) -> None:
-    """Issue 2: own notes, marked; free to use."""
+    """D16: own notes, marked; free to use."""
     said = (drawn / "README.txt").read_text(encoding="utf-8")
     assert "bukan alat pembayaran" in said and "no means of payment" in said
     assert "--seed 3" in said and "MIT" in said
@@ -232,7 +232,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_an_interrupted_drawing_leaves_nothing_that_looks_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Issue 2: never a half-written data set; the same command can be given again."""
+    """D16: never a half-written data set; the same command can be given again."""
     drawn_so_far: Counter[str] = Counter()
 
     def interrupted(*arguments: object) -> object:

@@ -73,7 +73,7 @@ def test_boxes_follow_the_picture_through(name: str) -> None:
 
 
 def test_a_sample_depends_on_seed_epoch_and_index_alone() -> None:
-    """ARCHITECTURE: counting, not generator state: asked twice, in any order, the same bytes."""
+    """D1: counting, not generator state: asked twice, in any order, the same bytes."""
     parts = PRESETS["detect"]["strong"]
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (5, 60, 80, 3), dtype=np.uint8)

@@ -82,7 +82,7 @@ def test_a_backbone_under_the_detector_gives_strides_8_16_32_and_takes_a_step(na
 
 
 def test_the_lowest_stages_are_those_up_to_the_stride_asked_for() -> None:
-    """RECIPE: freezing 2 stages freezes everything up to stride 4, nothing above, in nets of any family."""
+    """D7: freezing 2 stages freezes everything up to stride 4, nothing above, in nets of any family."""
     for name in ("efficientnet_lite0", "cs3darknet_s", "resnet18", "convnext_atto"):
         backbone = Backbone(name, pretrained=False)
         counts = [sum(p.numel() for p in backbone.lowest_parameters(stages)) for stages in range(6)]
@@ -105,7 +105,7 @@ def test_an_unknown_backbone_names_near_ones() -> None:
 def test_weights_that_cannot_be_had_are_said_and_not_replaced_by_random_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Issue 2: train from scratch only if told to."""
+    """D16: train from scratch only if told to."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(WeightsUnavailable) as caught:
@@ -114,7 +114,7 @@ def test_weights_that_cannot_be_had_are_said_and_not_replaced_by_random_ones(
 
 
 def test_the_bundled_weights_fit_tensor_by_tensor() -> None:
-    """Issue 2: all 296 tensors of the package find their place, in order, with their shapes."""
+    """D16: all 296 tensors of the package find their place, in order, with their shapes."""
     file = bundled_weights("efficientnet_lite0")
     assert file is not None
     source = torch.load(file, weights_only=True)
@@ -132,7 +132,7 @@ def test_the_bundled_weights_fit_tensor_by_tensor() -> None:
 
 @pytest.mark.photos
 def test_the_bundled_weights_know_what_imagenet_pictures_show(photos: Path) -> None:
-    """Issue 2: top-1 agreement on real pictures: the package's network as its authors define it (padding "same")
+    """D16: top-1 agreement on real pictures: the package's network as its authors define it (padding "same")
     and ours agree on every photo, and a net of the other padding does not give the same logits."""
     file = bundled_weights("efficientnet_lite0")
     assert file is not None
@@ -165,7 +165,7 @@ def test_the_bundled_weights_know_what_imagenet_pictures_show(photos: Path) -> N
 def test_the_fast_depthwise_gradients_are_those_of_stock_fp32(
     channels: int, size: int, kernel: int, stride: int
 ) -> None:
-    """PERFORMANCE: every path, relative error of bf16 below 1 %."""
+    """D16: every path, relative error of bf16 below 1 %."""
     torch.manual_seed(0)
     stock = torch.nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False)
     fast = DepthwiseConv2d(stock)
@@ -182,7 +182,7 @@ def test_the_fast_depthwise_gradients_are_those_of_stock_fp32(
 
 
 def test_replacing_depthwise_layers_keeps_names_and_outputs() -> None:
-    """PERFORMANCE: a checkpoint made without the fast layers loads with them, and fp32 outputs are equal."""
+    """D16: a checkpoint made without the fast layers loads with them, and fp32 outputs are equal."""
     torch.manual_seed(0)
     net = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
     images = torch.randn(1, 3, 70, 70)
@@ -265,7 +265,7 @@ def test_a_classifier_pools_any_backbone() -> None:
 
 
 def test_preprocessing_brings_boxes_there_and_back(english: None) -> None:
-    """Issue 2: letterbox and stretch, wide and tall and small pictures; half a pixel at the most."""
+    """A3: letterbox and stretch, wide and tall and small pictures; half a pixel at the most."""
     rng = np.random.default_rng(0)
     for resize in ("letterbox", "stretch"):
         for width, height in ((640, 480), (300, 900), (50, 40), (224, 224)):

@@ -106,7 +106,7 @@ def test_events_are_numbered_without_gaps_and_come_in_order(trained: tuple[Path,
 def test_the_same_seed_twice_gives_bit_equal_weights(
     trained: tuple[Path, list[Event]], notes: Path, tmp_path: Path
 ) -> None:
-    """Issue 2: weights, averaged weights and optimizer moments are equal to the last bit; another seed's differ."""
+    """D1: weights, averaged weights and optimizer moments are equal to the last bit; another seed's differ."""
     again, _ = train(toy_config(notes), tmp_path / "again")
     other, _ = train(toy_config(notes, seed=1), tmp_path / "other")
     assert digest(state_of(again.path)) == digest(state_of(trained[0]))
@@ -191,7 +191,7 @@ def test_early_stopping_stops_exactly_patience_epochs_after_the_best(notes: Path
 def test_a_signal_ends_the_run_with_a_checkpoint_and_its_exit_code(
     number: int, notes: Path, tmp_path: Path
 ) -> None:
-    """Issue 2: Ctrl-C ends cleanly; the checkpoint loads and the run says how it ended."""
+    """A34: Ctrl-C ends cleanly; the checkpoint loads and the run says how it ended."""
     settings = [
         "model.backbone=mobilenetv4_conv_small",
         "model.pretrained=false",
