@@ -61,7 +61,7 @@ class Speed:
 def main() -> int:
     """Measure and print; 1 when the peer is missing."""
     small = options(__doc__).small
-    warmup, steps = (1, 3) if small else (8, 60)
+    warmup, steps = (1, 3) if small else (6, 30)
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "notes"
         write_samples(data, images=46 if small else 480, size_px=IMAGE_PX)  # 32 or 336 to train: full batches
