@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-import signal
 import subprocess
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -19,119 +17,389 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 
 from smartcash import __version__
 from smartcash.backend.augment import Augment, resolve_parts
-from smartcash.backend.builder import build, choose_image_size
+from smartcash.backend.builder import Built, build, choose_image_size
+from smartcash.backend.callbacks import Callbacks
 from smartcash.backend.data import CACHE_FACTOR, Pictures
+from smartcash.backend.distributed import World, joined_world, started_by_torchrun
 from smartcash.backend.drawing import contact_sheet, draw_boxes
 from smartcash.backend.formats import DataSet, read_dataset, verify_images
 from smartcash.backend.images import read_image, write_image
 from smartcash.backend.predictor import Predictor
 from smartcash.backend.preprocess import Preprocess
+from smartcash.backend.previews import Previews
 from smartcash.backend.report import write_report
-from smartcash.backend.trainer import Outcome, fit
+from smartcash.backend.trainer import (
+    JUDGED,
+    Outcome,
+    Progress,
+    at_epoch_start,
+    fit,
+    peak_memory_mb,
+    restore,
+)
+from smartcash.backend.watchdogs import Watchdogs
+from smartcash.domain.changes import FIXED_BY_WEIGHTS, changes_between
 from smartcash.domain.config import TrainConfig
-from smartcash.domain.errors import ConfigInvalid, DataInvalid, Problem, SmartCashError
-from smartcash.domain.events import DataFound, EpochEnded, Event, RunFailed, RunReady
-from smartcash.domain.ports import EventSink
+from smartcash.domain.errors import (
+    CheckpointWriteFailed,
+    ConfigInvalid,
+    DataInvalid,
+    Problem,
+    RunNotResumable,
+    SmartCashError,
+)
+from smartcash.domain.events import (
+    Commanded,
+    DataFound,
+    EpochEnded,
+    Event,
+    RunFailed,
+    RunReady,
+    RunResumed,
+    RunStarted,
+    StepEnded,
+    Warned,
+)
+from smartcash.domain.ports import Command, EventSink
 from smartcash.handlers.checkpoint import CheckpointManager
+from smartcash.services.control import ControlFile, Interrupted, Signals, listen_to_signals
 from smartcash.services.event_log import EventLog
 from smartcash.services.run_store import RunFolder, find_run
 from smartcash.utils.logger import get_logger, log_to
 
+STEP_INTERVAL_S = 0.5
+STATES = {"finished": "finished", "early_stopped": "finished", "preempted": "preempted"}  # else stopped
 LOGGED = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "hotcoco")
 
 
+def _nobody(event: Event) -> None:
+    """Hears nothing."""
+
+
 def train(
-    config: TrainConfig, base: Path, listen: EventSink = lambda event: None
+    config: TrainConfig,
+    base: Path,
+    listen: EventSink = _nobody,
+    *,
+    signals: Signals | None = None,
 ) -> tuple[RunFolder, Outcome]:
     """Run one training in this process, in a new folder below `base`; `listen` hears every event.
 
-    Raises SmartCashError; whatever happens, the folder says how the run ended."""
-    if not config.data.path:
-        raise ConfigInvalid([Problem("data.path", "data_path_missing", "")])
-    data = load_data(config)
-    config = config.model_copy(update={"task": data.task})
-    run = RunFolder.create(base, config, {**environment(), **facts_of(data), "config_hash": config.hash()})
-    started = time.monotonic()
-    with EventLog(run.events) as log, log_to(run.path / "train.log"), stop_on_signals() as stop:
-        rows: list[dict[str, float | None]] = []
-
-        def emit(event: Event) -> None:
-            log.append(event)
-            if isinstance(event, EpochEnded):
-                rows.append(event.row)
-                run.write_epochs(rows)
-            listen(event)
-
-        try:
-            run.describe({"state": "running"})
-            outcome = _train(run, config, data, emit, stop)
-        except BaseException as error:
-            # the one place that looks at every error: to record it, then to raise it again
-            message = str(error) if isinstance(error, SmartCashError) else f"{type(error).__name__}: {error}"
-            emit(RunFailed(type(error).__name__, message, traceback.format_exc()))
-            run.describe({"state": "failed", "error": message, **_ended(started)})
-            raise
-        state = {"finished": "finished", "early_stopped": "finished", "preempted": "preempted"}.get(
-            outcome.reason, "stopped"
-        )
-        run.describe({"state": state, "reason": outcome.reason, **results_of(outcome), **_ended(started)})
-    return run, outcome
+    Raises SmartCashError; whatever happens, the folder says how the run ended. `signals`: what already listens
+    to Ctrl-C and SIGTERM; by default this listens itself. Interrupted: one came before the training began."""
+    with ExitStack() as stack:
+        signals = signals or stack.enter_context(listen_to_signals())
+        world = stack.enter_context(joined_world())
+        if not config.data.path:
+            raise ConfigInvalid([Problem("data.path", "data_path_missing", "")])
+        data = load_data(config)
+        config = config.model_copy(update={"task": data.task})
+        run = None
+        if world.leads:
+            facts = {**environment(), **facts_of(data), "config_hash": config.hash()}
+            run = RunFolder.create(base, config, facts)
+        run = RunFolder(world.from_leader(run.path if run else base))
+        return run, _Session(run, config, data, listen, signals, world).train(None)
 
 
-def _train(
-    run: RunFolder, config: TrainConfig, data: DataSet, emit: EventSink, stop: Callable[[], str | None]
+def resume(
+    run: RunFolder,
+    listen: EventSink = _nobody,
+    *,
+    config: TrainConfig | None = None,
+    signals: Signals | None = None,
 ) -> Outcome:
-    for code, count in data.report.counts().items():
-        example = next(finding for finding in data.report.findings if finding.code == code)
-        emit(DataFound(code, example.severity, count, example.where))
-    built = build(config, data)
-    run.write_config(built.config)
-    parameters = sum(p.numel() for p in built.parts.model.parameters())
-    images = {split: len(samples) for split, samples in data.splits.items()}
-    run.describe({"choices": built.choices, "parameters": parameters})
-    emit(
-        RunReady(
-            run.id, data.task, built.config.model.backbone, data.classes, images, built.config.training.epochs,
-            built.train.steps, parameters, built.choices,
+    """Go on with a run from its newest checkpoint, as if it had never stopped: on the same machine, to the same
+    bits. `config`: a changed configuration, which takes the place of the run's own.
+
+    Raises RunNotResumable for a run that is finished, runs, or whose weights do not fit; else as `train`."""
+    with ExitStack() as stack:
+        signals = signals or stack.enter_context(listen_to_signals())
+        world = stack.enter_context(joined_world())
+        facts = run.description()
+        if facts.get("state") == "finished":
+            raise RunNotResumable("run_finished", run=run.id)
+        own = run.config()
+        config = config or own
+        fixed = [change.field for change in changes_between(own, config) if change.field in FIXED_BY_WEIGHTS]
+        if fixed:
+            raise RunNotResumable("run_weights_fixed", run=run.id, fields=", ".join(fixed))
+        data = load_data(config)
+        recorded = facts.get("data", {})
+        if recorded.get("classes") not in (None, list(data.classes)):
+            raise RunNotResumable("run_classes_differ", run=run.id, classes=", ".join(recorded["classes"]))
+        same_data = recorded.get("content_hash") in (None, data.content_hash)
+        if not same_data and config.data.path == own.data.path:
+            raise RunNotResumable("run_data_differ", run=run.id, path=config.data.path)
+        session = _Session(run, config, data, listen, signals, world)
+        parent = facts.get("parent")
+        if parent and not parent.get("copied") and world.leads:
+            _copy_from_parent(run, RunFolder(Path(parent["path"])))
+        world.gather(None)
+        if not same_data and world.leads:
+            run.describe(facts_of(data))
+        return session.train(session.newest())
+
+
+def extend(
+    parent: RunFolder,
+    epochs: int,
+    policy: str = "rescale",
+    listen: EventSink = _nobody,
+    *,
+    signals: Signals | None = None,
+) -> tuple[RunFolder, Outcome]:
+    """Train an ended run on to `epochs` epochs in all, as a child run beside it that names its parent.
+
+    `policy`: the course of the learning rate, see `schedule.extension`. Raises RunNotResumable, ConfigInvalid."""
+    own, facts = parent.config(), parent.description()
+    done = facts.get("epochs_done", 0)
+    if facts.get("state") != "finished":
+        raise RunNotResumable("run_not_finished", run=parent.id, state=str(facts.get("state")))
+    if epochs <= done:
+        raise ConfigInvalid([Problem("training.epochs", "extend_too_few", epochs, {"done": done})])
+    config = own.replaced(training={"epochs": epochs}, schedule={"extension": policy, "extended_from": done})
+    with ExitStack() as stack:
+        signals = signals or stack.enter_context(listen_to_signals())
+        kept = {name: facts[name] for name in ("data",) if name in facts}
+        origin = {"id": parent.id, "path": str(parent.path.absolute()), "epoch": done}
+        described = {**environment(), **kept, "config_hash": config.hash(), "parent": origin}
+        if started_by_torchrun():
+            raise RunNotResumable("extend_alone", run=parent.id)
+        child = RunFolder.create(parent.path.parent.parent, config, described)
+        return child, resume(child, listen, signals=signals)
+
+
+def _copy_from_parent(run: RunFolder, parent: RunFolder) -> None:
+    """Give a child run its parent's best and latest checkpoints: it stands on its own from then on."""
+    with CheckpointManager(output_dir=str(parent.weights), logger=get_logger("checkpoint")) as manager:
+        found = [manager.find_best_checkpoint(), manager.find_latest_checkpoint()]
+        wanted = [path for path in found if path is not None]
+        if not wanted:
+            raise RunNotResumable("run_without_checkpoint", run=parent.id, folder=str(parent.weights))
+        manager.copy_to_drive(run.weights, paths=wanted)
+    run.describe({"parent": {**run.description()["parent"], "copied": True}})
+
+
+class _Session:
+    """One process's time with one run: from its claim on the folder to the state it leaves there."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        config: TrainConfig,
+        data: DataSet,
+        listen: EventSink,
+        signals: Signals,
+        world: World,
+    ) -> None:
+        self.run, self.config, self.data, self.world = run, config, data, world
+        self.listen, self.signals = listen, signals
+        self.callbacks = Callbacks()
+
+    def newest(self) -> Mapping[str, Any] | None:
+        """The state of the run's newest whole checkpoint; None when it was stopped before its first."""
+        if not any(self.run.weights.glob("*.pth")):
+            return None
+        manager = CheckpointManager(output_dir=str(self.run.weights), logger=get_logger("checkpoint"))
+        return manager.load_checkpoint(which="latest")
+
+    def train(self, state: Mapping[str, Any] | None) -> Outcome:
+        """Build, then train from `state` (None: from the start); the run folder says how it ended."""
+        if not self.world.leads:
+            return self._fit(lambda event: None, state)
+        run, started = self.run, time.monotonic()
+        with run.claimed(), EventLog(run.events) as log, log_to(run.path / "train.log"):
+            self.journal = _Journal(run, log, self.listen)
+            emit = self._emitter(self.journal)
+            begun = {"started": _now(), "pid": os.getpid(), "host": platform.node(), "command": sys.argv}
+            attempts = [*run.description().get("attempts", []), begun]
+            try:
+                run.describe({"state": "running", "attempts": attempts, "error": None, "ended": None})
+                outcome = self._fit(emit, state)
+                if self.callbacks.failure is not None:
+                    raise self.callbacks.failure
+            except BaseException as error:
+                # the one place that looks at every error: to record it, then to raise it again
+                ending = self._failure(error, emit)
+                raise
+            else:
+                ending = {"state": STATES.get(outcome.reason, "stopped"), "reason": outcome.reason}
+                ending |= results_of(outcome)
+            finally:
+                begun |= {"ended": _now(), "state": ending["state"], "resources": resources()}
+                run.describe({**ending, **_ended(started), "attempts": attempts})
+        return outcome
+
+    def _failure(self, error: BaseException, emit: EventSink) -> dict[str, Any]:
+        if isinstance(error, Interrupted):
+            return {"state": error.reason, "reason": error.reason}
+        message = str(error) if isinstance(error, SmartCashError) else f"{type(error).__name__}: {error}"
+        emit(RunFailed(type(error).__name__, message, traceback.format_exc()))
+        return {"state": "failed", "error": message}
+
+    def _emitter(self, journal: EventSink) -> EventSink:
+        def emit(event: Event) -> None:
+            journal(event)
+            for warning in self.callbacks(event):
+                journal(warning)
+
+        return emit
+
+    def _fit(self, emit: EventSink, state: Mapping[str, Any] | None) -> Outcome:
+        run, config, data, world = self.run, self.config, self.data, self.world
+        if world.leads:
+            self.callbacks = Callbacks.load(config.training.callbacks)
+            plain = config.model_dump(mode="json")
+            emit(RunStarted(run.id, str(run.path.absolute()), plain, resumed=state is not None))
+            for code, count in data.report.counts().items():
+                example = next(finding for finding in data.report.findings if finding.code == code)
+                emit(DataFound(code, example.severity, count, example.where))
+        built = build(config, data, world)
+        previews = None
+        if world.leads and (built.config.training.previews.count or built.config.training.previews.images):
+            parts = built.parts
+            previews = Previews(
+                run.path / "previews", built.valid, built.classes, parts.preprocess, parts.precision,
+                built.config.training.previews,
+            )  # fmt: skip
+        progress = None
+        if state is not None:
+            progress = restore(built, state, self.callbacks)
+            if state.get("steps_per_epoch") != built.train.steps:
+                progress = at_epoch_start(progress, built.train.steps)
+        if world.leads:
+            self._describe(built, emit, state, progress)
+        training = built.config.training
+        manager = CheckpointManager(
+            output_dir=str(run.weights), logger=get_logger("checkpoint"),
+            monitor=training.monitor, mode=training.mode,
+        )  # fmt: skip
+        commands = ControlFile(run.control)
+
+        def control() -> list[Command]:
+            heard = [*self.signals(), *self.callbacks.commands()]
+            return heard + commands() if world.leads else heard
+
+        self.signals.immediate = False
+        with manager:
+            store = RetainingStore(manager, built.config, emit) if world.leads else ReadingStore(manager)
+            outcome = fit(
+                built, store, emit, control, progress,
+                callbacks=self.callbacks, previews=previews, watchdogs=Watchdogs(run.path),
+            )  # fmt: skip
+        if outcome.best is not None and outcome.reason in JUDGED and world.leads:
+            write_report(run.path / "report", built, outcome)
+        return outcome
+
+    def _describe(
+        self, built: Built, emit: EventSink, state: Mapping[str, Any] | None, progress: Progress | None
+    ) -> None:
+        run, data = self.run, self.data
+        run.write_config(built.config)
+        parameters = sum(p.numel() for p in built.parts.model.parameters())
+        images = {split: len(samples) for split, samples in data.splits.items()}
+        run.describe(
+            {"choices": built.choices, "parameters": parameters, "resolved_hash": built.config.hash()}
         )
-    )  # fmt: skip
-    training = built.config.training
-    store = CheckpointManager(
-        output_dir=str(run.weights),
-        logger=get_logger("checkpoint"),
-        monitor=training.monitor,
-        mode=training.mode,
-    )
-    with store:
-        outcome = fit(built, RetainingStore(store, built.config), emit, stop)
-    if outcome.best is not None:
-        write_report(run.path / "report", built, outcome)
-    return outcome
+        emit(
+            RunReady(
+                run.id, data.task, built.config.model.backbone, data.classes, images,
+                built.config.training.epochs, built.train.steps, parameters, built.choices,
+            )
+        )  # fmt: skip
+        if state is not None and progress is not None:
+            self.journal.rows = list(progress.rows)
+            emit(RunResumed(progress.epoch + 1, progress.step, str(state["path"])))
+
+
+class _Journal:
+    """Writes what happens into the run folder and passes it on: all events but most of the steps, a row per
+    epoch, and commands that change the configuration."""
+
+    def __init__(self, run: RunFolder, log: EventLog, listen: EventSink) -> None:
+        self.run, self.log, self.listen = run, log, listen
+        self.rows: list[dict[str, float | None]] = []
+        self._last_step_s = 0.0
+
+    def __call__(self, event: Event) -> None:
+        if not isinstance(event, StepEnded) or self._due(event):
+            self.log.append(event)
+        match event:
+            case EpochEnded(epoch=epoch, row=row):
+                self.rows = [known for known in self.rows if (known["epoch"] or 0) < epoch] + [row]
+                self.run.write_epochs(self.rows)
+            case Commanded(name="epochs" | "patience" as name, value=value):
+                part = {"epochs": value} if name == "epochs" else {"early_stopping": {"patience": value}}
+                self.run.write_config(self.run.config().replaced(training=part))
+        self.listen(event)
+
+    def _due(self, event: StepEnded) -> bool:
+        now = time.monotonic()
+        if now - self._last_step_s < STEP_INTERVAL_S and event.step < event.steps:
+            return False
+        self._last_step_s = now
+        return True
 
 
 class RetainingStore:
     """A CheckpointManager that deletes old epochs as the configuration says, before each save: by then the
-    one before is on the disk, so that training never waits for a write."""
+    one before is on the disk, so that training never waits for a write. Every `backup_every` epochs the best goes
+    to `backup_dir`; a copy that fails is a warning, not the end of the training."""
 
-    def __init__(self, manager: CheckpointManager, config: TrainConfig) -> None:
-        self.manager, self.keep = manager, config.checkpoint.keep_epochs
+    def __init__(self, manager: CheckpointManager, config: TrainConfig, emit: EventSink) -> None:
+        self.manager, self.rule, self.emit = manager, config.checkpoint, emit
+        self._backed_up = 0
 
     def save_checkpoint(self, *parts: Any, **named: Any) -> Mapping[str, Any]:
         self._clean_up()
+        epoch: int = parts[4]
+        if self.rule.backup_dir and epoch >= self._backed_up + self.rule.backup_every:
+            self._back_up(epoch)
         return self.manager.save_checkpoint(*parts, **named)
+
+    def load_checkpoint(self, *, which: str | int = "best") -> dict[str, Any]:
+        return self.manager.load_checkpoint(which=which)
 
     def wait(self) -> None:
         self.manager.wait()
         self._clean_up()
+        if self.rule.backup_dir:
+            self._back_up(self._backed_up)
+
+    def _back_up(self, epoch: int) -> None:
+        self._backed_up = epoch
+        try:
+            self.manager.copy_to_drive(self.rule.backup_dir)
+        except CheckpointWriteFailed as error:
+            self.emit(Warned("backup_failed", {"folder": self.rule.backup_dir, "reason": str(error)}))
 
     def _clean_up(self) -> None:
+        keep = self.rule.keep_epochs
         self.manager.cleanup_checkpoints(
-            max_checkpoints=self.keep, keep_best=False, keep_latest=True, max_epochs=self.keep
+            max_checkpoints=keep, keep_best=False, keep_latest=True, max_epochs=keep
         )
+
+
+class ReadingStore:
+    """The store of a process that does not lead: it reads what the leader writes."""
+
+    def __init__(self, manager: CheckpointManager) -> None:
+        self.manager = manager
+
+    def save_checkpoint(self, *parts: Any, **named: Any) -> Mapping[str, Any]:
+        return {"path": ""}
+
+    def load_checkpoint(self, *, which: str | int = "best") -> dict[str, Any]:
+        return self.manager.load_checkpoint(which=which)
+
+    def wait(self) -> None:
+        return None
 
 
 def load_data(config: TrainConfig) -> DataSet:
@@ -146,28 +414,6 @@ def load_data(config: TrainConfig) -> DataSet:
     return data
 
 
-@contextmanager
-def stop_on_signals() -> Iterator[Callable[[], str | None]]:
-    """Ctrl-C, SIGTERM and SIGHUP ask the training to stop at the next step; a second Ctrl-C interrupts it."""
-    asked: list[str] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
-        return
-
-    def ask(number: int, frame: object) -> None:
-        if asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.append("stopped" if number == signal.SIGINT else "preempted")
-
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.signal(number, ask) for number in numbers}
-    try:
-        yield lambda: asked[0] if asked else None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def environment() -> dict[str, Any]:
     """Where and with what a run happened."""
     return {
@@ -180,8 +426,18 @@ def environment() -> dict[str, Any]:
         "cpu_threads": torch.get_num_threads(),
         "command": sys.argv,
         "pid": os.getpid(),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "started": _now(),
     }
+
+
+def resources() -> dict[str, float]:
+    """What this process has used so far."""
+    times = psutil.Process().cpu_times()
+    facts = {"cpu_s": round(times.user + times.system, 1)}
+    facts["peak_memory_mb"] = round(peak_memory_mb(torch.device("cpu")), 1)
+    if torch.cuda.is_available():
+        facts["peak_gpu_memory_mb"] = round(peak_memory_mb(torch.device("cuda")), 1)
+    return facts
 
 
 def git_revision() -> str | None:
@@ -226,9 +482,13 @@ def results_of(outcome: Outcome) -> dict[str, Any]:
 
 def _ended(started: float) -> dict[str, Any]:
     return {
-        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        "ended": _now(),
         "elapsed_s": round(time.monotonic() - started, 1),
     }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def open_model(name: str, device: str = "auto") -> tuple[Predictor, Path]:

@@ -15,9 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from smartcash.backend.trainer import StallWatch
 from smartcash.domain.errors import ConfigInvalid, DataInvalid, TrainingFailed
-from smartcash.domain.events import EpochEnded, Event, RunReady, StepEnded, Warned
+from smartcash.domain.events import EpochEnded, Event, RunReady, StepEnded
 from smartcash.services.event_log import read_events
 from smartcash.worker import evaluate_model, open_model, predict_files, preview_data, train
 
@@ -237,16 +236,6 @@ def test_a_loss_that_is_not_finite_stops_with_its_cause(notes: Path, tmp_path: P
     assert ".jpg" in caught.value.message("en") and "learning rate" in caught.value.message("en")
     facts = json.loads(next(tmp_path.glob("detect/*/run.json")).read_text())
     assert facts["state"] == "failed" and facts["error"]
-
-
-def test_good_boxes_without_classes_are_named() -> None:
-    """A28: the watchdog speaks once, in the second half, and only for that pattern."""
-    watch = StallWatch()
-    good = {"mean_iou": 0.9, "mAP50": 0.9}
-    bad = {"mean_iou": 0.9, "mAP50": 0.2}
-    assert watch.look(bad, 2, 10) == [] and watch.look(good, 6, 10) == []
-    assert [type(warning) for warning in watch.look(bad, 6, 10)] == [Warned]
-    assert watch.look(bad, 7, 10) == []
 
 
 def test_what_cannot_start_starts_nothing(notes: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -26,6 +27,7 @@ from smartcash.backend.data import (
     TrainSamples,
 )
 from smartcash.backend.detector import Detector
+from smartcash.backend.distributed import World
 from smartcash.backend.engine import Model, Parts, Precision
 from smartcash.backend.formats import DataSet, Sample
 from smartcash.backend.optim import AUTO_LR, AveragedModel, Schedule, build_optimizer, peak_lr
@@ -45,6 +47,7 @@ MONITORS = {
     ),
     "classify": ("loss", "accuracy", "accuracy_top5", "precision", "recall", "f1", "ece", "train_loss"),
 }
+AUTO_MONITOR = {"detect": "mAP50_95", "classify": "loss"}
 FEWEST_STEPS = 6  # an epoch of fewer steps learns too little; auto batch size goes down to 4 for it
 
 
@@ -61,15 +64,30 @@ class Built:
     classes: tuple[str, ...]
     choices: dict[str, Any]
 
+    def close_from(self) -> None:
+        """Let the closing stage of the augmentation begin where the configuration's epochs have it now."""
+        self.train.samples.closing_from = _closing_from(self.config)
 
-def build(config: TrainConfig, data: DataSet) -> Built:
-    """Everything for a training of `config` on `data`.
+
+def _closing_from(config: TrainConfig) -> int:
+    """The first epoch (0-based) of the closing stage. A run extended other than by "rescale" stays closed."""
+    schedule = config.schedule
+    epochs = config.training.epochs
+    if schedule.extended_from and schedule.extension != "rescale":
+        epochs = schedule.extended_from
+    return round(epochs * (1 - (config.augment.close_share or 0.0)))
+
+
+def build(config: TrainConfig, data: DataSet, world: World | None = None) -> Built:
+    """Everything for a training of `config` on `data`, as this process's share of `world`.
 
     Raises ConfigInvalid, BackboneUnknown or WeightsUnavailable."""
+    world = world or World()
     config = config.replaced(task=data.task, data={"format": data.format})
     device = choose_device(config.runtime.device)
     dtype = choose_dtype(config.runtime.precision, device)
-    threads = available_cores() if config.runtime.threads == "auto" else config.runtime.threads
+    auto_threads = max(1, available_cores() // world.size)
+    threads = auto_threads if config.runtime.threads == "auto" else config.runtime.threads
     set_threads(threads)
     torch.use_deterministic_algorithms(config.runtime.deterministic, warn_only=True)
     # filling every new tensor with NaN, a debugging aid that comes with it, makes a step a third slower
@@ -85,7 +103,7 @@ def build(config: TrainConfig, data: DataSet) -> Built:
     bytes_per_image = activation_bytes(model, frozen, preprocess, precision)
     count = len(data.splits["train"])
     batch_size = (
-        choose_batch_size(count, bytes_per_image, device)
+        world.from_leader(choose_batch_size(count, bytes_per_image // world.size, device))
         if config.data.batch_size == "auto"
         else config.data.batch_size
     )
@@ -105,7 +123,7 @@ def build(config: TrainConfig, data: DataSet) -> Built:
     pictures = {split: Pictures(samples, longest, keep=cached) for split, samples in data.splits.items()}
     for split in pictures.values():
         split.fill(threads)
-    closing_from = round(config.training.epochs * (1 - parts_of_augment.close_share))
+    closing_from = _closing_from(config)
     samples = TrainSamples(
         pictures["train"], Augment(parts_of_augment, preprocess, config.seed), closing_from
     )
@@ -114,10 +132,12 @@ def build(config: TrainConfig, data: DataSet) -> Built:
         if config.data.balance
         else None
     )
-    train = TrainBatches(samples, batch_size, config.seed, workers, weights, pin=device.type == "cuda")
+    train = TrainBatches(
+        samples, batch_size, config.seed, workers, weights, pin=device.type == "cuda", world=world
+    )
     evaluations = {
         split: EvalBatches(
-            PlainSamples(pictures[split], preprocess), min(EVAL_BATCH, 2 * batch_size), workers
+            PlainSamples(pictures[split], preprocess), min(EVAL_BATCH, 2 * batch_size), workers, world
         )
         for split in ("valid", "test")
         if split in pictures
@@ -132,9 +152,9 @@ def build(config: TrainConfig, data: DataSet) -> Built:
         round(min(config.model.freeze_epochs, config.training.epochs) * train.steps) if pretrained else 0
     )
     criterion = (
-        DetectionCriterion()
+        DetectionCriterion(world=world)
         if isinstance(model, Detector)
-        else ClassificationCriterion(config.training.label_smoothing)
+        else ClassificationCriterion(config.training.label_smoothing, world=world)
     )
     train_samples = data.splits["train"]
     parts = Parts(
@@ -154,6 +174,7 @@ def build(config: TrainConfig, data: DataSet) -> Built:
         unfreeze_step=unfreeze_step,
         mixup=parts_of_augment.mixup if data.task == "classify" else 0.0,
         names=lambda indices: [train_samples[index].path.name for index in indices],
+        world=world,
     )
     choices = {
         "device": str(device),
@@ -188,32 +209,46 @@ def resolved(
     device: torch.device, dtype: torch.dtype, augment: AugmentParts,
 ) -> TrainConfig:  # fmt: skip
     """The configuration with every "auto" replaced by what was chosen."""
-    monitor = config.training.monitor
-    if monitor == "auto":
-        monitor = "mAP50_95" if config.task == "detect" else "loss"
-    elif monitor not in MONITORS[config.task]:
-        known = ", ".join(MONITORS[config.task])
-        raise ConfigInvalid([Problem("training.monitor", "monitor_unknown", monitor, {"known": known})])
-    mode = config.training.mode
-    if mode == "auto":
-        mode = "min" if "loss" in monitor else "max"
+    monitor, mode = choose_monitor(
+        config, "training", config.training.monitor, config.training.mode, AUTO_MONITOR[config.task]
+    )
+    stopping = config.training.early_stopping
+    stop_monitor, stop_mode = choose_monitor(
+        config, "training.early_stopping", stopping.monitor, stopping.mode, monitor
+    )
+    if stopping.monitor == "auto" and stopping.mode == "auto":
+        stop_mode = mode
     warmup, frozen = config.schedule.warmup_epochs, config.model.freeze_epochs
     names = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
     lr = AUTO_LR[config.optimizer.name] if config.optimizer.lr == "auto" else config.optimizer.lr
     return config.replaced(
         optimizer={"lr": lr},
         data={
+            "path": str(Path(config.data.path).absolute()),
             "image_size": image_size,
             "batch_size": batch_size,
             "workers": workers,
             "cache": "ram" if cached else "off",
         },
         augment={name: getattr(augment, name) for name in augment.__dataclass_fields__},
-        training={"monitor": monitor, "mode": mode},
+        training={
+            "monitor": monitor,
+            "mode": mode,
+            "early_stopping": {"monitor": stop_monitor, "mode": stop_mode},
+        },
         schedule={"warmup_epochs": min(1.5, config.training.epochs / 4) if warmup == "auto" else warmup},
         model={"freeze_epochs": min(1.0, config.training.epochs / 5) if frozen == "auto" else frozen},
         runtime={"device": str(device), "precision": names[dtype], "threads": threads},
     )
+
+
+def choose_monitor(config: TrainConfig, section: str, monitor: str, mode: str, auto: str) -> tuple[str, str]:
+    """Metric and mode of a section with "auto" replaced. Raises ConfigInvalid for a metric that the task lacks."""
+    monitor = auto if monitor == "auto" else monitor
+    if monitor not in MONITORS[config.task]:
+        known = ", ".join(MONITORS[config.task])
+        raise ConfigInvalid([Problem(f"{section}.monitor", "monitor_unknown", monitor, {"known": known})])
+    return monitor, ("min" if "loss" in monitor or monitor == "ece" else "max") if mode == "auto" else mode
 
 
 def choose_device(wanted: str) -> torch.device:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from smartcash.backend.boxes import complete_iou, pairwise_iou, to_distances
 from smartcash.backend.detector import Prediction
+from smartcash.backend.distributed import World
 
 
 @dataclass
@@ -100,9 +101,15 @@ class DetectionCriterion(nn.Module):
     """Prediction, Targets → loss parts (scalars): `class`, `box`, `dfl` and their weighted sum `loss`."""
 
     def __init__(
-        self, *, class_weight: float = 1.0, box_weight: float = 5.0, dfl_weight: float = 1.0
+        self,
+        *,
+        class_weight: float = 1.0,
+        box_weight: float = 5.0,
+        dfl_weight: float = 1.0,
+        world: World | None = None,
     ) -> None:
         super().__init__()
+        self.world = world or World()
         self.weights = {"class": class_weight, "box": box_weight, "dfl": dfl_weight}
 
     def forward(self, prediction: Prediction, targets: Targets) -> dict[str, Tensor]:
@@ -115,7 +122,7 @@ class DetectionCriterion(nn.Module):
         )
         quality_BAC = torch.zeros_like(logits)
         quality_BAC.scatter_(2, labels_BA[..., None], (found.quality_BA * positive)[..., None])
-        total = quality_BAC.sum().clamp(min=1.0)
+        total = self.world.sum(quality_BAC.sum()).clamp(min=1.0)
         parts = {"class": varifocal(logits, quality_BAC) / total}
         if bool(positive.any()):
             truth_N4 = targets.boxes_BM4.gather(1, found.truth_BA[..., None].expand(-1, -1, 4))[positive]
@@ -158,9 +165,12 @@ def distribution_focal(logits_N4K: Tensor, sides_N4: Tensor) -> Tensor:
 class ClassificationCriterion(nn.Module):
     """logits_BC, probabilities_BC (soft targets) → {"loss"}: cross entropy with label smoothing."""
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
+    def __init__(self, label_smoothing: float = 0.0, *, world: World | None = None) -> None:
         super().__init__()
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.world = label_smoothing, world or World()
 
     def forward(self, logits_BC: Tensor, targets_BC: Tensor) -> dict[str, Tensor]:
-        return {"loss": F.cross_entropy(logits_BC.float(), targets_BC, label_smoothing=self.label_smoothing)}
+        summed = F.cross_entropy(
+            logits_BC.float(), targets_BC, reduction="sum", label_smoothing=self.label_smoothing
+        )
+        return {"loss": summed / self.world.sum(logits_BC.new_tensor(float(len(logits_BC))))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from smartcash.backend.augment import Augment
 from smartcash.backend.criterion import Targets
+from smartcash.backend.distributed import World
 from smartcash.backend.formats import Sample
 from smartcash.backend.images import read_image
 from smartcash.backend.preprocess import Preprocess
@@ -137,6 +139,7 @@ class TrainBatches:
         weights: np.ndarray | None,
         *,
         pin: bool = False,
+        world: World | None = None,
     ) -> None:
         self.samples, self.batch_size, self.seed, self.workers, self.weights, self.pin = (
             samples,
@@ -146,6 +149,7 @@ class TrainBatches:
             weights,
             pin,
         )
+        self.world = world or World()
 
     @property
     def steps(self) -> int:
@@ -161,18 +165,26 @@ class TrainBatches:
             epoch,
             first_step=first_step,
             weights=self.weights,
+            rank=self.world.rank,
+            world=self.world.size,
         )
         return iter(_loader(self.samples, workers=self.workers, pin=self.pin, batch_sampler=order))
 
 
 class EvalBatches:
-    """A whole split in order, in batches; the last one may be smaller."""
+    """A whole split in order, in batches; the last one may be smaller. Of several processes each takes its share."""
 
-    def __init__(self, samples: PlainSamples, batch_size: int, workers: int) -> None:
+    def __init__(
+        self, samples: PlainSamples, batch_size: int, workers: int, world: World | None = None
+    ) -> None:
         self.samples, self.batch_size, self.workers = samples, batch_size, workers
+        self.world = world or World()
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(_loader(self.samples, workers=self.workers, pin=False, batch_size=self.batch_size))
+        share = range(self.world.rank, len(self.samples), self.world.size)
+        return iter(
+            _loader(self.samples, workers=self.workers, pin=False, sampler=share, batch_size=self.batch_size)
+        )
 
     def sample(self, index: int) -> Sample:
         """Sample `index` of the split, as it was read."""
@@ -186,10 +198,14 @@ def _loader(samples: Dataset, *, workers: int, pin: bool, **how: object) -> Data
     # a generator of its own: a loader must not touch the global one, which the training's randomness comes from
     return DataLoader(
         samples, num_workers=workers, collate_fn=collate, pin_memory=pin, generator=torch.Generator(),
-        worker_init_fn=_one_thread, **how,
+        worker_init_fn=_start_worker, **how,
     )  # fmt: skip
 
 
-def _one_thread(worker: int) -> None:
+def _start_worker(worker: int) -> None:
+    """In a new loader process: one thread, and deaf to signals for the group. Its parent decides when to stop."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from smartcash.backend.classifier import Classifier
 from smartcash.backend.criterion import ClassificationCriterion, DetectionCriterion
 from smartcash.backend.data import Batch, EvalBatches, TrainBatches
 from smartcash.backend.detector import Detector
+from smartcash.backend.distributed import World
 from smartcash.backend.metrics import (
     ClassificationMetrics,
     ClassificationResult,
@@ -30,6 +32,8 @@ from smartcash.domain.errors import TrainingFailed
 Model = Detector | Classifier
 Criterion = DetectionCriterion | ClassificationCriterion
 Result = DetectionResult | ClassificationResult
+
+RANK_SEED = 7_368_787_000_003  # keeps the dropout of one process apart from the other's
 
 
 @dataclass(frozen=True)
@@ -66,67 +70,101 @@ class Parts:
     unfreeze_step: int  # the backbone is trained from this step on
     mixup: float
     names: Callable[[list[int]], list[str]]  # batch indices → file names, for error messages
+    world: World = field(default_factory=World)
 
 
 @dataclass
 class EpochStats:
-    """What one epoch of training showed."""
+    """What an epoch of training has shown so far; plain values, so that a checkpoint can carry it on."""
 
     steps: int = 0
     images: int = 0
+    objects: int = 0
+    empty: int = 0  # batches without an object
     seconds: float = 0.0
-    losses: dict[str, float] = field(default_factory=dict)  # mean over the steps
+    waited_s: float = 0.0  # of `seconds`, waiting for data
+    sums: dict[str, float] = field(default_factory=dict)  # loss parts over the steps
     grad_norm: float = 0.0  # largest
 
+    @property
+    def losses(self) -> dict[str, float]:
+        """Mean loss parts over the steps."""
+        return {name: total / self.steps for name, total in self.sums.items()}
 
-OnStep = Callable[[int, dict[str, float], int], bool]  # step, loss parts, images so far → go on?
+
+@dataclass(frozen=True)
+class Step:
+    """One batch done. `updated`: the weights have moved, so that the training may stop or be saved here."""
+
+    step: int
+    losses: dict[str, float]
+    grad_norm: float | None
+    updated: bool
+
+
+OnStep = Callable[[Step], bool]  # → go on?
+OnImage = Callable[[int, Any], None]
 
 
 def train_one_epoch(
-    parts: Parts, batches: TrainBatches, epoch: int, first_step: int, on_step: OnStep
-) -> EpochStats:
-    """Train from `first_step` of `epoch` to its end, or until `on_step` says stop.
+    parts: Parts, batches: TrainBatches, epoch: int, first_step: int, stats: EpochStats, on_step: OnStep
+) -> None:
+    """Train from `first_step` of `epoch` to its end, or until `on_step` says stop; `stats` goes on counting.
 
-    Raises TrainingFailed on a loss that is not finite, naming epoch, step, learning rate and pictures."""
-    stats, started = EpochStats(), time.perf_counter()
-    sums: dict[str, Tensor] = {}
+    Raises TrainingFailed on a loss or gradient that is not finite, naming epoch, step, learning rate and
+    pictures; the weights are then as they were."""
+    before, last = stats.seconds, time.perf_counter()
+    started = last
     for within, batch in enumerate(batches.epoch(epoch, first_step), start=first_step):
+        stats.waited_s += time.perf_counter() - last
         step = epoch * batches.steps + within
         prepare_step(parts, step)
 
         images = parts.preprocess.normalize(batch.images_B3HW.to(parts.precision.device, non_blocking=True))
         losses = forward_loss(parts, images, batch, step)
-        values = {name: float(value.detach()) for name, value in losses.items()}
+        objects = losses["loss"].new_tensor(float(batch.targets.valid_BM.sum()))
+        facts = torch.stack([*(value.detach() for value in losses.values()), objects])
+        *figures, objects_in_batch = parts.world.sum(facts).tolist()
+        values = dict(zip(losses, figures))
         if not math.isfinite(values["loss"]):
-            raise TrainingFailed(
-                "loss_not_finite", epoch=epoch + 1, step=step, loss=values["loss"],
-                lr=parts.optimizer.param_groups[-1]["lr"], files=", ".join(parts.names(batch.indices)),
-            )  # fmt: skip
+            raise _not_finite("loss_not_finite", parts, batch, epoch, step, values["loss"])
         parts.scaler.scale(losses["loss"] / parts.accumulate).backward()
 
+        norm = None
         if (within + 1) % parts.accumulate == 0 or within + 1 == batches.steps:
+            parts.world.sum_gradients(parts.model.parameters())
             parts.scaler.unscale_(parts.optimizer)
-            norm = nn.utils.clip_grad_norm_(parts.model.parameters(), parts.clip_norm or math.inf)
-            stats.grad_norm = max(stats.grad_norm, float(norm))
+            norm = float(nn.utils.clip_grad_norm_(parts.model.parameters(), parts.clip_norm or math.inf))
+            if not math.isfinite(norm) and not parts.scaler.is_enabled():
+                raise _not_finite("gradient_not_finite", parts, batch, epoch, step, norm)
             parts.scaler.step(parts.optimizer)
             parts.scaler.update()
             parts.optimizer.zero_grad(set_to_none=True)
             parts.averaged.update(parts.model)
+            stats.grad_norm = max(stats.grad_norm, norm)
 
         stats.steps += 1
-        stats.images += len(batch.indices)
+        stats.images += len(batch.indices) * parts.world.size
+        stats.objects += round(objects_in_batch)
+        stats.empty += not objects_in_batch
+        stats.seconds = before + time.perf_counter() - started
         for name, value in values.items():
-            sums[name] = sums.get(name, 0.0) + value
-        if not on_step(step, values, stats.images):
+            stats.sums[name] = stats.sums.get(name, 0.0) + value
+        if not on_step(Step(step, values, norm, updated=norm is not None)):
             break
-    stats.seconds = time.perf_counter() - started
-    stats.losses = {name: total / stats.steps for name, total in sums.items()} if stats.steps else {}
-    return stats
+        last = time.perf_counter()
+
+
+def _not_finite(code: str, parts: Parts, batch: Batch, epoch: int, step: int, value: float) -> TrainingFailed:
+    return TrainingFailed(
+        code, epoch=epoch + 1, step=step, loss=value,
+        lr=parts.optimizer.param_groups[-1]["lr"], files=", ".join(parts.names(batch.indices)),
+    )  # fmt: skip
 
 
 def prepare_step(parts: Parts, step: int) -> None:
     """Randomness, learning rate and what is trainable are functions of the step: nothing to restore."""
-    torch.manual_seed(parts.seed * 1_000_003 + step)
+    torch.manual_seed(parts.seed * 1_000_003 + step + parts.world.rank * RANK_SEED)
     parts.schedule.set(step)
     backbone_trains = step >= parts.unfreeze_step
     parts.model.backbone.requires_grad_(backbone_trains)
@@ -168,17 +206,19 @@ def evaluate(
     precision: Precision,
     *,
     threshold: float | None = None,
-    on_image: Callable[[int, object], None] | None = None,
-) -> Result:
+    on_image: OnImage | None = None,
+    go_on: Callable[[], bool] = lambda: True,
+) -> Result | None:
     """Every figure of `model` on `batches`. `threshold`: the score above which notes are counted; by default
-    the best one of this very split. `on_image(index, outcome)` sees each picture's outcome: its Detections, or
-    its class probabilities."""
+    the best one of this very split. `on_image(index, outcome)` sees each picture's outcome: boxes, scores and
+    labels in px of the picture, or its class probabilities. None when `go_on`, asked after each batch, says
+    no."""
     model.eval()
     if isinstance(model, Detector):
         metrics: DetectionMetrics | ClassificationMetrics = DetectionMetrics(classes)
     else:
         metrics = ClassificationMetrics(classes)
-    loss_sum, count = 0.0, 0
+    loss_sum, count, whole = 0.0, 0, True
     for batch in batches:
         images = preprocess.normalize(batch.images_B3HW.to(precision.device))
         with precision.autocast():
@@ -203,6 +243,16 @@ def evaluate(
             if on_image:
                 for row, index in enumerate(batch.indices):
                     on_image(index, probabilities[row])
+        whole = go_on()
+        if not whole:
+            break
+    if batches.world.any(not whole):
+        return None
+    shares = batches.world.gather((metrics, loss_sum, count))
+    metrics, loss_sum, count = shares[0]  # in every process the same sum, in the same order
+    for other, other_sum, other_count in shares[1:]:
+        metrics.merge(other)
+        loss_sum, count = loss_sum + other_sum, count + other_count
     if isinstance(metrics, DetectionMetrics):
         return metrics.compute(threshold=threshold)
     return metrics.compute(loss=loss_sum / max(1, count))

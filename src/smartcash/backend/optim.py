@@ -68,10 +68,11 @@ class Schedule:
         unfreeze_step: int,
     ) -> None:
         self.optimizer, self.config = optimizer, config
-        self.steps_per_epoch, self.total = steps_per_epoch, steps_per_epoch * epochs
+        self.steps_per_epoch, self.epochs = steps_per_epoch, epochs
         self.warmup = round(config.warmup_epochs * steps_per_epoch)
         self.unfreeze_step = unfreeze_step
         self.reductions, self.bad_epochs, self.best = 0, 0, math.inf
+        self.factor = 1.0  # of every rate, for a training that went back from a loss that was not finite
 
     def set(self, step: int) -> None:
         """Write the learning rates of step number `step` (0-based) into the optimizer."""
@@ -79,12 +80,26 @@ class Schedule:
         for group in self.optimizer.param_groups:
             late = step - self.unfreeze_step if group["name"].startswith("backbone") else step
             warm = min(1.0, (late + 1) / self.warmup) if self.warmup else 1.0
-            group["lr"] = group["peak_lr"] * share * max(warm, 0.0)
+            group["lr"] = group["peak_lr"] * share * max(warm, 0.0) * self.factor
 
     def share(self, step: int) -> float:
-        """The course of the rate without warm-up, 0…1."""
+        """The course of the rate without warm-up, 0…1; from `extended_from` on as `extension` says."""
+        total = round(self.epochs * self.steps_per_epoch)
+        extended_from = round(self.config.extended_from * self.steps_per_epoch)
+        if not extended_from or self.config.extension == "rescale":
+            return self._course(step, total)
+        if step < extended_from:
+            return self._course(step, extended_from)
+        if self.config.extension == "continue_constant":
+            return self._course(extended_from - 1, extended_from)
+        done = min(1.0, (step - extended_from) / max(1, total - extended_from))
+        low = self.config.final_lr_factor
+        return low + (1 - low) * (1 + math.cos(math.pi * done)) / 2
+
+    def _course(self, step: int, total: int) -> float:
+        """The share at `step` of a training of `total` steps."""
         config = self.config
-        done = min(1.0, max(0, step - self.warmup) / max(1, self.total - self.warmup))
+        done = min(1.0, max(0, step - self.warmup) / max(1, total - self.warmup))
         low = config.final_lr_factor
         match config.name:
             case "cosine":
@@ -92,7 +107,7 @@ class Schedule:
             case "linear":
                 return 1 - (1 - low) * done
             case "one_cycle":
-                whole = step / max(1, self.total)
+                whole = step / max(1, total)
                 if whole < 0.3:
                     return 0.04 + 0.96 * (1 - math.cos(math.pi * whole / 0.3)) / 2
                 return low + (1 - low) * (1 + math.cos(math.pi * (whole - 0.3) / 0.7)) / 2
@@ -114,10 +129,13 @@ class Schedule:
             self.reductions, self.bad_epochs = self.reductions + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"reductions": self.reductions, "bad_epochs": self.bad_epochs, "best": self.best}
+        return {
+            "reductions": self.reductions, "bad_epochs": self.bad_epochs, "best": self.best, "factor": self.factor,
+        }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.reductions, self.bad_epochs, self.best = state["reductions"], state["bad_epochs"], state["best"]
+        self.factor = state["factor"]
 
 
 class AveragedModel:

@@ -5,28 +5,43 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any, Protocol
 
 import psutil
 import torch
 
 from smartcash.backend.builder import Built
-from smartcash.backend.engine import EpochStats, Parts, Result, evaluate, train_one_epoch
+from smartcash.backend.engine import EpochStats, Parts, Result, Step, evaluate, train_one_epoch
 from smartcash.backend.metrics import DetectionResult
+from smartcash.backend.previews import Previews
+from smartcash.backend.steering import Steering
+from smartcash.backend.watchdogs import Watchdogs
+from smartcash.domain.config import TrainConfig
+from smartcash.domain.errors import CheckpointMismatch, TrainingFailed
 from smartcash.domain.events import (
     CheckpointSaved,
+    EarlyStopped,
     EpochEnded,
     EpochStarted,
     EvaluationStarted,
+    PreviewsWritten,
+    RolledBack,
     RunFinished,
     StepEnded,
     Warned,
 )
-from smartcash.domain.ports import CheckpointStore, EventSink, StopSignal
+from smartcash.domain.ports import CheckpointStore, Control, EventSink
 
-EVENT_INTERVAL_S = 0.5
+ROLLBACK_FACTOR = 0.5
+JUDGED = (
+    "finished",
+    "early_stopped",
+    "kept_best",
+    "time_up",
+)  # endings after which the best weights are tested
 
 # the columns of a row that say how the training went, not what the model is worth
 NOT_MODEL = {
@@ -36,7 +51,10 @@ NOT_MODEL = {
         "lr_backbone",
         "grad_norm",
         "images_per_s",
+        "objects",
+        "empty_batches",
         "train_s",
+        "data_wait_s",
         "eval_s",
         "elapsed_s",
         "peak_memory_mb",
@@ -44,21 +62,35 @@ NOT_MODEL = {
 }
 
 
+class Stateful(Protocol):
+    """Has a state of plain values and tensors that checkpoints carry."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
 @dataclass
 class Progress:
     """Where a training stands: everything but the tensors. Saved with every checkpoint."""
 
-    epoch: int = 0  # epochs completed
-    step: int = 0  # optimizer batches done, over all epochs
+    epoch: int = 0  # epochs completed, validation included
+    step: int = 0  # batches done, over all epochs
     best_epoch: int = 0
     best_value: float | None = None
     seconds: float = 0.0
+    rollbacks: int = 0  # times that a loss which was not finite sent the training back
     rows: list[dict[str, float | None]] = field(default_factory=list)
+    stats: EpochStats = field(default_factory=EpochStats)  # of the epoch in work
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Progress:
+        """From the plain values in a checkpoint."""
+        return cls(**{**state, "stats": EpochStats(**state["stats"])})
 
 
 @dataclass
 class Outcome:
-    """How a training ended. `reason`: finished, early_stopped, stopped, preempted, time_up."""
+    """How a training ended. `reason`: finished, early_stopped, stopped, preempted, kept_best, time_up."""
 
     reason: str
     progress: Progress
@@ -66,101 +98,221 @@ class Outcome:
     test: Result | None
 
 
+class Run:
+    """One training under way: what is built, where it stands, and who is told of it."""
+
+    def __init__(
+        self,
+        built: Built,
+        store: CheckpointStore,
+        emit: EventSink,
+        control: Control,
+        progress: Progress,
+        *,
+        callbacks: Stateful,
+        previews: Previews | None,
+        watchdogs: Watchdogs,
+    ) -> None:
+        self.built, self.store, self.emit, self.progress = built, store, emit, progress
+        self.callbacks, self.previews, self.watchdogs = callbacks, previews, watchdogs
+        training = built.config.training
+        self.steering = Steering(
+            control, emit, built.parts.world, epochs=training.epochs, least_epochs=least_epochs(built.config),
+            patience=training.early_stopping.patience,
+            limit_s=(training.max_hours or math.inf) * 3600, seconds=progress.seconds,
+        )  # fmt: skip
+        self.saver = _Saver(self)
+        self.best_result: Result | None = None
+        self.best_state: dict[str, torch.Tensor] | None = None
+
+    def take_over_changes(self) -> None:
+        """Write epochs and patience that were changed on the way into the configuration and the schedule."""
+        steering, training = self.steering, self.built.config.training
+        if (steering.epochs, steering.patience) != (training.epochs, training.early_stopping.patience):
+            changed = {"epochs": steering.epochs, "early_stopping": {"patience": steering.patience}}
+            self.built.config = self.built.config.replaced(training=changed)
+            self.built.parts.schedule.epochs = steering.epochs
+
+
 def fit(
-    built: Built, store: CheckpointStore, emit: EventSink, stop: StopSignal, progress: Progress | None = None
+    built: Built,
+    store: CheckpointStore,
+    emit: EventSink,
+    control: Control,
+    progress: Progress | None = None,
+    *,
+    callbacks: Stateful,
+    previews: Previews | None = None,
+    watchdogs: Watchdogs,
 ) -> Outcome:
-    """Train to the end, to early stopping, or until `stop` gives a reason; then test the best epoch's weights.
+    """Train to the end, to early stopping, or until a command; then test the best epoch's weights.
 
-    Every epoch ends with a checkpoint handed to `store` (`checkpoint.every_epochs`); a stop within an epoch
-    hands one over at the step it stopped at."""
-    progress = progress or Progress()
-    config, parts = built.config, built.parts
-    epochs, monitor, mode = config.training.epochs, config.training.monitor, config.training.mode
-    started = time.monotonic() - progress.seconds
-    limit_s = (config.training.max_hours or math.inf) * 3600
-    reason, best_result, best_state = "finished", None, None
-    stall, saver = StallWatch(), _Saver(built, store, emit)
-
-    for epoch in range(progress.epoch, epochs):
-        emit(EpochStarted(epoch + 1, epochs))
-        ticker = _Ticker(emit, epoch, built.train.steps, epochs, started)
-        first_step = progress.step - epoch * built.train.steps
-        asked: list[str] = []
-
-        def on_step(
-            step: int,
-            losses: dict[str, float],
-            images: int,
-            ticker: _Ticker = ticker,
-            asked: list[str] = asked,
-        ) -> bool:
-            progress.step = step + 1
-            ticker.step(step, losses, images)
-            why = stop() or ("time_up" if time.monotonic() - started > limit_s else None)
-            if why:
-                asked.append(why)
-            return not why
-
-        stats = train_one_epoch(parts, built.train, epoch, first_step, on_step)
-        if asked and progress.step < (epoch + 1) * built.train.steps:
-            reason = asked[0]
-            progress.seconds = time.monotonic() - started
-            saver.save(progress, {}, is_best=False)
-            break
-
-        emit(EvaluationStarted(epoch + 1, "valid"))
-        evaluation_started = time.monotonic()
-        result = evaluate(
-            parts.averaged.module, built.valid, built.classes, parts.preprocess, parts.precision
-        )
-        progress.epoch = epoch + 1
-        progress.seconds = time.monotonic() - started
-        row = _row(epoch + 1, stats, result, parts, time.monotonic() - evaluation_started, progress.seconds)
-        value = row.get(monitor)
-        is_best = value is not None and _better(value, progress.best_value, mode, 0.0)
-        if is_best:
-            progress.best_epoch, progress.best_value = epoch + 1, value
-            best_result = result
-            best_state = {name: tensor.clone() for name, tensor in parts.averaged.module.state_dict().items()}
-        parts.schedule.epoch_ended(value if value is not None else math.inf, mode)
-        progress.rows.append(row)
-        emit(EpochEnded(epoch + 1, epochs, row, is_best))
-        for warning in stall.look(row, epoch + 1, epochs):
-            emit(warning)
-        if is_best or (epoch + 1) % config.checkpoint.every_epochs == 0 or epoch + 1 == epochs or asked:
-            saver.save(progress, _metrics(row), is_best=is_best)
-        if asked:
-            reason = asked[0]
-            break
-        if _is_stalled(progress, config.training.early_stopping, mode, monitor):
-            reason = "early_stopped"
-            break
-
-    saver.finish()
-    test = None
-    if best_state is not None:
-        parts.averaged.module.load_state_dict(best_state)
-    if built.test is not None and reason in ("finished", "early_stopped") and best_result is not None:
-        emit(EvaluationStarted(progress.best_epoch, "test"))
-        threshold = best_result.threshold if isinstance(best_result, DetectionResult) else None
-        test = evaluate(
-            parts.averaged.module,
-            built.test,
-            built.classes,
-            parts.preprocess,
-            parts.precision,
-            threshold=threshold,
-        )
+    With the `progress` that `restore` gave back, it goes on from there: the same bits as if it had never stopped.
+    Checkpoints go to `store` at the start, within epochs as `checkpoint.every_steps` and `every_minutes` say,
+    and at the end of every `every_epochs`-th epoch; a command to stop hands one over at the step it took effect.
+    A checkpoint falls between two updates of the weights, never within an accumulation."""
+    run = Run(
+        built, store, emit, control, progress or Progress(),
+        callbacks=callbacks, previews=previews, watchdogs=watchdogs,
+    )  # fmt: skip
+    if progress is None:
+        run.saver.save({})  # a disk that cannot be written is found now, and there is always a way back
+    reason = None
+    while reason is None:
+        try:
+            reason = _epoch(run)
+        except TrainingFailed as error:
+            _roll_back(run, error)
+    run.saver.finish()
+    test = _test_best(run) if reason in JUDGED else None
+    if run.steering.reason in ("stopped", "preempted"):
+        reason = run.steering.reason  # also when it came while the best weights were tested
+    progress = run.progress
     emit(
         RunFinished(
-            reason, progress.epoch, progress.best_epoch, progress.best_value, monitor, test.to_dict() if test else {},
-            time.monotonic() - started,
+            reason, progress.epoch, progress.best_epoch, progress.best_value, built.config.training.monitor,
+            test.to_dict() if test else {}, run.steering.seconds,
         )
     )  # fmt: skip
-    return Outcome(reason, progress, best_result, test)
+    return Outcome(reason, progress, run.best_result, test)
 
 
-def training_state(built: Built, progress: Progress) -> dict[str, Any]:
+def _epoch(run: Run) -> str | None:
+    """Train and validate the next epoch, or the rest of it. Returns why the training ends here, or None."""
+    built, parts, progress, steering = run.built, run.built.parts, run.progress, run.steering
+    epoch, steps = progress.epoch, built.train.steps
+    if stopped := early_stopped(progress, built.config, steering.patience):
+        run.emit(stopped)
+        return "early_stopped"
+    if epoch >= steering.epochs:
+        return "finished"
+    if steering.after_epoch:
+        return "stopped"
+    if not steering.poll(epoch, progress.step, lambda: run.saver.save({})):
+        run.saver.save({})
+        return steering.reason
+
+    run.emit(EpochStarted(epoch + 1, steering.epochs))
+    run.take_over_changes()
+    built.close_from()
+    ticker = _Ticker(run, epoch)
+
+    def on_step(step: Step) -> bool:
+        progress.step = step.step + 1
+        ticker.step(step)
+        if not step.updated:
+            return True
+        go_on = steering.poll(epoch, progress.step, lambda: run.saver.save({}))
+        run.take_over_changes()
+        if go_on and progress.step < (epoch + 1) * steps:
+            run.saver.save_if_due()
+        return go_on
+
+    train_one_epoch(parts, built.train, epoch, progress.step - epoch * steps, progress.stats, on_step)
+    if progress.step < (epoch + 1) * steps:
+        run.saver.save({})
+        return steering.reason
+
+    started = time.monotonic()
+    run.emit(EvaluationStarted(epoch + 1, "valid"))
+    result = evaluate(
+        parts.averaged.module, built.valid, built.classes, parts.preprocess, parts.precision,
+        on_image=run.previews.watch if run.previews else None, go_on=_go_on(run),
+    )  # fmt: skip
+    if result is None:
+        run.saver.save({})
+        return steering.reason
+    _end_epoch(run, result, time.monotonic() - started)
+    return steering.reason
+
+
+def _end_epoch(run: Run, result: Result, evaluation_s: float) -> None:
+    """Write the epoch down: row, best, schedule, previews, warnings, checkpoint."""
+    built, parts, progress = run.built, run.built.parts, run.progress
+    training = built.config.training
+    progress.epoch += 1
+    progress.seconds = run.steering.seconds
+    row = _row(progress, result, parts, evaluation_s)
+    value = row.get(training.monitor)
+    is_best = value is not None and is_better(value, progress.best_value, training.mode, 0.0)
+    if is_best:
+        progress.best_epoch, progress.best_value = progress.epoch, value
+        run.best_result = result
+        run.best_state = {name: tensor.clone() for name, tensor in parts.averaged.module.state_dict().items()}
+    parts.schedule.epoch_ended(value if value is not None else math.inf, training.mode)
+    progress.rows.append(row)
+    progress.stats = EpochStats()
+    run.emit(EpochEnded(progress.epoch, run.steering.epochs, row, is_best))
+    if run.previews is not None:
+        written = run.previews.end_epoch(progress.epoch, parts.averaged.module)
+        if written is not None:
+            run.emit(PreviewsWritten(progress.epoch, str(written)))
+    for warning in run.watchdogs.epoch(progress.rows, training, built.train.steps):
+        run.emit(warning)
+    last = progress.epoch >= run.steering.epochs
+    due = progress.epoch % built.config.checkpoint.every_epochs == 0
+    if is_best or due or last or run.steering.reason or run.steering.after_epoch:
+        run.saver.save(_metrics(row), is_best=is_best)
+
+
+def _go_on(run: Run) -> Callable[[], bool]:
+    """What an evaluation asks between two batches. Processes have different numbers of them: several never ask."""
+    if run.built.parts.world.size > 1:
+        return lambda: True
+    return lambda: run.steering.poll(run.progress.epoch, run.progress.step)
+
+
+def least_epochs(config: TrainConfig) -> int:
+    """The fewest epochs that a resolved configuration may have: warm-up and frozen epochs must fit."""
+    return max(math.floor(config.schedule.warmup_epochs) + 1, math.ceil(config.model.freeze_epochs))
+
+
+def _test_best(run: Run) -> Result | None:
+    """Put the best epoch's weights into the averaged model and test them. None when a command came between."""
+    built, parts, progress = run.built, run.built.parts, run.progress
+    if not progress.best_epoch:
+        return None
+    judge = partial(
+        evaluate, parts.averaged.module, classes=built.classes, preprocess=parts.preprocess,
+        precision=parts.precision, go_on=lambda: _go_on(run)() or run.steering.reason in JUDGED,
+    )  # fmt: skip
+    if run.best_state is None:  # found by an earlier process
+        state = run.store.load_checkpoint(which="best")
+        if state["progress"]["best_epoch"] != progress.best_epoch:
+            run.emit(Warned("best_replaced", {"wanted": progress.best_epoch, "found": state["epoch"]}))
+        run.best_state = state["ema_state_dict"]["model"]
+    parts.averaged.module.load_state_dict(run.best_state)
+    if run.best_result is None:
+        run.best_result = judge(batches=built.valid)
+    if built.test is None or run.best_result is None:
+        return None
+    run.emit(EvaluationStarted(progress.best_epoch, "test"))
+    threshold = run.best_result.threshold if isinstance(run.best_result, DetectionResult) else None
+    return judge(batches=built.test, threshold=threshold)
+
+
+def _roll_back(run: Run, error: TrainingFailed) -> None:
+    """Go back to the last checkpoint with half the learning rate, or give up and raise `error`."""
+    allowed = run.built.config.training.nan_rollbacks
+    rollbacks = run.progress.rollbacks + 1
+    if rollbacks > allowed:
+        raise error
+    run.saver.finish()
+    run.built.parts.world.gather(None)  # nobody reads before the leader has written
+    state = run.store.load_checkpoint(which="latest")
+    run.progress = restore(run.built, state, run.callbacks)
+    run.progress.rollbacks, run.saver.saved_step = rollbacks, -1
+    run.built.parts.schedule.factor = ROLLBACK_FACTOR**rollbacks
+    run.emit(
+        RolledBack(
+            error.code, error.facts, run.progress.epoch + 1, run.progress.step,
+            ROLLBACK_FACTOR**rollbacks, allowed - rollbacks,
+        )
+    )  # fmt: skip
+    run.saver.save({})
+
+
+def training_state(built: Built, progress: Progress, callbacks: Stateful) -> dict[str, Any]:
     """What a checkpoint holds beside model, optimizer and schedule."""
     parts = built.parts
     return {
@@ -168,115 +320,145 @@ def training_state(built: Built, progress: Progress) -> dict[str, Any]:
         "ema_state_dict": parts.averaged.state_dict(),
         "scaler_state_dict": parts.scaler.state_dict(),
         "rng": {"torch": torch.get_rng_state()},
+        "callbacks": callbacks.state_dict(),
         "progress": asdict(progress),
+        "steps_per_epoch": built.train.steps,
         "classes": list(built.classes),
         "task": built.config.task,
         "preprocess": parts.preprocess.to_dict(),
     }
 
 
+def restore(built: Built, state: Mapping[str, Any], callbacks: Stateful) -> Progress:
+    """Put the state of a checkpoint into everything that was built; returns where it stands.
+
+    Raises CheckpointMismatch when the checkpoint is not one of this configuration's model."""
+    parts = built.parts
+    missing = [key for key in ("progress", "ema_state_dict", "optimizer_state_dict") if not state.get(key)]
+    if missing:
+        raise CheckpointMismatch("checkpoint_not_a_training", missing=", ".join(missing))
+    try:
+        parts.model.load_state_dict(state["model_state_dict"])
+        parts.averaged.load_state_dict(state["ema_state_dict"])
+        if state["config"]["optimizer"]["name"] == built.config.optimizer.name:
+            # learning rate, decay and the like are the configuration's, which may have changed
+            groups = parts.optimizer.state_dict()["param_groups"]
+            moments = state["optimizer_state_dict"]["state"]
+            parts.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise CheckpointMismatch("checkpoint_weights_differ", reason=str(error)[:300]) from error
+    parts.optimizer.zero_grad(set_to_none=True)
+    parts.schedule.load_state_dict(state["scheduler_state_dict"])
+    if state["scaler_state_dict"]:
+        parts.scaler.load_state_dict(state["scaler_state_dict"])
+    callbacks.load_state_dict(state.get("callbacks") or {})
+    progress = Progress.from_state(state["progress"])
+    parts.schedule.set(max(0, progress.step - 1))  # the rates are those of the step that was done last
+    return progress
+
+
+def at_epoch_start(progress: Progress, steps: int) -> Progress:
+    """The same progress with the epoch in work begun anew, counted in epochs of `steps` batches: after a change of
+    the batch size or of the data, half an epoch means nothing."""
+    return replace(progress, step=progress.epoch * steps, stats=EpochStats())
+
+
 class _Saver:
     """Hands checkpoints to the store, and says that one is saved when the next is due, or at the end: asking
     earlier would wait for the disk."""
 
-    def __init__(self, built: Built, store: CheckpointStore, emit: EventSink) -> None:
-        self.built, self.store, self.emit = built, store, emit
+    def __init__(self, run: Run) -> None:
+        self.run = run
         self.pending: Callable[[], CheckpointSaved] | None = None
+        self.saved_at, self.saved_step = time.monotonic(), -1
 
-    def save(self, progress: Progress, metrics: dict[str, float], *, is_best: bool) -> None:
+    def save(self, metrics: dict[str, float], *, is_best: bool = False) -> None:
+        """Hand over the state as it is now; nothing when this very step is saved already."""
+        run, progress = self.run, self.run.progress
+        if self.saved_step == progress.step and not metrics:
+            return
         self.announce()
-        parts = self.built.parts
-        saved = self.store.save_checkpoint(
-            parts.model, parts.optimizer, parts.schedule, self.built.config, progress.epoch, metrics, is_best,
-            extra=training_state(self.built, progress),
+        progress.seconds = run.steering.seconds
+        parts = run.built.parts
+        saved = run.store.save_checkpoint(
+            parts.model, parts.optimizer, parts.schedule, run.built.config, progress.epoch, metrics, is_best,
+            extra=training_state(run.built, progress, run.callbacks), kind=None if metrics else "latest",
         )  # fmt: skip
         epoch, step = progress.epoch, progress.step
+        self.saved_at, self.saved_step = time.monotonic(), step
         self.pending = lambda: CheckpointSaved(epoch, step, str(saved["path"]), is_best)
+
+    def save_if_due(self) -> None:
+        """Save within an epoch when so many steps or minutes have gone by."""
+        rule = self.run.built.config.checkpoint
+        steps = self.run.progress.step
+        by_steps = rule.every_steps and steps % rule.every_steps == 0
+        by_time = rule.every_minutes and time.monotonic() - self.saved_at >= 60 * rule.every_minutes
+        if self.run.built.parts.world.any(bool(by_steps or by_time)):
+            self.save({})
 
     def announce(self) -> None:
         if self.pending is not None:
-            self.emit(self.pending())
+            self.run.emit(self.pending())
             self.pending = None
 
     def finish(self) -> None:
         self.announce()
-        self.store.wait()
+        self.run.store.wait()
 
 
 class _Ticker:
-    """Turns steps into at most two progress events a second."""
+    """Turns steps into events, and asks the watchdogs about each."""
 
-    def __init__(self, emit: EventSink, epoch: int, steps: int, epochs: int, started: float) -> None:
-        self.emit, self.epoch, self.steps, self.epochs = emit, epoch, steps, epochs
-        self.begun = self.last = time.monotonic()
-        self.first: int | None = None
-        self.loss = 0.0
+    def __init__(self, run: Run, epoch: int) -> None:
+        self.run, self.epoch = run, epoch
+        self.begun = time.monotonic()
+        self.done = 0
 
-    def step(self, step: int, losses: dict[str, float], images: int) -> None:
-        now = time.monotonic()
-        within = step - self.epoch * self.steps
-        self.first = within if self.first is None else self.first
-        done = within - self.first + 1
-        self.loss += (losses["loss"] - self.loss) / done
-        if now - self.last < EVENT_INTERVAL_S and within + 1 < self.steps:
-            return
-        self.last = now
-        per_step = (now - self.begun) / done
-        left = self.epochs * self.steps - step - 1
-        self.emit(
-            StepEnded(
-                self.epoch + 1,
-                within + 1,
-                self.steps,
-                self.loss,
-                images / max(now - self.begun, 1e-9),
-                left * per_step,
-            )
+    def step(self, step: Step) -> None:
+        run, stats = self.run, self.run.progress.stats
+        self.done += 1
+        steps = run.built.train.steps
+        per_step = (time.monotonic() - self.begun) / self.done
+        rates = {group["name"]: group["lr"] for group in run.built.parts.optimizer.param_groups}
+        event = StepEnded(
+            epoch=self.epoch + 1,
+            step=step.step - self.epoch * steps + 1,
+            steps=steps,
+            step_in_run=step.step + 1,
+            losses=step.losses,
+            loss=stats.losses["loss"],
+            lr=rates["head"],
+            images_per_s=stats.images / max(stats.seconds, 1e-9),
+            eta_s=(run.steering.epochs * steps - step.step - 1) * per_step,
         )
+        run.emit(event)
+        for warning in run.watchdogs.step(event, step.grad_norm):
+            run.emit(warning)
 
 
-class StallWatch:
-    """Names a training whose boxes are good while its classes do not come: the silent failure of detectors."""
-
-    def __init__(self) -> None:
-        self.told = False
-
-    def look(self, row: dict[str, float | None], epoch: int, epochs: int) -> list[Warned]:
-        """Warnings for this epoch's row, each at most once a run."""
-        mean_iou, found = row.get("mean_iou"), row.get("mAP50")
-        if self.told or mean_iou is None or found is None or epoch < max(3, epochs // 2):
-            return []
-        if mean_iou > 0.75 and found < 0.5:
-            self.told = True
-            return [
-                Warned(
-                    "classes_not_learnt",
-                    {"epoch": epoch, "mean_iou": round(mean_iou, 3), "mAP50": round(found, 3)},
-                )
-            ]
-        return []
-
-
-def _row(
-    epoch: int, stats: EpochStats, result: Result, parts: Parts, evaluation_s: float, seconds: float
-) -> dict[str, float | None]:
+def _row(progress: Progress, result: Result, parts: Parts, evaluation_s: float) -> dict[str, float | None]:
     """One line of `epochs.csv`."""
+    stats = progress.stats
     losses = {
         f"train_{name}" if name == "loss" else f"train_{name}_loss": value
         for name, value in stats.losses.items()
     }
     rates = {group["name"]: group["lr"] for group in parts.optimizer.param_groups}
     return {
-        "epoch": epoch,
+        "epoch": progress.epoch,
         **losses,
         **result.scalars(),
         "lr": rates.get("head", 0.0),
         "lr_backbone": rates.get("backbone", 0.0),
         "grad_norm": stats.grad_norm,
+        "objects": stats.objects,
+        "empty_batches": stats.empty,
         "images_per_s": stats.images / stats.seconds if stats.seconds else None,
         "train_s": stats.seconds,
+        "data_wait_s": stats.waited_s,
         "eval_s": evaluation_s,
-        "elapsed_s": seconds,
+        "elapsed_s": progress.seconds,
         "peak_memory_mb": peak_memory_mb(parts.precision.device),
     }
 
@@ -298,23 +480,27 @@ def peak_memory_mb(device: torch.device) -> float:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
-def _better(value: float, best: float | None, mode: str, margin: float) -> bool:
+def is_better(value: float, best: float | None, mode: str, margin: float) -> bool:
+    """Whether `value` beats `best` by more than `margin`; NaN never does."""
     if math.isnan(value):
         return False
     return best is None or (value < best - margin if mode == "min" else value > best + margin)
 
 
-def _is_stalled(progress: Progress, rule: Any, mode: str, monitor: str) -> bool:
-    """True when the last `patience` watched epochs brought no improvement of `min_delta`."""
-    if not rule.patience:
-        return False
-    best, since = None, 0
+def early_stopped(progress: Progress, config: TrainConfig, patience: int) -> EarlyStopped | None:
+    """The verdict when the last `patience` watched epochs brought no improvement of `min_delta`, else None."""
+    rule = config.training.early_stopping
+    if not patience:
+        return None
+    best, best_epoch, since = None, 0, 0
     for row in progress.rows:
-        value = row.get(monitor)
-        if row["epoch"] is None or row["epoch"] < rule.start_epoch:
+        value, epoch = row.get(rule.monitor), int(row["epoch"] or 0)
+        if epoch < rule.start_epoch:
             continue
-        if value is not None and _better(value, best, mode, rule.min_delta):
-            best, since = value, 0
+        if value is not None and is_better(value, best, rule.mode, rule.min_delta):
+            best, best_epoch, since = value, epoch, 0
         else:
             since += 1
-    return since >= rule.patience
+    if since < patience:
+        return None
+    return EarlyStopped(progress.epoch, rule.monitor, rule.mode, best_epoch, best, patience, rule.min_delta)

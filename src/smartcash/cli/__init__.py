@@ -19,6 +19,8 @@ from smartcash.utils.i18n import LANGUAGES, set_language, text
 # command name → module in this package; the command is the module's attribute `command`
 COMMANDS = {
     "train": "train",
+    "resume": "resume",
+    "extend": "extend",
     "evaluate": "evaluate",
     "predict": "predict",
     "data": "data",

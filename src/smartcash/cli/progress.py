@@ -4,6 +4,7 @@ Where the output is not a terminal (a log file, CI) the bar is left out and the 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,16 @@ class TrainingDisplay:
     """Hears events and shows them; call it with each."""
 
     def __init__(self) -> None:
-        self.console = Console(highlight=False, soft_wrap=True)
+        # of several processes that train together, the first one speaks
+        self.console = Console(highlight=False, soft_wrap=True, quiet=os.environ.get("RANK", "0") != "0")
         self.metric = "–"
+        self.reason = ""  # how the training ended
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[facts]}"),
             console=self.console,
-            disable=not self.console.is_terminal,
+            disable=not self.console.is_terminal or self.console.quiet,
             transient=True,
         )
         self.bar = self.progress.add_task(text("train.preparing"), total=None, facts="")
@@ -58,6 +61,31 @@ class TrainingDisplay:
                         rate=f"{event.images_per_s:.1f}", eta=duration(event.eta_s),
                     ),
                 )  # fmt: skip
+            case events.RunResumed(epoch=epoch, step=step, checkpoint=checkpoint):
+                name = Path(checkpoint).name
+                self.console.print(text("train.resumed", epoch=epoch, step=step, name=name), markup=False)
+            case events.Commanded(name=name, value=value, source=source):
+                self._commanded(name, value, source)
+            case events.RolledBack():
+                facts = {
+                    "epoch": event.epoch,
+                    "step": event.step,
+                    "factor": event.lr_factor,
+                    "left": event.left,
+                }
+                cause = text(f"errors.{event.cause}", **event.facts)
+                self.console.print(f"⚠ {cause}", style="yellow", markup=False)
+                self.console.print(f"⚠ {text('train.rolled_back', **facts)}", style="yellow", markup=False)
+            case events.EarlyStopped():
+                self.console.print(
+                    text(
+                        "train.early_stopped", epoch=event.epoch, monitor=event.monitor, best=event.best_epoch,
+                        value=_figure(event.best_value), patience=event.patience, delta=event.min_delta,
+                    ),
+                    markup=False,
+                )  # fmt: skip
+            case events.RunFinished(reason=reason):
+                self.reason = reason
             case events.EvaluationStarted(split=split):
                 self.progress.update(self.bar, facts=text("train.evaluating", split=split))
             case events.EpochEnded():
@@ -98,6 +126,15 @@ class TrainingDisplay:
         )  # fmt: skip
         self.console.print(f"{line}{'  ★' if event.is_best else ''}", markup=False)
 
+    def _commanded(self, name: str, value: int | None, source: str) -> None:
+        line = text(f"train.commanded.{name}", value=value)
+        self.console.print(f"▸ {line}{f' ({source})' if source else ''}", markup=False)
+
+    def interrupted(self, reason: str) -> None:
+        """A signal came before the training began."""
+        self.progress.stop()
+        self.console.print(text(f"train.interrupted_{reason}"), markup=False)
+
     def finish(self, folder: Path, outcome: Any) -> None:
         """The last table and where everything lies."""
         self.progress.stop()
@@ -127,7 +164,8 @@ class TrainingDisplay:
                     "  " + text(f"train.where.{name.split('/')[-1].split('.')[0]}"), str(folder / name)
                 )
         self.console.print(where)
-        self.console.print(text("train.next", run=folder))
+        again = outcome.reason in ("stopped", "preempted", "time_up", "kept_best")
+        self.console.print(text("train.next_resume" if again else "train.next", run=folder), markup=False)
 
 
 def figures_table(figures: dict[str, Any]) -> Table:

@@ -56,18 +56,14 @@ def command(
             values = merge(values, {section: {field: value}} if section else {field: value})
     config = TrainConfig.parse(merge(values, parse_assignments(assignments)))
 
-    from smartcash.cli.progress import TrainingDisplay
+    from smartcash.cli.running import foreground
     from smartcash.services.run_store import home as default_home
 
-    with TrainingDisplay() as display:
+    with foreground() as (display, signals):
         from smartcash.worker import train
 
-        run, outcome = train(config, home or default_home(), display)
+        run, outcome = train(config, home or default_home(), display, signals=signals)
         display.finish(run.path, outcome)
-    if outcome.reason == "stopped":
-        raise SystemExit(130)
-    if outcome.reason == "preempted":
-        raise SystemExit(143)
 
 
 def _number(value: str | None) -> int | str | None:

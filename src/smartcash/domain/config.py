@@ -201,6 +201,14 @@ class ScheduleConfig(Part):
     step_epochs: float = Field(default=10, gt=0, description="epochs between drops (step)")
     gamma: float = Field(default=0.1, gt=0, lt=1, description="factor of a drop (step, plateau)")
     patience: int = Field(default=3, ge=0, description="epochs without improvement before a drop (plateau)")
+    extension: Literal["rescale", "continue_constant", "restart_cosine"] = Field(
+        default="rescale",
+        description="course after extended_from: rescale (as if the longer training had been meant from the "
+        "start), continue_constant (the last rate), restart_cosine (down from the peak again)",
+    )
+    extended_from: float = Field(
+        default=0.0, ge=0, description="epochs of the run that this one extends; 0: it extends none"
+    )
 
 
 class EarlyStoppingConfig(Part):
@@ -209,10 +217,47 @@ class EarlyStoppingConfig(Part):
     )
     min_delta: float = Field(default=0.0, ge=0, description="smallest change that counts as improvement")
     start_epoch: int = Field(default=0, ge=0, description="first epoch that is watched")
+    monitor: str = Field(
+        default="auto", description="metric that must improve; auto: the one of training.monitor"
+    )
+    mode: Literal["auto", "min", "max"] = Field(
+        default="auto", description="is less or more of it better; auto: min for losses, else max"
+    )
+
+
+class PreviewsConfig(Part):
+    count: int = Field(
+        default=6,
+        ge=0,
+        le=100,
+        description="validation pictures whose predictions are kept for every epoch: a third each of the "
+        "worst, middling and best of the first validation; 0: none",
+    )
+    images: tuple[str, ...] = Field(
+        default=(), description="further pictures to keep: file names in the validation split, or paths"
+    )
+
+
+class CallbackConfig(Part):
+    """One entry of `training.callbacks`; a bare name stands for `{use: name}`."""
+
+    use: str = Field(
+        min_length=1, description="tensorboard, mlflow, wandb, or a class of your own as package.module:Class"
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the class")
+    on_error: Literal["stop", "skip"] = Field(
+        default="stop",
+        description="what its error does: stop the run with a checkpoint, or leave it out from then on",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"use": value} if isinstance(value, str) else value
 
 
 class TrainingConfig(Part):
-    epochs: int = Field(default=16, ge=1, le=100_000, description="passes over the training data")
+    epochs: int = Field(default=18, ge=1, le=100_000, description="passes over the training data")
     max_hours: float | None = Field(default=None, gt=0, description="stop cleanly after this time, hours")
     monitor: str = Field(
         default="auto",
@@ -231,13 +276,35 @@ class TrainingConfig(Part):
     label_smoothing: float = Field(
         default=0.1, ge=0, lt=1, description="share of the target spread over all classes (classification)"
     )
+    nan_rollbacks: int = Field(
+        default=2,
+        ge=0,
+        le=100,
+        description="how often a loss that is not finite goes back to the last checkpoint with half the "
+        "learning rate; 0: it stops the run",
+    )
+    previews: PreviewsConfig = Field(default_factory=PreviewsConfig)
+    callbacks: tuple[CallbackConfig, ...] = Field(
+        default=(), description="what is told of every step and epoch, beside what is built in"
+    )
 
 
 class CheckpointConfig(Part):
     every_epochs: int = Field(default=1, ge=1, description="epochs between checkpoints")
+    every_steps: int = Field(
+        default=0, ge=0, description="steps between checkpoints within an epoch; 0: none"
+    )
+    every_minutes: float = Field(
+        default=10.0, ge=0, description="minutes between checkpoints within an epoch; 0: none"
+    )
     keep_epochs: int = Field(
         default=3, ge=1, description="epoch checkpoints kept; best and latest are always kept"
     )
+    backup_dir: str = Field(
+        default="",
+        description="folder on another disk or Drive that gets a proven copy of the best; empty: none",
+    )
+    backup_every: int = Field(default=10, ge=1, description="epochs between copies to backup_dir")
 
 
 class RuntimeConfig(Part):
@@ -249,6 +316,14 @@ class RuntimeConfig(Part):
         default="auto", description="CPU threads; auto: all cores given to this process"
     )
     deterministic: bool = Field(default=True, description="same seed, same machine: bit-equal weights")
+
+
+class NotifyConfig(Part):
+    targets: tuple[str, ...] = Field(
+        default=(),
+        description="who is told when a run ends or fails: bell, a webhook (https://…), or any apprise address "
+        "(extra: notify)",
+    )
 
 
 class TrainConfig(Part):
@@ -269,6 +344,7 @@ class TrainConfig(Part):
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     runtime: RuntimeConfig = Field(default_factory=RuntimeConfig)
+    notify: NotifyConfig = Field(default_factory=NotifyConfig)
 
     @model_validator(mode="after")
     def _check(self) -> TrainConfig:
@@ -285,7 +361,7 @@ class TrainConfig(Part):
 
         Raises ConfigInvalid with every problem at once."""
         try:
-            return cls.model_validate(values)
+            return cls.model_validate(_without_built_in_callbacks(values))
         except ValidationError as error:
             raise ConfigInvalid(list(_problems(error))) from error
 
@@ -306,6 +382,37 @@ class TrainConfig(Part):
     def replaced(self, **fields: Any) -> TrainConfig:
         """A copy with fields replaced, those of sections by mappings: `config.replaced(data={"workers": 0})`."""
         return TrainConfig.parse(merge(self.model_dump(), fields))
+
+
+# callbacks that every training has: their options are a section of the configuration
+BUILT_IN_CALLBACKS = {
+    "early_stopping": ("training", "early_stopping"),
+    "checkpoint": ("checkpoint",),
+    "ema": ("training",),
+    "previews": ("training", "previews"),
+    "notify": ("notify",),
+    "csv": (),
+}
+
+
+def _without_built_in_callbacks(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same values with the options of built-in callbacks moved to their sections: written once."""
+    training = values.get("training")
+    listed = training.get("callbacks") if isinstance(training, Mapping) else None
+    if not isinstance(listed, Sequence) or isinstance(listed, str):
+        return values
+    others: list[Any] = []
+    moved: dict[str, Any] = {}
+    for entry in listed:
+        name = entry.get("use") if isinstance(entry, Mapping) else entry
+        if not isinstance(name, str) or name not in BUILT_IN_CALLBACKS:
+            others.append(entry)
+            continue
+        section: Any = dict(entry.get("options") or {}) if isinstance(entry, Mapping) else {}
+        for part in reversed(BUILT_IN_CALLBACKS[name]):
+            section = {part: section}
+        moved = merge(moved, section)
+    return merge(merge(values, {"training": {"callbacks": others}}), moved)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

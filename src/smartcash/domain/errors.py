@@ -7,6 +7,7 @@
     ├── BackboneUnknown       no such backbone, or one that gives no strides 8/16/32
     ├── TrainingFailed        the training cannot go on (non-finite loss, out of memory, …)
     ├── RunNotFound           no such run folder or checkpoint
+    ├── RunNotResumable       a run that cannot go on, or not in that way
     └── CheckpointError       everything the CheckpointManager raises
         ├── CheckpointNotFound
         ├── CheckpointCorrupt     the bytes are not what was written
@@ -127,6 +128,12 @@ class TrainingFailed(SmartCashError):
 
 class RunNotFound(SmartCashError):
     """No such run folder or checkpoint."""
+
+    exit_code = 2
+
+
+class RunNotResumable(SmartCashError):
+    """A run that cannot go on, or not in that way."""
 
     exit_code = 2
 

@@ -15,6 +15,16 @@ class Event:
 
 
 @dataclass(frozen=True)
+class RunStarted(Event):
+    """A worker has begun with a run. `config`: the configuration as plain values. `resumed`: it had begun before."""
+
+    run: str
+    folder: str
+    config: dict[str, Any]
+    resumed: bool
+
+
+@dataclass(frozen=True)
 class RunReady(Event):
     """Everything is built. `choices`: what "auto" became and why, as plain values."""
 
@@ -48,13 +58,26 @@ class EpochStarted(Event):
 
 
 @dataclass(frozen=True)
+class RunResumed(Event):
+    """The training goes on after `step` steps, from a checkpoint; what was logged beyond that step counts no more."""
+
+    epoch: int
+    step: int
+    checkpoint: str
+
+
+@dataclass(frozen=True)
 class StepEnded(Event):
-    """Progress: step within the epoch, running mean of the loss, images per second, seconds left in the run."""
+    """One batch: its number within the epoch and in the whole run (1-based), its loss parts, the running mean of
+    the loss over the epoch, learning rate of the head, images per second, seconds left in the run."""
 
     epoch: int
     step: int
     steps: int
+    step_in_run: int
+    losses: dict[str, float]
     loss: float
+    lr: float
     images_per_s: float
     eta_s: float
 
@@ -96,8 +119,53 @@ class Warned(Event):
 
 
 @dataclass(frozen=True)
+class Commanded(Event):
+    """A command took effect after `step` steps. `value`: its number; `was`: the one before."""
+
+    name: str
+    value: int | None
+    was: int | None
+    source: str
+    epoch: int
+    step: int
+
+
+@dataclass(frozen=True)
+class RolledBack(Event):
+    """A loss was not finite; the training goes on from an earlier step with `lr_factor` of the learning rate."""
+
+    cause: str
+    facts: dict[str, Any]
+    epoch: int
+    step: int
+    lr_factor: float
+    left: int
+
+
+@dataclass(frozen=True)
+class EarlyStopped(Event):
+    """`patience` epochs after `best_epoch` nothing was better by `min_delta`."""
+
+    epoch: int
+    monitor: str
+    mode: str
+    best_epoch: int
+    best_value: float | None
+    patience: int
+    min_delta: float
+
+
+@dataclass(frozen=True)
+class PreviewsWritten(Event):
+    """The predictions of this epoch for the fixed pictures are in a file."""
+
+    epoch: int
+    path: str
+
+
+@dataclass(frozen=True)
 class RunFinished(Event):
-    """The training is over. `reason`: finished, early_stopped, stopped, preempted or time_up."""
+    """The training is over. `reason`: finished, early_stopped, stopped, preempted, kept_best or time_up."""
 
     reason: str
     epoch: int

@@ -2,19 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, get_args
 
 from smartcash.domain.events import Event
 
 EventSink = Callable[[Event], None]
 
-# None: go on. Otherwise why to stop: "stopped" (the user), "preempted" (the system), "time_up".
-StopSignal = Callable[[], str | None]
+CommandName = Literal[
+    "pause",  # save a checkpoint and wait
+    "continue",  # go on after a pause
+    "stop",  # save a checkpoint and end: the user wants it
+    "preempt",  # the same: the system wants it
+    "stop_after_epoch",  # end when the epoch is validated
+    "keep_best",  # end now, with the best epoch's weights tested and reported
+    "patience",  # early stopping waits `value` epochs from now on; 0: for ever
+    "epochs",  # train `value` epochs in all
+]
+COMMANDS: tuple[CommandName, ...] = get_args(CommandName)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A wish that reaches a running training between two steps. `source`: who wished it."""
+
+    name: CommandName
+    value: int | None = None
+    source: str = ""
+
+
+class Control(Protocol):
+    """Brings commands to a training."""
+
+    def __call__(self) -> Sequence[Command]:
+        """The commands since the last call, in order. Called after every step, so it must be quick."""
 
 
 class CheckpointStore(Protocol):
-    """Where checkpoints go; `handlers.checkpoint.CheckpointManager` is one."""
+    """Where checkpoints go and come from; `handlers.checkpoint.CheckpointManager` is one."""
 
     def save_checkpoint(
         self,
@@ -27,8 +53,12 @@ class CheckpointStore(Protocol):
         is_best: bool | None = None,
         *,
         extra: dict[str, Any] | None = None,
+        kind: str | None = None,
     ) -> Mapping[str, Any]:
         """Keep everything needed to go on. Reading the answer's `path` waits until it is on the disk."""
+
+    def load_checkpoint(self, *, which: str | int = "best") -> dict[str, Any]:
+        """The newest whole checkpoint of that sort ("best", "latest", an epoch), as it was saved."""
 
     def wait(self) -> None:
         """Return when every checkpoint handed over is on the disk, or raise."""

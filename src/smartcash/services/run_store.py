@@ -11,12 +11,16 @@ import io
 import json
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from smartcash.domain.config import TrainConfig
-from smartcash.domain.errors import RunNotFound
+from smartcash.domain.errors import RunNotFound, RunNotResumable
 from smartcash.services.event_log import finite
 from smartcash.utils.files import write_bytes
 
@@ -54,6 +58,26 @@ class RunFolder:
     @property
     def events(self) -> Path:
         return self.path / "events.jsonl"
+
+    @property
+    def control(self) -> Path:
+        return self.path / "control.jsonl"
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Hold the run for this process alone; the system lets go of it when the process ends, however it does.
+
+        Raises RunNotResumable when another process holds it."""
+        lock = FileLock(self.path / "run.lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            pid = str(self.description().get("attempts", [{}])[-1].get("pid", "?"))
+            raise RunNotResumable("run_running", run=self.id, pid=pid) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def config(self) -> TrainConfig:
         """The configuration of the run, resolved once training has begun."""

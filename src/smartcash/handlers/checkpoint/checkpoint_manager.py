@@ -71,16 +71,18 @@ class CheckpointManager:
         *,
         save_optimizer: bool = True,
         extra: Mapping[str, Any] | None = None,
+        kind: str | None = None,
     ) -> SaveResult:
         """Save everything that is needed to resume; blocks only for a memory copy of it.
 
         `is_best=None` lets `monitor` decide; NaN is never best. `extra`: further plain values and (nested)
-        tensors, stored under their own top-level keys. Returns a mapping with `path, type, size` (bytes),
+        tensors, stored under their own top-level keys. `kind`: "best", "epoch" or "latest", whatever the
+        epoch's number and `is_best` say. Returns a mapping with `path, type, size` (bytes),
         `epoch_path, sequence, sha256`; reading from it waits for the commit. Raises
         CheckpointWriteFailed, also for an earlier background save that failed unseen.
         """
         return self._saver.save(
-            model, optimizer, scheduler, config, epoch, metrics, is_best, save_optimizer, extra
+            model, optimizer, scheduler, config, epoch, metrics, is_best, save_optimizer, extra, kind
         )
 
     def save_multiple_checkpoints(
@@ -108,15 +110,20 @@ class CheckpointManager:
         return self._saver.cleanup(max_checkpoints, keep_best, keep_latest, max_epochs)
 
     def copy_to_drive(
-        self, drive_dir: Pathish = "/content/drive/MyDrive/SmartCash/checkpoints", best_only: bool = True
+        self,
+        drive_dir: Pathish = "/content/drive/MyDrive/SmartCash/checkpoints",
+        best_only: bool = True,
+        *,
+        paths: Sequence[Path] | None = None,
     ) -> list[Path]:
         """Copy checkpoints to Google Drive or any other folder; returns the new copies.
 
         A copy counts only after it was read back and its SHA-256 agreed; copies that did are in a ledger
-        and not made again. Raises CheckpointWriteFailed, also if the Drive is not mounted.
+        and not made again. `paths`: exactly these checkpoints of the folder. Raises
+        CheckpointWriteFailed, also if the Drive is not mounted.
         """
         self._saver.settle()
-        return self._saver.copy_to(Path(drive_dir).absolute(), best_only)
+        return self._saver.copy_to(Path(drive_dir).absolute(), best_only, paths)
 
     def wait(self) -> None:
         """Return when the save in flight is committed. Raises CheckpointWriteFailed if it failed."""

@@ -231,17 +231,20 @@ class CheckpointSaver:
         is_best: bool | None,
         save_optimizer: bool,
         extra: Mapping[str, Any] | None,
+        kind: str | None = None,
     ) -> SaveResult:
         """Copy the state, then write it (in the background unless `async_save=False`).
 
         Raises the error of an earlier background save that nobody has seen yet, before anything is copied.
         """
+        if kind is not None and kind not in KINDS:
+            raise ValueError(f"kind {kind!r}: choose from {', '.join(KINDS)}")
         with self._turn:
             self.settle()
             started = time.perf_counter()
             state = self._state(model, optimizer, scheduler, config, epoch, metrics, save_optimizer, extra)
             stall_s = time.perf_counter() - started
-            self._pending = self._writer.submit(self._write, state, is_best, None, stall_s)
+            self._pending = self._writer.submit(self._write, state, is_best, kind, stall_s)
             result = SaveResult(self._pending, self._forget)
             if not self._async:
                 self.settle()
@@ -448,10 +451,14 @@ class CheckpointSaver:
 
     # copies on another disk
 
-    def copy_to(self, target: Path, best_only: bool) -> list[Path]:
+    def copy_to(self, target: Path, best_only: bool, paths: Sequence[Path] | None = None) -> list[Path]:
         """Copy checkpoints that are not yet in `target`; returns the new, proven copies."""
         _require_mounted(target)
-        infos = [info for info in self._folder.infos() if info.kind == "best" or not best_only]
+        infos = self._folder.infos()
+        if paths is not None:
+            infos = [info for info in infos if info.path in paths]
+        elif best_only:
+            infos = [info for info in infos if info.kind == "best"]
         if infos:
             with writing(target):
                 target.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,221 @@
+"""Previews: what the model says of the same few pictures after every epoch.
+
+previews/index.json        the pictures, why each was chosen, and their truth
+previews/000.jpg …         each picture once, at most `SHOWN_PX` long
+previews/epoch_0001.json   what was found in each after that epoch, in px of the stored picture
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from smartcash.backend.boxes import select
+from smartcash.backend.data import EvalBatches
+from smartcash.backend.detector import Detector
+from smartcash.backend.engine import Model, Precision
+from smartcash.backend.images import read_image, write_image
+from smartcash.backend.preprocess import Preprocess
+from smartcash.domain.config import PreviewsConfig
+from smartcash.domain.errors import ConfigInvalid, Problem
+from smartcash.utils.files import write_bytes
+
+SHOWN_PX = 640
+KEPT_BOXES, LEAST_SCORE = 50, 0.05
+WORST, MIDDLE, BEST, CHOSEN = "worst", "middle", "best", "chosen"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture that is watched. `index`: its place in the validation split, None for one from elsewhere.
+    `ratio`: px of the stored picture per px of the original. `truth`: boxes as stored, None if not known."""
+
+    file: str
+    source: str
+    index: int | None
+    why: str
+    width: int
+    height: int
+    ratio: float
+    truth: list[dict[str, Any]] | None
+
+
+class Previews:
+    """Watches an evaluation (`watch` is its `on_image`) and writes what was found after each epoch.
+
+    The first validation decides which pictures: a third each of those found worst, middling and best, and those
+    that the configuration names. A run that goes on keeps the pictures of its index file."""
+
+    def __init__(
+        self,
+        folder: Path,
+        valid: EvalBatches,
+        classes: tuple[str, ...],
+        preprocess: Preprocess,
+        precision: Precision,
+        config: PreviewsConfig,
+    ) -> None:
+        self.folder, self.valid, self.classes, self.config = folder, valid, classes, config
+        self.preprocess, self.precision = preprocess, precision
+        self.named = _named(config.images, valid)
+        self._found: dict[int, list[dict[str, Any]]] = {}
+        self._quality: dict[int, float] = {}
+        self._pictures: list[Picture] | None = None
+        index = folder / "index.json"
+        if index.is_file():
+            known = json.loads(index.read_text(encoding="utf-8"))
+            self._pictures = [Picture(**picture) for picture in known["pictures"]]
+
+    def watch(self, index: int, outcome: Any) -> None:
+        """One picture of the validation split was looked at: (boxes, scores, labels) in px of the picture, or
+        the probabilities of its classes."""
+        wanted = None if self._pictures is None else {picture.index for picture in self._pictures}
+        if wanted is None or index in wanted:
+            self._found[index] = self._plain(outcome)
+        if wanted is None:
+            self._quality[index] = self._judge(index, outcome)
+
+    def end_epoch(self, epoch: int, model: Model) -> Path | None:
+        """Write the epoch's file; `model` looks at the pictures from elsewhere. None when there is nothing to
+        watch."""
+        if self._pictures is None:
+            self._pictures = self._choose()
+        if not self._pictures:
+            return None
+        rows = []
+        for picture in self._pictures:
+            found = self._found.get(picture.index if picture.index is not None else -1)
+            if found is None:
+                found = self._plain(self._look(model, picture.source))
+            rows.append({"found": [_scaled(row, picture.ratio) for row in found]})
+        self._found.clear()
+        path = self.folder / f"epoch_{epoch:04}.json"
+        write_bytes(path, json.dumps({"epoch": epoch, "pictures": rows}, ensure_ascii=False).encode())
+        return path
+
+    def _choose(self) -> list[Picture]:
+        order = sorted(self._quality, key=lambda index: (self._quality[index], index))
+        self._quality.clear()
+        third = -(-self.config.count // 3)
+        middle = max(0, (len(order) - third) // 2)
+        ranked = [
+            *((index, WORST) for index in order[:third]),
+            *((index, BEST) for index in order[::-1][:third]),
+            *((index, MIDDLE) for index in order[middle : middle + third]),
+        ]
+        chosen: dict[int, str] = {}
+        for index, why in ranked:
+            if len(chosen) < self.config.count:
+                chosen.setdefault(index, why)
+        for item in self.named:
+            if isinstance(item, int):
+                chosen[item] = CHOSEN
+        sources: list[tuple[int | None, str, str]] = [
+            (index, why, str(self.valid.sample(index).path)) for index, why in chosen.items()
+        ]
+        sources += [(None, CHOSEN, str(item)) for item in self.named if isinstance(item, Path)]
+        self.folder.mkdir(exist_ok=True)
+        pictures = [self._store(number, *source) for number, source in enumerate(sources)]
+        described = {"classes": list(self.classes), "pictures": [asdict(picture) for picture in pictures]}
+        write_bytes(self.folder / "index.json", json.dumps(described, indent=1, ensure_ascii=False).encode())
+        return pictures
+
+    def _store(self, number: int, index: int | None, why: str, source: str) -> Picture:
+        image = read_image(source)
+        height, width = image.shape[:2]
+        ratio = min(1.0, SHOWN_PX / max(width, height))
+        if ratio < 1:
+            width, height = max(1, round(width * ratio)), max(1, round(height * ratio))
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        name = f"{number:03}.jpg"
+        write_image(self.folder / name, image)
+        truth = None
+        if index is not None:
+            sample = self.valid.sample(index)
+            rows = self._rows(sample.boxes_N4, np.ones(len(sample.labels_N)), sample.labels_N)
+            truth = [_scaled(row, ratio) for row in rows]
+        return Picture(name, source, index, why, width, height, ratio, truth)
+
+    def _plain(self, outcome: Any) -> list[dict[str, Any]]:
+        if isinstance(outcome, tuple):
+            boxes, scores, labels = outcome
+            kept = np.flatnonzero(scores >= LEAST_SCORE)[:KEPT_BOXES]
+            return self._rows(boxes[kept], scores[kept], labels[kept])
+        best = np.argsort(-outcome)[:5]
+        return self._rows(None, outcome[best], best)
+
+    def _rows(
+        self, boxes_N4: np.ndarray | None, scores_N: np.ndarray, labels_N: np.ndarray
+    ) -> list[dict[str, Any]]:
+        rows = []
+        for place, (score, label) in enumerate(zip(scores_N.tolist(), labels_N.tolist())):
+            row: dict[str, Any] = {"class": self.classes[label], "score": round(float(score), 4)}
+            if boxes_N4 is not None and len(boxes_N4):
+                row["box_xyxy"] = [float(side) for side in boxes_N4[place]]
+            rows.append(row)
+        return rows
+
+    def _judge(self, index: int, outcome: Any) -> float:
+        """How well a picture was found, 0…1: over its objects, the best IoU times score of the right class."""
+        sample = self.valid.sample(index)
+        if not isinstance(outcome, tuple):
+            return float(outcome[sample.labels_N[0]])
+        boxes, scores, labels = outcome
+        if not len(sample.labels_N):
+            return 1.0 - float(scores.max(initial=0.0))
+        best = []
+        for box, label in zip(sample.boxes_N4, sample.labels_N):
+            same = labels == label
+            best.append(float((_iou(box, boxes[same]) * scores[same]).max(initial=0.0)))
+        return float(np.mean(best))
+
+    @torch.inference_mode()
+    def _look(self, model: Model, source: str) -> Any:
+        """The outcome for a picture that is not in this process's validation split."""
+        image = read_image(source)
+        square = torch.from_numpy(self.preprocess.image(image)).permute(2, 0, 1)[None]
+        model.eval()
+        with self.precision.autocast():
+            output = model(self.preprocess.normalize(square.to(self.precision.device)))
+        if not isinstance(model, Detector):
+            return output.softmax(-1)[0].float().cpu().numpy()
+        boxes_BA4, scores_BAC = model.decode(output)
+        boxes, scores, labels = (part.cpu().numpy() for part in select(boxes_BA4[0], scores_BAC[0]))
+        return self.preprocess.boxes_back(boxes, image.shape[1], image.shape[0]), scores, labels
+
+
+def _named(names: Sequence[str], valid: EvalBatches) -> list[int | Path]:
+    """Each named picture as its place in the validation split, or its path. Raises ConfigInvalid."""
+    places = {sample.path.name: index for index, sample in enumerate(valid.samples.pictures.samples)}
+    found: list[int | Path] = []
+    problems = []
+    for name in names:
+        if name in places:
+            found.append(places[name])
+        elif Path(name).is_file():
+            found.append(Path(name).absolute())
+        else:
+            problems.append(Problem("training.previews.images", "preview_missing", name))
+    if problems:
+        raise ConfigInvalid(problems)
+    return found
+
+
+def _scaled(row: dict[str, Any], ratio: float) -> dict[str, Any]:
+    if "box_xyxy" not in row:
+        return row
+    return {**row, "box_xyxy": [round(side * ratio, 1) for side in row["box_xyxy"]]}
+
+
+def _iou(box_4: np.ndarray, boxes_N4: np.ndarray) -> np.ndarray:
+    low, high = np.maximum(box_4[:2], boxes_N4[:, :2]), np.minimum(box_4[2:], boxes_N4[:, 2:])
+    shared = np.clip(high - low, 0, None).prod(-1)
+    areas = (boxes_N4[:, 2:] - boxes_N4[:, :2]).prod(-1) + (box_4[2:] - box_4[:2]).prod()
+    return shared / np.maximum(areas - shared, 1e-9)

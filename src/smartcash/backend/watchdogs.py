@@ -1,0 +1,157 @@
+"""Watchdogs: what goes wrong in a training without an error, named with its cause and what to do.
+
+They see facts and answer with warnings (`domain.events.Warned`; the words are in the locale files,
+`warnings.<code>`). A loss that is not finite is no warning: the engine raises, the trainer goes back.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from smartcash.domain.config import TrainingConfig
+from smartcash.domain.events import StepEnded, Warned
+
+Row = Mapping[str, float | None]
+
+SPIKE_FACTOR, SPIKE_WINDOW, SPIKE_LEAST = 5.0, 50, 20
+DEAD_NORM, DEAD_STEPS = 1e-10, 5
+STARVED_SHARE = 0.3
+COLLAPSE_SHARE = 0.5
+EMPTY_SHARE = 0.5
+CHECKPOINTS_TO_FIT = 3
+LOW_DISK_BYTES = 500 * 2**20
+LOW_MEMORY_SHARE = 0.05
+
+
+class Watchdogs:
+    """Looks at every step and every epoch of one training, whose files go into `folder`. Each warning comes once;
+    that of a metric again after it had recovered, that of a spike once an epoch."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._losses: deque[float] = deque(maxlen=SPIKE_WINDOW)
+        self._dead_steps = 0
+        self._told: set[str] = set()
+
+    def step(self, event: StepEnded, grad_norm: float | None) -> list[Warned]:
+        """`grad_norm`: before clipping, None where the weights were not updated."""
+        found: list[Warned] = []
+        loss = event.losses["loss"]
+        if len(self._losses) >= SPIKE_LEAST:
+            usual = statistics.median(self._losses)
+            if usual > 0 and loss > SPIKE_FACTOR * usual:
+                facts = {
+                    "epoch": event.epoch,
+                    "step": event.step,
+                    "loss": round(loss, 3),
+                    "usual": round(usual, 3),
+                }
+                found += self._once("loss_spike", facts, each=event.epoch)
+        self._losses.append(loss)
+        if grad_norm is not None:
+            self._dead_steps = self._dead_steps + 1 if grad_norm < DEAD_NORM else 0
+            if self._dead_steps == DEAD_STEPS:
+                found += self._once(
+                    "gradient_dead", {"epoch": event.epoch, "step": event.step, "steps": DEAD_STEPS}
+                )
+        return found
+
+    def epoch(self, rows: Sequence[Row], training: TrainingConfig, steps: int) -> list[Warned]:
+        """`rows`: the epoch log so far, its last one new. `steps`: batches of an epoch."""
+        row = rows[-1]
+        epoch = round(row["epoch"] or 0)
+        return [
+            *self._classes_not_learnt(row, epoch, training.epochs),
+            *self._collapsed(rows, epoch, training),
+            *self._starved(row, epoch),
+            *self._without_objects(row, epoch, steps),
+            *self._disk(),
+            *self._memory(),
+        ]
+
+    def _once(self, code: str, facts: dict[str, object], each: int = 0) -> list[Warned]:
+        key = f"{code} {each}"
+        if key in self._told:
+            return []
+        self._told.add(key)
+        return [Warned(code, facts)]
+
+    def _classes_not_learnt(self, row: Row, epoch: int, epochs: int) -> list[Warned]:
+        """Good boxes while the classes do not come: the silent failure of detectors."""
+        mean_iou, found = row.get("mean_iou"), row.get("mAP50")
+        if mean_iou is None or found is None or epoch < max(3, epochs // 2):
+            return []
+        if mean_iou > 0.75 and found < 0.5:
+            facts = {"epoch": epoch, "mean_iou": round(mean_iou, 3), "mAP50": round(found, 3)}
+            return self._once("classes_not_learnt", facts)
+        return []
+
+    def _collapsed(self, rows: Sequence[Row], epoch: int, training: TrainingConfig) -> list[Warned]:
+        values = [value for row in rows if (value := row.get(training.monitor)) is not None]
+        if len(values) < 3:
+            return []
+        earlier, now = values[:-1], values[-1]
+        lowest = training.mode == "min"
+        best = min(earlier) if lowest else max(earlier)
+        if (now > best / COLLAPSE_SHARE) if lowest else (now < best * COLLAPSE_SHARE):
+            facts = {
+                "epoch": epoch,
+                "monitor": training.monitor,
+                "now": round(now, 3),
+                "best": round(best, 3),
+            }
+            return self._once("metric_collapsed", facts)
+        self._told.discard("metric_collapsed 0")
+        return []
+
+    def _starved(self, row: Row, epoch: int) -> list[Warned]:
+        waited, whole = row.get("data_wait_s"), row.get("train_s")
+        if waited is None or not whole or waited < STARVED_SHARE * whole or whole < 1:
+            return []
+        return self._once("data_starved", {"epoch": epoch, "share": round(100 * waited / whole)})
+
+    def _without_objects(self, row: Row, epoch: int, steps: int) -> list[Warned]:
+        empty = row.get("empty_batches")
+        if empty is None or empty < EMPTY_SHARE * steps:
+            return []
+        return self._once("batches_empty", {"epoch": epoch, "empty": round(empty), "steps": steps})
+
+    def _disk(self) -> list[Warned]:
+        sizes = [path.stat().st_size for path in self.folder.glob("weights/*.pth")]
+        needed = max(LOW_DISK_BYTES, CHECKPOINTS_TO_FIT * max(sizes, default=0))
+        free = psutil.disk_usage(str(self.folder)).free
+        if free >= needed:
+            return []
+        facts = {"free": round(free / 2**20), "needed": round(needed / 2**20), "folder": str(self.folder)}
+        return self._once("disk_low", facts)
+
+    def _memory(self) -> list[Warned]:
+        used, limit = memory_bytes()
+        if limit - used >= LOW_MEMORY_SHARE * limit:
+            return []
+        return self._once(
+            "memory_low", {"free": round((limit - used) / 2**20), "limit": round(limit / 2**20)}
+        )
+
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def memory_bytes() -> tuple[int, int]:
+    """Bytes in use and bytes there are: of this container where it has a limit, else of the machine."""
+    machine = psutil.virtual_memory()
+    limit_file = CGROUP / "memory.max"
+    if (
+        limit_file.is_file()
+        and (limit := limit_file.read_text().strip()).isdigit()
+        and int(limit) < machine.total
+    ):
+        # file pages can be given back, so they are not in use
+        stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        return int((CGROUP / "memory.current").read_text()) - int(stat["file"]), int(limit)
+    return machine.total - machine.available, machine.total

@@ -1,0 +1,29 @@
+"""A training in the foreground: its display, and the exit code that says how it ended."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from smartcash.cli.progress import TrainingDisplay
+from smartcash.services.control import Interrupted, Signals, listen_to_signals
+
+EXIT_CODES = {"stopped": 130, "preempted": 143}
+
+
+@contextmanager
+def foreground() -> Iterator[tuple[TrainingDisplay, Signals]]:
+    """The display to pass events to, and signals heard from now on: also while torch is being loaded.
+
+    Ends with exit code 130 after a stop by the user and 143 after one by the system."""
+    with listen_to_signals() as signals, TrainingDisplay() as display:
+        try:
+            yield display, signals
+        except Interrupted as interrupted:
+            display.interrupted(interrupted.reason)
+            sys.exit(EXIT_CODES[interrupted.reason])
+        except KeyboardInterrupt:
+            sys.exit(EXIT_CODES["stopped"])
+    if display.reason in EXIT_CODES:
+        sys.exit(EXIT_CODES[display.reason])

@@ -1,0 +1,456 @@
+"""Stopped, killed, resumed, extended: the same bits as a training that never stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from smartcash.domain.config import TrainConfig
+from smartcash.domain.errors import ConfigInvalid, RunNotResumable
+from smartcash.domain.events import (
+    CheckpointSaved,
+    Commanded,
+    EpochEnded,
+    EvaluationStarted,
+    Event,
+    RunFinished,
+    RunResumed,
+    StepEnded,
+)
+from smartcash.domain.ports import Command
+from smartcash.handlers.checkpoint import CheckpointManager
+from smartcash.services.control import Signals, send_command
+from smartcash.services.event_log import read_events
+from smartcash.services.run_store import RunFolder
+from smartcash.worker import evaluate_model, extend, resume, train
+
+from .conftest import toy_config
+
+TIMES = {
+    "seconds",
+    "images_per_s",
+    "train_s",
+    "data_wait_s",
+    "eval_s",
+    "elapsed_s",
+    "peak_memory_mb",
+    "waited_s",
+}
+
+
+def digest(value: Any) -> str:
+    """SHA-256 over a whole state: every tensor, number and name; only times and the clock are left out."""
+    whole = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            whole.update(f"{value.dtype}{tuple(value.shape)}".encode() + value.contiguous().numpy().tobytes())
+        elif isinstance(value, dict):
+            for key in sorted(value, key=str):
+                if key not in TIMES:
+                    whole.update(str(key).encode())
+                    add(value[key])
+        elif isinstance(value, list | tuple):
+            for item in value:
+                add(item)
+        else:
+            whole.update(repr(value).encode())
+
+    add(value)
+    return whole.hexdigest()
+
+
+COMPARED = (
+    *("model_state_dict", "optimizer_state_dict", "scheduler_state_dict", "ema_state_dict"),
+    *("scaler_state_dict", "rng", "progress", "step", "epoch"),
+)
+
+
+def final_state(run: RunFolder) -> str:
+    """The digest of the newest checkpoint: model, averaged model, optimizer, schedule, scaler, counters, best."""
+    state = CheckpointManager(output_dir=str(run.weights)).load_checkpoint(which="latest")
+    return digest({key: state[key] for key in COMPARED})
+
+
+class StopAt:
+    """Signals of a process that is asked to end after so many of its own steps."""
+
+    def __init__(self, step: int, name: str = "preempt") -> None:
+        self.signals, self.step, self.name = Signals(), step, name
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, StepEnded) and event.step_in_run == self.step:
+            self.signals._commands.append(Command(self.name, source="test"))  # type: ignore[arg-type]
+
+
+TASKS: dict[str, dict[str, Any]] = {
+    "detect": {
+        "model": {"drop_path": 0.2},
+        "optimizer": {"accumulate": 2},
+        "training": {"epochs": 4, "early_stopping": {"patience": 50}},
+        "data": {"batch_size": 2},
+    },
+    "classify": {
+        "model": {"drop_path": 0.2, "dropout": 0.3},
+        "augment": {"mixup": 0.5},
+        "training": {"epochs": 4},
+        "data": {"batch_size": 4},
+    },
+}
+
+
+@pytest.fixture
+def data_of(notes: Path, sorted_notes: Path) -> Callable[[str], Path]:
+    return lambda task: notes if task == "detect" else sorted_notes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["detect", "classify"])
+def test_interrupted_at_every_step_and_resumed_it_ends_with_the_same_bits(
+    task: str, data_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """A7, D1: at least 28 steps with random augmentation, mosaic or mixup, dropout, drop-path and accumulation; the
+    number of loader processes changes on the way for some."""
+    config = toy_config(data_of(task), **TASKS[task])
+    steps: list[int] = []
+    whole, outcome = train(
+        config,
+        tmp_path / "whole",
+        lambda e: steps.append(e.step_in_run) if isinstance(e, StepEnded) else None,
+    )
+    assert outcome.reason == "finished" and len(steps) >= 28
+    wanted = final_state(whole)
+    for step in range(1, len(steps) + 1):
+        stop = StopAt(step)
+        run, outcome = train(config, tmp_path / str(step), stop, signals=stop.signals)
+        assert outcome.reason == "preempted" and outcome.progress.step - step in (0, 1)
+        workers = 2 if step % 8 == 0 else 0
+        outcome = resume(run, config=run.config().replaced(data={"workers": workers}))
+        assert outcome.reason == "finished"
+        assert final_state(run) == wanted, f"after an interruption at step {step}"
+
+
+def test_the_final_test_of_a_resumed_run_is_that_of_the_unbroken_one(notes: Path, tmp_path: Path) -> None:
+    """A7, A8: the best epoch was found before the interruption; its weights are the ones tested in the end."""
+    config = toy_config(notes, training={"epochs": 3, "monitor": "train_loss", "mode": "max"})
+    whole, unbroken = train(config, tmp_path / "whole")
+    assert unbroken.progress.best_epoch == 1
+    stop = StopAt(2 * 4 + 1)
+    run, _ = train(config, tmp_path / "broken", stop, signals=stop.signals)
+    outcome = resume(run)
+    assert outcome.progress.best_epoch == 1 and outcome.test is not None and unbroken.test is not None
+    assert outcome.test.to_dict() == unbroken.test.to_dict()
+    report = [json.loads((folder.path / "report" / "metrics.json").read_text()) for folder in (whole, run)]
+    assert report[0] == report[1]
+    rows = [(folder.path / "epochs.csv").read_text().count("\n") for folder in (whole, run)]
+    assert rows[0] == rows[1] == 4
+
+
+def test_a_stop_in_validation_or_test_loses_nothing(notes: Path, tmp_path: Path) -> None:
+    """A34: the epoch that was being validated is validated again, the test made up for."""
+    config = toy_config(notes, training={"epochs": 2})
+    whole, _ = train(config, tmp_path / "whole")
+    for split in ("valid", "test"):
+        signals = Signals()
+
+        def ask(event: Event, signals: Signals = signals, split: str = split) -> None:
+            if isinstance(event, EvaluationStarted) and event.split == split:
+                signals._commands.append(Command("preempt"))
+
+        run, outcome = train(config, tmp_path / split, ask, signals=signals)
+        assert outcome.reason == "preempted" and outcome.test is None
+        assert run.description()["state"] == "preempted"
+        again = resume(run)
+        assert again.reason == "finished" and again.test is not None
+        assert final_state(run) == final_state(whole)
+
+
+def test_a_finished_run_is_extended_as_a_child_that_names_its_parent(notes: Path, tmp_path: Path) -> None:
+    """D3: each schedule policy; the child goes on from the parent's state and stands on its own."""
+    told: list[Event] = []
+    parent, _ = train(toy_config(notes, training={"epochs": 2}), tmp_path, told.append)
+    ended_at = [event.lr for event in told if isinstance(event, StepEnded)][-1]
+    rates = {}
+    for policy in ("rescale", "continue_constant", "restart_cosine"):
+        heard: list[Event] = []
+        child, _outcome = extend(parent, 4, policy, heard.append)
+        facts = child.description()
+        assert facts["parent"]["id"] == parent.id and facts["state"] == "finished"
+        assert [event.epoch for event in heard if isinstance(event, EpochEnded)] == [3, 4]
+        assert next(event for event in heard if isinstance(event, RunResumed)).epoch == 3
+        assert (child.path / "epochs.csv").read_text().count("\n") == 5
+        rates[policy] = [event.lr for event in heard if isinstance(event, StepEnded)]
+    assert set(rates["continue_constant"]) == {ended_at}
+    assert rates["restart_cosine"][0] > 10 * ended_at > rates["restart_cosine"][-1]
+    assert rates["rescale"][0] > rates["rescale"][-1] and rates["rescale"][0] > ended_at
+    assert evaluate_model(str(child.path), str(notes), "test")["mAP50_95"] is not None
+
+
+def test_what_cannot_go_on_says_why(notes: Path, sorted_notes: Path, tmp_path: Path) -> None:
+    """A34: finished, other weights, other data, nothing more to train, not yet finished."""
+    parent, _ = train(toy_config(notes), tmp_path)
+    with pytest.raises(RunNotResumable, match=r"extend"):
+        resume(parent)
+    with pytest.raises(ConfigInvalid):
+        extend(parent, 2)
+    stop = StopAt(1)
+    run, _ = train(toy_config(notes), tmp_path, stop, signals=stop.signals)
+    with pytest.raises(RunNotResumable):
+        extend(run, 5)
+    with pytest.raises(RunNotResumable, match=r"model\.scale"):
+        resume(run, config=run.config().replaced(model={"scale": "s"}))
+    with run.claimed(), pytest.raises(RunNotResumable, match=r"pid"):
+        resume(run)
+    facts = run.description()
+    run.describe({"data": {**facts["data"], "content_hash": "of other data"}})
+    with pytest.raises(RunNotResumable, match="--data"):
+        resume(run)
+
+
+def test_a_changed_batch_size_begins_the_epoch_anew(notes: Path, tmp_path: Path) -> None:
+    """C1: half an epoch of other batches means nothing; the epochs done stay done."""
+    stop = StopAt(4 + 2)
+    run, _ = train(toy_config(notes, training={"epochs": 3}), tmp_path, stop, signals=stop.signals)
+    heard: list[Event] = []
+    outcome = resume(run, heard.append, config=run.config().replaced(data={"batch_size": 7}))
+    resumed = next(event for event in heard if isinstance(event, RunResumed))
+    assert (resumed.epoch, resumed.step) == (2, 2) and outcome.reason == "finished"
+
+
+def test_checkpoints_fall_within_an_epoch_by_steps_and_by_minutes(notes: Path, tmp_path: Path) -> None:
+    """A9: and they are never taken for a milestone or for the best."""
+    for rule in ({"every_steps": 1}, {"every_minutes": 1e-9}):
+        heard: list[CheckpointSaved] = []
+        config = toy_config(notes, checkpoint={"keep_epochs": 50, **rule})
+        run, _ = train(
+            config, tmp_path, lambda e, h=heard: h.append(e) if isinstance(e, CheckpointSaved) else None
+        )
+        assert [saved.step for saved in heard] == list(range(9))
+        kinds = [info.kind for info in CheckpointManager(output_dir=str(run.weights)).list_checkpoints()]
+        assert kinds.count("epoch") == 0 and kinds.count("latest") >= 7
+
+
+class Commander:
+    """Sends commands through the run's own control file once the training has come to a step."""
+
+    def __init__(self, home: Path, plan: dict[int, list[Command]]) -> None:
+        self.home, self.plan, self.heard = home, plan, list[Event]()
+
+    def __call__(self, event: Event) -> None:
+        self.heard.append(event)
+        if isinstance(event, StepEnded):
+            for command in self.plan.pop(event.step_in_run, []):
+                send_command(next(self.home.glob("*/*/run.json")).parent / "control.jsonl", command)
+
+
+def test_commands_take_effect_within_one_step(notes: Path, tmp_path: Path) -> None:
+    """D13: each command through the control file; the configuration keeps what was changed."""
+    plan = {2: [Command("epochs", 3, "me"), Command("patience", 7)], 9: [Command("stop")]}
+    commander = Commander(tmp_path, plan)
+    run, outcome = train(toy_config(notes, training={"epochs": 6}), tmp_path, commander)
+    done = [event for event in commander.heard if isinstance(event, Commanded)]
+    assert [(event.name, event.step, event.was) for event in done] == [
+        ("epochs", 2, 6),
+        ("patience", 2, 0),
+        ("stop", 9, None),
+    ]
+    assert outcome.reason == "stopped" and outcome.progress.step == 9
+    assert run.config().training.epochs == 3 and run.config().training.early_stopping.patience == 7
+    assert resume(run).progress.epoch == 3
+
+
+def test_stop_after_the_epoch_and_keep_the_best(notes: Path, tmp_path: Path) -> None:
+    """D13: the one ends with a validated epoch, the other at once with the best epoch tested and reported."""
+    commander = Commander(tmp_path / "a", {2: [Command("stop_after_epoch")]})
+    _, outcome = train(toy_config(notes, training={"epochs": 6}), tmp_path / "a", commander)
+    assert (outcome.reason, outcome.progress.epoch, outcome.progress.step) == ("stopped", 1, 4)
+    commander = Commander(tmp_path / "b", {6: [Command("keep_best")]})
+    run, outcome = train(toy_config(notes, training={"epochs": 6}), tmp_path / "b", commander)
+    assert (outcome.reason, outcome.progress.step) == ("kept_best", 6) and outcome.test is not None
+    assert (run.path / "report" / "metrics.json").exists() and run.description()["state"] == "stopped"
+
+
+COMMAND = [
+    *(sys.executable, "-m", "smartcash"),
+]
+SETTINGS = [
+    *("--set", "model.backbone=mobilenetv4_conv_small", "--set", "model.pretrained=false"),
+    *("--set", "data.image_size=64", "--set", "data.batch_size=4", "--set", "runtime.threads=1"),
+]
+ENGLISH = {**os.environ, "SMARTCASH_LANG": "en"}
+
+
+def begin(*arguments: str | Path) -> subprocess.Popen[str]:
+    """The command line in a process of its own."""
+    return subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENGLISH, start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_pause_holds_the_training_and_continue_lets_it_go_on(notes: Path, tmp_path: Path) -> None:
+    """D13: a paused process trains no step, holds a checkpoint of where it is, and hears signals."""
+    process = begin("train", notes, "--epochs", "5000", "--home", tmp_path, *SETTINGS)
+    wait_for(lambda: list(tmp_path.glob("detect/*/epochs.csv")))
+    run = RunFolder(next(tmp_path.glob("detect/*")))
+    send_command(run.control, Command("pause"))
+    names = lambda: [record["type"] for record in read_events(run.events)]
+    wait_for(lambda: "Commanded" in names())
+    time.sleep(1.0)
+    held = run.events.stat().st_size
+    time.sleep(1.5)
+    assert run.events.stat().st_size == held
+    send_command(run.control, Command("continue"))
+    wait_for(lambda: names()[-1] == "StepEnded")
+    send_command(run.control, Command("pause"))
+    wait_for(lambda: names().count("Commanded") == 3)
+    process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 143 and "Traceback" not in printed
+    assert run.description()["state"] == "preempted"
+
+
+@pytest.mark.slow
+def test_killed_at_random_times_and_resumed_it_ends_with_the_same_bits(notes: Path, tmp_path: Path) -> None:
+    """A7, D1: SIGKILL of a real process, five times in one run, loader processes included."""
+    settings = [*SETTINGS, "--set", "checkpoint.every_steps=3", "--set", "data.workers=2"]
+    whole = begin("train", notes, "--epochs", "12", "--home", tmp_path / "whole", *settings)
+    printed, _ = whole.communicate(timeout=300)
+    assert whole.returncode == 0, printed
+    chance = random.Random(5)
+    process = begin("train", notes, "--epochs", "12", "--home", tmp_path / "killed", *settings)
+    kills = 0
+    while kills < 5:
+        wait_for(lambda: list(tmp_path.glob("killed/detect/*/weights/*.json")))
+        try:
+            printed, _ = process.communicate(timeout=chance.uniform(0.5, 6.0))
+            break
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            kills += 1
+            run = next(tmp_path.glob("killed/detect/*"))
+            process = begin("resume", run)
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, printed
+    run = next(tmp_path.glob("killed/detect/*"))
+    assert final_state(RunFolder(run)) == final_state(RunFolder(next(tmp_path.glob("whole/detect/*"))))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_in_any_phase_ends_cleanly(number: int, notes: Path, tmp_path: Path) -> None:
+    """A34: while torch is loaded, data are read, steps are made, epochs validated and saved; sent to the whole group,
+    loader processes included. What was begun can go on; the exit code says who asked."""
+    chance = random.Random(number)
+    for _ in range(4):
+        home = tmp_path / str(time.monotonic_ns())
+        process = begin(
+            "train", notes, "--epochs", "5000", "--home", home, *SETTINGS, "--set", "data.workers=2"
+        )
+        time.sleep(chance.uniform(1.0, 14.0))
+        os.killpg(process.pid, number)
+        printed, _ = process.communicate(timeout=90)
+        code = 130 if number == signal.SIGINT else 143
+        # before Python listens at all, the system's own answer stands
+        assert process.returncode in (code, -number), printed
+        assert "Traceback" not in printed, printed
+        for run in map(RunFolder, home.glob("detect/*")):
+            state = "stopped" if number == signal.SIGINT else "preempted"
+            assert run.description()["state"] == state
+            again = begin("resume", run.path)
+            wait_for(
+                lambda run=run: any(
+                    record["type"] == "RunReady" for record in list(read_events(run.events))[-8:]
+                )
+            )
+            os.killpg(again.pid, signal.SIGKILL)
+            again.communicate()
+
+
+@pytest.mark.slow
+def test_a_changed_configuration_is_shown_and_needs_a_yes(notes: Path, tmp_path: Path) -> None:
+    """A12, A25, C1: without confirmation nothing changes and the exit code is 3; --yes goes on with the change."""
+    stop = StopAt(2)
+    run, _ = train(toy_config(notes), tmp_path, stop, signals=stop.signals)
+    before = (run.path / "config.yaml").read_bytes()
+    asked = begin("resume", run.path, "--set", "optimizer.lr=1e-3", "--set", "training.epochs=3")
+    printed, _ = asked.communicate(timeout=60)
+    assert asked.returncode == 3 and "optimizer.lr: 0.002 → 0.001  ⚠" in printed, printed
+    assert (run.path / "config.yaml").read_bytes() == before
+    agreed = begin("resume", run.path, "--set", "training.epochs=3", "--yes")
+    printed, _ = agreed.communicate(timeout=120)
+    assert agreed.returncode == 0 and "3/3" in printed, printed
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(notes: Path, tmp_path: Path) -> None:
+    """A27: torchrun on CPUs: the same global batch and nearly the same losses (batch norm sees half a batch each);
+    only the leading process writes; the run can be stopped and resumed."""
+    settings = [*SETTINGS, "--set", "training.epochs=4"]
+    alone = begin("train", notes, "--home", tmp_path / "alone", *settings)
+    assert alone.wait(timeout=200) == 0
+    both = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+            *("-m", "smartcash", "train", notes, "--home", tmp_path / "both", *settings),
+        ],
+        capture_output=True, text=True, env=ENGLISH, timeout=280,
+    )  # fmt: skip
+    assert both.returncode == 0, both.stdout + both.stderr
+    assert len(list(tmp_path.glob("both/detect/*"))) == 1
+    curves = []
+    for home in ("alone", "both"):
+        records = read_events(next(tmp_path.glob(f"{home}/detect/*/events.jsonl")))
+        curves.append([record["row"]["train_loss"] for record in records if record["type"] == "EpochEnded"])
+    assert curves[1] == pytest.approx(curves[0], rel=0.1)
+    end = list(read_events(next(tmp_path.glob("both/detect/*/events.jsonl"))))[-1]
+    assert end["type"] == RunFinished.__name__ and end["reason"] == "finished"
+
+
+@pytest.mark.slow
+def test_memory_and_open_files_do_not_grow_over_epochs(notes: Path, tmp_path: Path) -> None:
+    """A28: over 30 epochs, loader processes and checkpoints included."""
+    import psutil
+
+    process = psutil.Process()
+    memory: list[int] = []
+    files: list[int] = []
+
+    def look(event: Event) -> None:
+        if isinstance(event, EpochEnded):
+            memory.append(process.memory_info().rss)
+            files.append(process.num_fds())
+
+    train(toy_config(notes, training={"epochs": 30}, data={"workers": 1}), tmp_path, look)
+    assert max(files[20:]) <= max(files[3:10])
+    assert max(memory[20:]) < 1.05 * max(memory[3:10])
+
+
+def test_a_configuration_folds_built_in_callbacks_into_its_sections() -> None:
+    """A2: the five things of the document can be set; what every training has is written once."""
+    config = TrainConfig.parse(
+        {"training": {"callbacks": ["csv", {"use": "early_stopping", "options": {"patience": 4}}, "wandb"]}}
+    )
+    assert config.training.early_stopping.patience == 4
+    assert [entry.use for entry in config.training.callbacks] == ["wandb"]
