@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +27,7 @@ from smartcash.backend.callbacks import Callbacks
 from smartcash.backend.data import CACHE_FACTOR, Pictures
 from smartcash.backend.distributed import World, joined_world, started_by_torchrun
 from smartcash.backend.drawing import contact_sheet, draw_boxes
+from smartcash.backend.forecast import Pace, measure
 from smartcash.backend.formats import DataSet, read_dataset, verify_images
 from smartcash.backend.images import read_image, write_image
 from smartcash.backend.predictor import Predictor
@@ -46,18 +47,21 @@ from smartcash.backend.watchdogs import Watchdogs
 from smartcash.domain.changes import FIXED_BY_WEIGHTS, changes_between
 from smartcash.domain.config import TrainConfig
 from smartcash.domain.errors import (
+    BackboneUnknown,
     CheckpointWriteFailed,
     ConfigInvalid,
     DataInvalid,
     Problem,
     RunNotResumable,
     SmartCashError,
+    WeightsUnavailable,
 )
 from smartcash.domain.events import (
     Commanded,
     DataFound,
     EpochEnded,
     Event,
+    RunChecked,
     RunFailed,
     RunReady,
     RunResumed,
@@ -70,9 +74,15 @@ from smartcash.handlers.checkpoint import CheckpointManager
 from smartcash.services.control import ControlFile, Interrupted, Signals, listen_to_signals
 from smartcash.services.event_log import EventLog
 from smartcash.services.run_store import RunFolder, find_run
+from smartcash.services.workers import heartbeat, identity
 from smartcash.utils.logger import get_logger, log_to
 
 STEP_INTERVAL_S = 0.5
+# the field of the configuration that an error is about
+ERROR_FIELDS: dict[type[SmartCashError], str] = {
+    BackboneUnknown: "model.backbone",
+    WeightsUnavailable: "model.pretrained",
+}
 STATES = {"finished": "finished", "early_stopped": "finished", "preempted": "preempted"}  # else stopped
 LOGGED = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "hotcoco")
 
@@ -146,6 +156,24 @@ def resume(
         return session.train(session.newest())
 
 
+def check(run: RunFolder, *, measured: bool, signals: Signals | None = None) -> list[Problem]:
+    """Prepare a run: see `_Session.check`. Raises nothing for what is wrong with configuration or data."""
+    with ExitStack() as stack:
+        signals = signals or stack.enter_context(listen_to_signals())
+        stack.enter_context(heartbeat(run))
+        try:
+            data = load_data(run.config())
+        except SmartCashError as error:
+            problems = problems_in(error)
+            plain = [asdict(problem) | {"message": problem.message()} for problem in problems]
+            run.describe(
+                {"state": "failed", "reason": "check", "error": str(error), "problems": plain, "forecast": {}}
+            )
+            return problems
+        config = run.config().model_copy(update={"task": data.task})
+        return _Session(run, config, data, _nobody, signals, World()).check(measured=measured)
+
+
 def extend(
     parent: RunFolder,
     epochs: int,
@@ -209,18 +237,53 @@ class _Session:
         manager = CheckpointManager(output_dir=str(self.run.weights), logger=get_logger("checkpoint"))
         return manager.load_checkpoint(which="latest")
 
+    def check(self, *, measured: bool) -> list[Problem]:
+        """Build everything and look at the data without training: the run becomes ready with a forecast, or failed
+        with the problems. `measured`: a few steps are timed for the forecast, so the device must be free."""
+        run, started = self.run, time.monotonic()
+        with run.claimed(), EventLog(run.events) as log, log_to(run.path / "train.log"):
+            problems: list[Problem] = []
+            forecast: dict[str, Any] = {}
+            try:
+                Callbacks.load(self.config.training.callbacks)
+                built = build(self.config, self.data)
+                self._previews(built)
+                run.describe({**facts_of(self.data), "choices": built.choices})
+                if measured:
+                    device = built.parts.precision.device
+                    forecast = measure(built, time.monotonic() - started, lambda: peak_memory_mb(device))
+                    problems = shortages(run, forecast)
+            except SmartCashError as error:
+                problems = problems_in(error)
+            plain = [asdict(problem) | {"message": problem.message()} for problem in problems]
+            log.append(RunChecked(plain, forecast))
+            ending = {"state": "failed", "reason": "check", "error": "\n".join(p["message"] for p in plain)}
+            ready = {"state": "ready", "error": None}
+            run.describe({**(ending if problems else ready), "problems": plain, "forecast": forecast})
+        return problems
+
+    def _previews(self, built: Built) -> Previews | None:
+        wanted = built.config.training.previews
+        if not self.world.leads or not (wanted.count or wanted.images):
+            return None
+        parts = built.parts
+        return Previews(
+            self.run.path / "previews", built.valid, built.classes, parts.preprocess, parts.precision, wanted
+        )
+
     def train(self, state: Mapping[str, Any] | None) -> Outcome:
         """Build, then train from `state` (None: from the start); the run folder says how it ended."""
         if not self.world.leads:
             return self._fit(lambda event: None, state)
         run, started = self.run, time.monotonic()
-        with run.claimed(), EventLog(run.events) as log, log_to(run.path / "train.log"):
+        with run.claimed(), heartbeat(run), EventLog(run.events) as log, log_to(run.path / "train.log"):
             self.journal = _Journal(run, log, self.listen)
             emit = self._emitter(self.journal)
             begun = {"started": _now(), "pid": os.getpid(), "host": platform.node(), "command": sys.argv}
             attempts = [*run.description().get("attempts", []), begun]
             try:
-                run.describe({"state": "running", "attempts": attempts, "error": None, "ended": None})
+                here = {"worker": identity(os.getpid()), "attempts": attempts}
+                run.describe({"state": "running", "error": None, "ended": None, **here})
                 outcome = self._fit(emit, state)
                 if self.callbacks.failure is not None:
                     raise self.callbacks.failure
@@ -261,13 +324,7 @@ class _Session:
                 example = next(finding for finding in data.report.findings if finding.code == code)
                 emit(DataFound(code, example.severity, count, example.where))
         built = build(config, data, world)
-        previews = None
-        if world.leads and (built.config.training.previews.count or built.config.training.previews.images):
-            parts = built.parts
-            previews = Previews(
-                run.path / "previews", built.valid, built.classes, parts.preprocess, parts.precision,
-                built.config.training.previews,
-            )  # fmt: skip
+        previews = self._previews(built)
         progress = None
         if state is not None:
             progress = restore(built, state, self.callbacks)
@@ -292,6 +349,7 @@ class _Session:
             outcome = fit(
                 built, store, emit, control, progress,
                 callbacks=self.callbacks, previews=previews, watchdogs=Watchdogs(run.path),
+                forecast=forecast_of(run),
             )  # fmt: skip
         if outcome.best is not None and outcome.reason in JUDGED and world.leads:
             write_report(run.path / "report", built, outcome)
@@ -318,6 +376,30 @@ class _Session:
             emit(RunResumed(progress.epoch + 1, progress.step, str(state["path"])))
 
 
+def problems_in(error: SmartCashError) -> list[Problem]:
+    """An error as problems of a configuration: its own, or one for the field it is about."""
+    problems: list[Problem] = getattr(error, "problems", [])
+    if problems:
+        return problems
+    field = ERROR_FIELDS.get(type(error), "data.path" if isinstance(error, DataInvalid) else "")
+    return [Problem(field, "as_error", facts={"message": error.message()})]
+
+
+def shortages(run: RunFolder, forecast: Mapping[str, Any]) -> list[Problem]:
+    """What this machine has too little of for a run."""
+    free_mb = psutil.disk_usage(str(run.path)).free / 2**20
+    if free_mb < forecast["disk_mb"]:
+        facts = {"free": round(free_mb), "needed": round(forecast["disk_mb"]), "folder": str(run.path)}
+        return [Problem("checkpoint.keep_epochs", "disk_short", facts=facts)]
+    return []
+
+
+def forecast_of(run: RunFolder) -> Pace | None:
+    """The pace that a check of this run has measured."""
+    pace = (run.description().get("forecast") or {}).get("pace")
+    return Pace(**pace) if pace else None
+
+
 class _Journal:
     """Writes what happens into the run folder and passes it on: all events but most of the steps, a row per
     epoch, and commands that change the configuration."""
@@ -337,6 +419,8 @@ class _Journal:
             case Commanded(name="epochs" | "patience" as name, value=value):
                 part = {"epochs": value} if name == "epochs" else {"early_stopping": {"patience": value}}
                 self.run.write_config(self.run.config().replaced(training=part))
+            case Commanded(name="pause" | "continue" | "stop" | "preempt" | "keep_best" as name):
+                self.run.describe({"state": {"pause": "paused", "continue": "running"}.get(name, "stopping")})
         self.listen(event)
 
     def _due(self, event: StepEnded) -> bool:

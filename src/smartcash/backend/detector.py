@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from smartcash.backend.backbones import STRIDES, Backbone
 from smartcash.backend.boxes import from_distances, grid_points
+from smartcash.backend.depthwise import DepthwiseConv2d
 
 BINS = 16  # distances of 0 … 15 strides
 
@@ -109,11 +110,12 @@ class SharedConv(nn.Module):
 
 
 class SharedSeparable(nn.Module):
-    """A depthwise 3×3 and a 1×1 convolution shared by the levels, with batch norms of each level's own."""
+    """A depthwise 5×5 and a 1×1 convolution shared by the levels, with batch norms of each level's own."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.spatial = nn.Conv2d(channels, channels, 3, 1, 1, groups=channels, bias=False)
+        spatial = nn.Conv2d(channels, channels, 5, 1, 2, groups=channels, bias=False)
+        self.spatial = DepthwiseConv2d(spatial)
         self.spatial_norms = nn.ModuleList(nn.BatchNorm2d(channels, 1e-3, 0.03) for _ in STRIDES)
         self.mix = nn.Conv2d(channels, channels, 1, bias=False)
         self.norms = nn.ModuleList(nn.BatchNorm2d(channels, 1e-3, 0.03) for _ in STRIDES)

@@ -15,6 +15,7 @@ import torch
 
 from smartcash.backend.builder import Built
 from smartcash.backend.engine import EpochStats, Parts, Result, Step, evaluate, train_one_epoch
+from smartcash.backend.forecast import Pace
 from smartcash.backend.metrics import DetectionResult
 from smartcash.backend.previews import Previews
 from smartcash.backend.steering import Steering
@@ -112,6 +113,7 @@ class Run:
         callbacks: Stateful,
         previews: Previews | None,
         watchdogs: Watchdogs,
+        forecast: Pace | None,
     ) -> None:
         self.built, self.store, self.emit, self.progress = built, store, emit, progress
         self.callbacks, self.previews, self.watchdogs = callbacks, previews, watchdogs
@@ -121,6 +123,7 @@ class Run:
             patience=training.early_stopping.patience,
             limit_s=(training.max_hours or math.inf) * 3600, seconds=progress.seconds,
         )  # fmt: skip
+        self.clock = _Clock(built.parts.unfreeze_step, forecast)
         self.saver = _Saver(self)
         self.best_result: Result | None = None
         self.best_state: dict[str, torch.Tensor] | None = None
@@ -144,6 +147,7 @@ def fit(
     callbacks: Stateful,
     previews: Previews | None = None,
     watchdogs: Watchdogs,
+    forecast: Pace | None = None,
 ) -> Outcome:
     """Train to the end, to early stopping, or until a command; then test the best epoch's weights.
 
@@ -153,7 +157,7 @@ def fit(
     A checkpoint falls between two updates of the weights, never within an accumulation."""
     run = Run(
         built, store, emit, control, progress or Progress(),
-        callbacks=callbacks, previews=previews, watchdogs=watchdogs,
+        callbacks=callbacks, previews=previews, watchdogs=watchdogs, forecast=forecast,
     )  # fmt: skip
     if progress is None:
         run.saver.save({})  # a disk that cannot be written is found now, and there is always a way back
@@ -222,6 +226,7 @@ def _epoch(run: Run) -> str | None:
     if result is None:
         run.saver.save({})
         return steering.reason
+    run.clock.validated(time.monotonic() - started)
     _end_epoch(run, result, time.monotonic() - started)
     return steering.reason
 
@@ -407,19 +412,65 @@ class _Saver:
         self.run.store.wait()
 
 
+class _Clock:
+    """Measures the pace of a training and says how long it will still take. What was not yet seen (the steps after
+    the backbone is unfrozen, a validation) is taken from the `forecast`, in proportion to what was."""
+
+    def __init__(self, unfreeze_step: int, forecast: Pace | None) -> None:
+        self.unfreeze_step, self.forecast = unfreeze_step, forecast
+        self._seen: dict[str, float] = {}  # moving means, seconds
+        self._last: float | None = None
+
+    def begin(self) -> None:
+        """An epoch begins; its first step builds kernels and is not counted."""
+        self._last = None
+
+    def step(self, step: int) -> None:
+        now = time.monotonic()
+        if self._last is not None:
+            self._see("frozen_step_s" if step < self.unfreeze_step else "step_s", now - self._last)
+        self._last = now
+
+    def validated(self, seconds: float) -> None:
+        self._see("validation_s", seconds)
+
+    def _see(self, what: str, seconds: float) -> None:
+        known = self._seen.get(what)
+        self._seen[what] = seconds if known is None else known + (seconds - known) / 20
+
+    def left(self, step: int, steps: int, epochs: int) -> float | None:
+        """Seconds for the rest of a training of `epochs` epochs of `steps` steps, `step` of them done."""
+        steps_s = {name: self._seen[name] for name in ("frozen_step_s", "step_s") if name in self._seen}
+        if not steps_s:
+            return None
+        known = asdict(self.forecast) if self.forecast else {}
+        seen = "step_s" if "step_s" in steps_s else "frozen_step_s"
+        ratio = steps_s[seen] / known[seen] if known.get(seen) else 1.0
+        pace = Pace(
+            **{
+                name: self._seen.get(name, known[name] * ratio if name in known else fallback)
+                for name, fallback in (
+                    ("frozen_step_s", steps_s[seen]),
+                    ("step_s", steps_s[seen]),
+                    ("validation_s", 0.0),
+                )
+            }
+        )
+        validations = epochs - step // steps
+        return pace.seconds(epochs * steps - step, max(0, self.unfreeze_step - step), validations)
+
+
 class _Ticker:
     """Turns steps into events, and asks the watchdogs about each."""
 
     def __init__(self, run: Run, epoch: int) -> None:
         self.run, self.epoch = run, epoch
-        self.begun = time.monotonic()
-        self.done = 0
+        run.clock.begin()
 
     def step(self, step: Step) -> None:
         run, stats = self.run, self.run.progress.stats
-        self.done += 1
         steps = run.built.train.steps
-        per_step = (time.monotonic() - self.begun) / self.done
+        run.clock.step(step.step)
         rates = {group["name"]: group["lr"] for group in run.built.parts.optimizer.param_groups}
         event = StepEnded(
             epoch=self.epoch + 1,
@@ -430,7 +481,7 @@ class _Ticker:
             loss=stats.losses["loss"],
             lr=rates["head"],
             images_per_s=stats.images / max(stats.seconds, 1e-9),
-            eta_s=(run.steering.epochs * steps - step.step - 1) * per_step,
+            eta_s=run.clock.left(step.step + 1, steps, run.steering.epochs),
         )
         run.emit(event)
         for warning in run.watchdogs.step(event, step.grad_norm):

@@ -25,6 +25,7 @@ COMMANDS = {
     "predict": "predict",
     "data": "data",
     "checkpoint": "checkpoint",
+    "worker": "worker",
 }
 
 

@@ -58,7 +58,7 @@ class TrainingDisplay:
                     description=text("train.epoch", epoch=event.epoch),
                     facts=text(
                         "train.step", step=event.step, steps=event.steps, loss=f"{event.loss:.3f}", metric=self.metric,
-                        rate=f"{event.images_per_s:.1f}", eta=duration(event.eta_s),
+                        rate=f"{event.images_per_s:.1f}", eta="–" if event.eta_s is None else duration(event.eta_s),
                     ),
                 )  # fmt: skip
             case events.RunResumed(epoch=epoch, step=step, checkpoint=checkpoint):

@@ -17,24 +17,41 @@ from smartcash.utils.i18n import text
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help=text("cli.resume.set"))
 @click.option("--yes", is_flag=True, help=text("cli.resume.yes"))
 def command(run: str, data: Path | None, assignments: tuple[str, ...], yes: bool) -> None:
+    from smartcash.cli.confirming import confirmed_by
     from smartcash.domain.config import merge, parse_assignments
+    from smartcash.domain.errors import ConfigInvalid, RunNotReady
+    from smartcash.handlers.training_manager import TrainingManager
     from smartcash.services.run_store import find_run
 
-    folder = find_run(run)
-    own = folder.config()
+    folder = find_run(run, home)
     changed = parse_assignments(assignments)
     if data is not None:
         changed = merge(changed, {"data": {"path": str(data.absolute())}})
-    config = own.replaced(**changed)
-    if config != own and not yes:
-        from smartcash.cli.confirming import confirm_changes
-
-        confirm_changes(own, config)
+    manager = TrainingManager(folder.path.parent.parent, interface="cli")
+    review = manager.check(merge(folder.config().model_dump(mode="json"), changed), run=folder)
+    if review.config is None or review.problems:
+        raise ConfigInvalid(review.problems)
+    how = confirmed_by(review.changes, yes)
+    if background:
+        if review.changes:
+            manager.apply(review, significant=True, confirmed=how)
+        manager.resume(folder, confirmed=how)
+        click.echo(text("train.in_background", run=folder.id))
+        return
 
     from smartcash.cli.running import foreground
+    from smartcash.services.workers import Turns
 
-    with foreground() as (display, signals):
+    config = review.config
+    with foreground() as (display, signals), Turns(manager.home, config.runtime.device).at_once() as free:
+        if not free:
+            raise RunNotReady("device_busy", home=str(manager.home))
         from smartcash.worker import resume
 
-        outcome = resume(folder, display, config=config, signals=signals)
+        def confirmed(event: Event) -> None:
+            if isinstance(event, RunStarted):
+                manager.resumed(folder, review, how)
+            display(event)
+
+        outcome = resume(folder, confirmed, config=config, signals=signals)
         display.finish(folder.path, outcome)

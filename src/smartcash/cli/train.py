@@ -24,6 +24,8 @@ from smartcash.utils.i18n import text
 @click.option("--strict", is_flag=True, help=text("cli.train.strict"))
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help=text("cli.train.set"))
 @click.option("--home", type=click.Path(path_type=Path, file_okay=False), help=text("cli.train.home"))
+@click.option("--yes", is_flag=True, help=text("cli.train.yes"))
+@click.option("--background", is_flag=True, help=text("cli.train.background"))
 def command(
     data: str,
     config_file: Path | None,
@@ -36,8 +38,12 @@ def command(
     strict: bool,
     assignments: tuple[str, ...],
     home: Path | None,
+    yes: bool,
+    background: bool,
 ) -> None:
-    from smartcash.domain.config import TrainConfig, merge, parse_assignments, read_yaml
+    from smartcash.domain.config import merge, parse_assignments, read_yaml
+    from smartcash.domain.errors import ConfigInvalid, RunNotReady
+    from smartcash.domain.events import Event, RunStarted
 
     named: list[tuple[str, Any]] = [
         ("data.path", data or None),
@@ -54,16 +60,39 @@ def command(
         if value is not None:
             section, _, field = key.rpartition(".")
             values = merge(values, {section: {field: value}} if section else {field: value})
-    config = TrainConfig.parse(merge(values, parse_assignments(assignments)))
+    from smartcash.cli.confirming import confirmed_by
+    from smartcash.handlers.training_manager import TrainingManager
+
+    manager = TrainingManager(home, interface="cli")
+    review = manager.check(merge(values, parse_assignments(assignments)))
+    if review.config is None or review.problems:
+        raise ConfigInvalid(review.problems)
+    how = confirmed_by([] if review.first else review.changes, yes)
+    if background:
+        from smartcash.cli.running import prepared
+
+        run = manager.apply(review, significant=True, confirmed=how)
+        prepared(manager, run)
+        manager.start(run)
+        click.echo(text("train.in_background", run=run.id))
+        return
 
     from smartcash.cli.running import foreground
-    from smartcash.services.run_store import home as default_home
+    from smartcash.services.workers import Turns
 
-    with foreground() as (display, signals):
+    config = manager.confirm(review, significant=True, confirmed=how)
+    with foreground() as (display, signals), Turns(manager.home, config.runtime.device).at_once() as free:
+        if not free:
+            raise RunNotReady("device_busy", home=str(manager.home))
         from smartcash.worker import train
 
-        run, outcome = train(config, home or default_home(), display, signals=signals)
-        display.finish(run.path, outcome)
+        def listen(event: Event) -> None:
+            if isinstance(event, RunStarted):
+                manager.started(event.folder)
+            display(event)
+
+        folder, outcome = train(config, manager.home, listen, signals=signals)
+        display.finish(folder.path, outcome)
 
 
 def _number(value: str | None) -> int | str | None:

@@ -8,6 +8,8 @@
     ├── TrainingFailed        the training cannot go on (non-finite loss, out of memory, …)
     ├── RunNotFound           no such run folder or checkpoint
     ├── RunNotResumable       a run that cannot go on, or not in that way
+    ├── RunNotReady           a run that is not in the state that the request needs
+    ├── NotConfirmed          a change without the confirmation that belongs to it
     └── CheckpointError       everything the CheckpointManager raises
         ├── CheckpointNotFound
         ├── CheckpointCorrupt     the bytes are not what was written
@@ -136,6 +138,18 @@ class RunNotResumable(SmartCashError):
     """A run that cannot go on, or not in that way."""
 
     exit_code = 2
+
+
+class RunNotReady(SmartCashError):
+    """A run that is not in the state that the request needs."""
+
+    exit_code = 2
+
+
+class NotConfirmed(SmartCashError):
+    """A change that was not confirmed, or whose confirmation no longer fits what it was about."""
+
+    exit_code = 3
 
 
 class CheckpointError(SmartCashError):

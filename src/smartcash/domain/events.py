@@ -40,6 +40,15 @@ class RunReady(Event):
 
 
 @dataclass(frozen=True)
+class RunChecked(Event):
+    """A preparation has ended. `problems`: why the run cannot start, each with field, code, value and facts; none:
+    it is ready, and `forecast` says what it will take (empty when the device was busy)."""
+
+    problems: list[dict[str, Any]]
+    forecast: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class DataFound(Event):
     """A finding about the data: its code and how often, with one example."""
 
@@ -69,7 +78,8 @@ class RunResumed(Event):
 @dataclass(frozen=True)
 class StepEnded(Event):
     """One batch: its number within the epoch and in the whole run (1-based), its loss parts, the running mean of
-    the loss over the epoch, learning rate of the head, images per second, seconds left in the run."""
+    the loss over the epoch, learning rate of the head, images per second, seconds left in the run (None: not known
+    yet)."""
 
     epoch: int
     step: int
@@ -79,7 +89,7 @@ class StepEnded(Event):
     loss: float
     lr: float
     images_per_s: float
-    eta_s: float
+    eta_s: float | None
 
 
 @dataclass(frozen=True)

@@ -92,10 +92,11 @@ class RunFolder:
         return facts
 
     def describe(self, facts: dict[str, Any]) -> None:
-        """Lay `facts` over those in `run.json`."""
-        known = self.description() if (self.path / "run.json").exists() else {}
-        whole = json.dumps(finite({**known, **facts}), indent=2, ensure_ascii=False)
-        write_bytes(self.path / "run.json", (whole + "\n").encode())
+        """Lay `facts` over those in `run.json`; safe with other processes that do the same."""
+        with FileLock(self.path / ".run.json.lock"):
+            known = self.description() if (self.path / "run.json").exists() else {}
+            whole = json.dumps(finite({**known, **facts}), indent=2, ensure_ascii=False)
+            write_bytes(self.path / "run.json", (whole + "\n").encode())
 
     def write_epochs(self, rows: list[dict[str, float | None]]) -> None:
         """All rows so far as `epochs.csv`; a column that only some rows have is blank in the others."""
@@ -107,17 +108,18 @@ class RunFolder:
         write_bytes(self.path / "epochs.csv", text.getvalue().encode())
 
 
-def find_run(name: str) -> RunFolder:
-    """The run at a path, or below `home()` by its id or the beginning of it; "latest" is the newest.
+def find_run(name: str, base: Path | None = None) -> RunFolder:
+    """The run at a path, or below `base` (default `home()`) by its id or the beginning of it; "latest" is the newest.
 
     Raises RunNotFound."""
     if (Path(name) / "run.json").is_file():
         return RunFolder(Path(name))
-    found = sorted(path.parent for path in home().glob("*/*/run.json"))
+    base = base or home()
+    found = sorted(path.parent for path in base.glob("*/*/run.json"))
     if name == "latest" and found:
         return RunFolder(max(found, key=lambda path: path.name))
     matching = [path for path in found if path.name.startswith(name)] if name else []
     if len(matching) != 1:
         code = "run_ambiguous" if matching else "run_not_found"
-        raise RunNotFound(code, name=name, home=str(home()), count=len(matching))
+        raise RunNotFound(code, name=name, home=str(base), count=len(matching))
     return RunFolder(matching[0])

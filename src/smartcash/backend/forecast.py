@@ -1,0 +1,106 @@
+"""How long a training will take, and how much memory and disk: measured on a few steps, before it starts."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from smartcash.backend.builder import Built
+from smartcash.backend.engine import EpochStats, Step, evaluate, train_one_epoch
+
+WARM_STEPS, TIMED_STEPS, EVALUATED_BATCHES = 3, 5, 3
+KINDS_OF_CHECKPOINTS = 3  # best, latest, epoch
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of one step while the backbone is frozen and after, and of one validation."""
+
+    frozen_step_s: float
+    step_s: float
+    validation_s: float
+
+    def seconds(self, steps: int, frozen_steps: int, validations: int) -> float:
+        """The time of so many steps, of which `frozen_steps` with a frozen backbone, and validations."""
+        frozen = min(steps, frozen_steps)
+        return (
+            frozen * self.frozen_step_s + (steps - frozen) * self.step_s + validations * self.validation_s
+        )
+
+
+def measure(built: Built, build_s: float, peak_memory_mb: Callable[[], float]) -> dict[str, Any]:
+    """A forecast as plain values: `duration_s` of the whole run, `memory_mb`, `disk_mb`, `checkpoints`, `pace`.
+
+    It trains a few steps, so what was built is not the beginning of a training any more. `build_s`: what building
+    took; `peak_memory_mb`: called after the steps."""
+    steps, epochs = built.train.steps, built.config.training.epochs
+    frozen_steps = min(built.parts.unfreeze_step, steps * epochs)
+    first_trained = -(-frozen_steps // steps)
+    trained_s = _step_seconds(built, first_trained)
+    frozen_s = _step_seconds(built, 0) if frozen_steps else trained_s
+    pace = Pace(frozen_s, trained_s, _image_seconds(built) * len(built.valid.samples))
+    tested = len(built.test.samples) if built.test else 0
+    last = pace.validation_s * tested / max(1, len(built.valid.samples))
+    size = checkpoint_bytes(built)
+    kept = KINDS_OF_CHECKPOINTS * built.config.checkpoint.keep_epochs
+    return {
+        "duration_s": round(build_s + pace.seconds(steps * epochs, frozen_steps, epochs) + last, 1),
+        "memory_mb": round(peak_memory_mb()),
+        "disk_mb": round(kept * size / 2**20, 1),
+        "checkpoint_mb": round(size / 2**20, 1),
+        "checkpoints": math.ceil(epochs / built.config.checkpoint.every_epochs),
+        "pace": asdict(pace),
+    }
+
+
+def _step_seconds(built: Built, epoch: int) -> float:
+    """The mean time of a step of that epoch, loading included, once the kernels are built."""
+    ends: list[float] = []
+    wanted = 1 + WARM_STEPS + TIMED_STEPS
+
+    def on_step(step: Step) -> bool:
+        ends.append(time.perf_counter())
+        return len(ends) < wanted
+
+    while len(ends) < wanted:  # an epoch may be shorter than that
+        train_one_epoch(built.parts, built.train, epoch, 0, EpochStats(), on_step)
+    timed = sorted(later - earlier for earlier, later in zip(ends[WARM_STEPS:], ends[WARM_STEPS + 1 :]))
+    return sum(timed) / len(timed)
+
+
+def _image_seconds(built: Built) -> float:
+    """The mean time of looking at one validation picture."""
+    moments = [time.perf_counter()]
+    parts = built.parts
+
+    def go_on() -> bool:
+        moments.append(time.perf_counter())
+        return len(moments) <= EVALUATED_BATCHES
+
+    evaluate(
+        parts.averaged.module, built.valid, built.classes, parts.preprocess, parts.precision, go_on=go_on
+    )
+    batches = len(moments) - 1
+    if batches > 1:  # the first one builds the kernels
+        moments, batches = moments[1:], batches - 1
+    seen = min(batches * built.valid.batch_size, len(built.valid.samples))
+    return (moments[-1] - moments[0]) / max(1, seen)
+
+
+def checkpoint_bytes(built: Built) -> int:
+    """About the size of a checkpoint: weights, averaged weights and what the optimizer keeps."""
+    parts = built.parts
+    moments: Iterable[Any] = parts.optimizer.state.values()
+    held = sum(
+        tensor.numel() * tensor.element_size()
+        for state in moments
+        for tensor in state.values()
+        if isinstance(tensor, torch.Tensor)
+    )
+    weights = sum(t.numel() * t.element_size() for t in parts.model.state_dict().values())
+    return held + 2 * weights

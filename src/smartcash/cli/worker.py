@@ -1,0 +1,74 @@
+"""`smartcash worker`: what the Training Service starts. It waits for its turn before it loads anything heavy."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from smartcash.cli import language_option
+from smartcash.utils.i18n import text
+
+if TYPE_CHECKING:
+    from smartcash.services.control import Signals
+    from smartcash.services.run_store import RunFolder
+
+MODES = ("check", "train")
+
+
+@language_option
+@click.command("worker", hidden=True, help=text("cli.worker.help"))
+@click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("mode", type=click.Choice(MODES))
+def command(run: Path, mode: str) -> None:
+    from smartcash.services.control import Interrupted, listen_to_signals
+    from smartcash.services.run_store import RunFolder
+
+    folder = RunFolder(run)
+    with listen_to_signals() as signals:
+        try:
+            if mode == "check":
+                _check(folder, signals)
+            else:
+                _train(folder, signals)
+        except Interrupted as interrupted:
+            # also while it waits or loads: the run says that it was stopped, not that it crashed
+            folder.describe({"state": interrupted.reason, "reason": interrupted.reason})
+            sys.exit(130 if interrupted.reason == "stopped" else 143)
+
+
+def _check(folder: RunFolder, signals: Signals) -> None:
+    from smartcash.services.workers import Turns
+
+    with Turns(folder.path.parent.parent, folder.config().runtime.device).at_once() as free:
+        from smartcash.worker import check
+
+        check(folder, measured=free, signals=signals)
+
+
+def _train(folder: RunFolder, signals: Signals) -> None:
+    from smartcash.domain.errors import SmartCashError
+    from smartcash.services.control import ControlFile
+    from smartcash.services.workers import Turns, heartbeat
+
+    control = ControlFile(folder.control)
+
+    def given_up() -> bool:
+        return any(command.name in ("stop", "preempt", "keep_best") for command in control())
+
+    turns = Turns(folder.path.parent.parent, folder.config().runtime.device)
+    with heartbeat(folder), turns.waited_for(folder, given_up) as held:
+        if not held:
+            folder.describe({"state": "stopped", "reason": "stopped"})
+            return
+        from smartcash.worker import resume
+
+        try:
+            outcome = resume(folder, signals=signals)
+        except SmartCashError as error:
+            folder.describe({"state": "failed", "error": str(error)})
+            raise
+    if outcome.reason in ("stopped", "preempted"):
+        sys.exit(130 if outcome.reason == "stopped" else 143)

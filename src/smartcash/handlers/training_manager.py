@@ -1,0 +1,258 @@
+"""The Training Manager: validates, shows what would change, asks for confirmation, records, and hands over.
+
+One way for the web page, the command line, a notebook and Python:
+
+    review = manager.check(values)                # all problems at once; every change, old → new; a token
+    run = manager.apply(review)                   # refuses without the token that belongs to exactly these changes
+    manager.wait_ready(run)                       # a worker has built everything and looked at the data
+    manager.start(run)
+    for event in manager.watch(run): ...
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from smartcash import __version__
+from smartcash.domain.changes import FIXED_BY_WEIGHTS, Change, changes_between
+from smartcash.domain.config import TrainConfig, read_yaml
+from smartcash.domain.errors import ConfigInvalid, NotConfirmed, Problem, RunNotReady
+from smartcash.domain.ports import Command, CommandName
+from smartcash.domain.records import Change as LoggedChange
+from smartcash.domain.records import Operation
+from smartcash.handlers.operation_log import OperationLog
+from smartcash.services.run_store import RunFolder, home as default_home, find_run
+from smartcash.services.training_service import ENDED, TrainingService
+from smartcash.utils.files import write_bytes
+
+Values = TrainConfig | Mapping[str, Any] | Path | str
+Run = RunFolder | str
+
+
+@dataclass(frozen=True)
+class Review:
+    """What `check` found. `config`: None when there are problems. `token`: belongs to exactly these changes from
+    exactly that base; `run`: the folder of the run that would go on with them, empty for a new one."""
+
+    config: TrainConfig | None
+    problems: list[Problem]
+    changes: list[Change]
+    token: str
+    run: str = ""
+    first: bool = False  # nothing was confirmed before, so there is nothing to compare with
+
+    @property
+    def ok(self) -> bool:
+        """Whether it can be applied."""
+        return not self.problems
+
+    @property
+    def significant(self) -> list[Change]:
+        """The changes that need a second, separate confirmation."""
+        return [change for change in self.changes if change.significant]
+
+
+class TrainingManager:
+    """Decides about the trainings of one home (default: SMARTCASH_HOME or ./runs). `interface` names who speaks
+    in the operation log: cli, python, web or notebook."""
+
+    def __init__(self, home: Path | str | None = None, *, interface: str = "python") -> None:
+        self.home = Path(home) if home is not None else default_home()
+        self.service = TrainingService(self.home)
+        self.log = OperationLog(self.home / "operations.jsonl", interface)
+        self._confirmed = self.home / "confirmed.json"
+
+    # configuration
+
+    def check(self, values: Values, *, run: Run | None = None) -> Review:
+        """Every problem of a configuration (a TrainConfig, nested mappings, or a YAML file), and every change
+        against its base: the configuration of `run`, else the one last confirmed in this home, else the defaults.
+
+        Nothing is started or written. Does not raise for a wrong configuration."""
+        folder = None if run is None else self._run(run)
+        named = str(folder.path) if folder else ""
+        base, revision, first = self._base(folder)
+        try:
+            config = _parsed(values)
+        except ConfigInvalid as error:
+            return Review(None, error.problems, [], "", named)
+        problems = list(self._problems(config))
+        changes = _changes(base, config, first)
+        if folder is not None:
+            fixed = [change for change in changes if change.field in FIXED_BY_WEIGHTS]
+            facts = {"run": folder.id}
+            problems += [Problem(change.field, "fixed_by_weights", change.new, facts) for change in fixed]
+        token = "" if problems else _token(revision, config, changes)
+        return Review(config, problems, changes, token, named, first)
+
+    def apply(
+        self, review: Review, token: str | None = None, *, significant: bool = False, confirmed: str = "token"
+    ) -> RunFolder:
+        """Confirm a review, make its run (or change the one that goes on) and have it prepared.
+
+        Arguments and errors as those of `confirm`."""
+        with self._confirmation(review, token, significant, confirmed) as config:
+            if review.run:
+                folder = self._run(review.run)
+                folder.write_config(config)
+                return folder
+            facts = {"smartcash": __version__, "config_hash": config.hash(), "created": _now()}
+            folder = self.service.create(config, facts)
+        self.service.prepare(folder)
+        return folder
+
+    def confirm(
+        self, review: Review, token: str | None = None, *, significant: bool = False, confirmed: str = "token"
+    ) -> TrainConfig:
+        """Confirm a review and record it; what is done with the configuration is up to the caller.
+
+        `token`: the one of the review, given back by whoever confirmed (default: the review's own).
+        `significant`: the second confirmation, needed when there are significant changes. `confirmed` says in the
+        log how it was: asked, token or --yes. Raises ConfigInvalid, NotConfirmed (stale or wrong token, missing
+        second confirmation)."""
+        with self._confirmation(review, token, significant, confirmed) as config:
+            return config
+
+    @contextmanager
+    def _confirmation(
+        self, review: Review, token: str | None, significant: bool, confirmed: str
+    ) -> Iterator[TrainConfig]:
+        """Check the token and give the configuration; record both when the block has carried it out."""
+        if review.config is None or review.problems:
+            raise ConfigInvalid(review.problems)
+        self.home.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.home / ".confirmed.lock"):
+            folder = self._run(review.run) if review.run else None
+            base, revision, first = self._base(folder)
+            changes = _changes(base, review.config, first)
+            wanted = _token(revision, review.config, changes)
+            if (review.token if token is None else token) != wanted:
+                raise NotConfirmed("token_stale")
+            if any(change.significant for change in changes) and not significant:
+                names = ", ".join(change.field for change in changes if change.significant)
+                raise NotConfirmed("significant_unconfirmed", fields=names)
+            yield review.config
+            self._keep(review.config)
+            logged = tuple(LoggedChange(change.field, change.old, change.new) for change in changes)
+            name = folder.id if folder else ""
+            self.log.append(Operation("config-change", name, changes=logged, confirmed=confirmed))
+
+    def _base(self, folder: RunFolder | None) -> tuple[TrainConfig, str, bool]:
+        """What a change is measured against, its revision, and whether nothing was ever confirmed."""
+        if folder is not None:
+            config = folder.config()
+            return config, config.hash(), False
+        if not self._confirmed.exists():
+            return TrainConfig(), "defaults", True
+        known = json.loads(self._confirmed.read_text(encoding="utf-8"))
+        return TrainConfig.parse(known["config"]), str(known["revision"]), False
+
+    def _keep(self, config: TrainConfig) -> None:
+        revision = 1
+        if self._confirmed.exists():
+            revision += int(json.loads(self._confirmed.read_text(encoding="utf-8"))["revision"])
+        known = {"revision": revision, "config": config.model_dump(mode="json")}
+        write_bytes(self._confirmed, (json.dumps(known, indent=1, ensure_ascii=False) + "\n").encode())
+
+    def _problems(self, config: TrainConfig) -> Iterator[Problem]:
+        """What can be seen without loading anything heavy; the worker's check finds the rest."""
+        if not config.data.path:
+            yield Problem("data.path", "data_path_missing", "")
+        elif not Path(config.data.path).exists():
+            yield Problem("data.path", "data_path_wrong", config.data.path)
+
+    # running
+
+    def wait_ready(self, run: Run, timeout_s: float | None = None) -> dict[str, Any]:
+        """Wait for the preparation and return the forecast (empty when the device was busy).
+
+        Raises ConfigInvalid with every problem that the preparation found; RunNotReady when it was interrupted."""
+        folder = self._run(run)
+        state = self.service.wait(folder, ENDED, timeout_s)
+        facts = folder.description()
+        if state == "ready":
+            forecast: dict[str, Any] = facts.get("forecast") or {}
+            return forecast
+        if facts.get("problems"):
+            raise ConfigInvalid([Problem(p["field"], p["code"], p["value"], p["facts"]) for p in facts["problems"]])
+        raise RunNotReady("run_not_ready", run=folder.id, state=state)
+
+    def start(self, run: Run, *, confirmed: str = "none") -> None:
+        """Train a run that is ready; it waits in line while the device is busy. Raises RunNotReady."""
+        folder = self._run(run)
+        self.service.start(folder)
+        self.log.append(Operation("start", folder.id, confirmed=confirmed))
+
+    def resume(self, run: Run, *, confirmed: str = "none") -> None:
+        """Go on with a run in the background. Raises RunNotResumable."""
+        folder = self._run(run)
+        self.service.resume(folder)
+        self.log.append(Operation("resume", folder.id, confirmed=confirmed))
+
+    def command(self, run: Run, name: CommandName, value: int | None = None) -> None:
+        """Send a command to a run that is being trained; it takes effect within one step. Raises RunNotReady."""
+        folder = self._run(run)
+        who = self.log.who
+        self.service.send(folder, Command(name, value, f"{who.user}@{who.host} ({who.interface})"))
+        operation = {"pause": "pause", "continue": "continue"}.get(name, "stop")
+        changes: tuple[LoggedChange, ...] = ()
+        if name in ("epochs", "patience"):
+            training, operation = folder.config().training, "config-change"
+            old = training.epochs if name == "epochs" else training.early_stopping.patience
+            changes = (LoggedChange(f"training.{name}", old, value),)
+        self.log.append(Operation(operation, folder.id, changes=changes))
+
+    def started(self, run: Run, *, confirmed: str = "none") -> None:
+        """Record that a training was begun in the foreground."""
+        self.log.append(Operation("start", self._run(run).id, confirmed=confirmed))
+
+    def state(self, run: Run) -> str:
+        """How a run stands now."""
+        return self.service.state(self._run(run))
+
+    def watch(self, run: Run, after: int = 0) -> Iterator[dict[str, Any]]:
+        """The run's events beyond number `after`, as they come, until it is no longer active."""
+        return self.service.watch(self._run(run), after)
+
+    def result(self, run: Run) -> dict[str, Any]:
+        """What is recorded of a run: state, times, best epoch, figures of validation and test."""
+        folder = self._run(run)
+        self.service.state(folder)
+        return folder.description()
+
+    def _run(self, run: Run) -> RunFolder:
+        return run if isinstance(run, RunFolder) else find_run(run, self.home)
+
+
+def _parsed(values: Values) -> TrainConfig:
+    if isinstance(values, TrainConfig):
+        return values
+    if isinstance(values, Mapping):
+        return TrainConfig.parse(values)
+    return TrainConfig.parse(read_yaml(Path(values)))
+
+
+def _changes(base: TrainConfig, config: TrainConfig, first: bool) -> list[Change]:
+    """Every difference; before anything was confirmed none of them breaks a comparison."""
+    changes = changes_between(base, config)
+    return [replace(change, why="") for change in changes] if first else changes
+
+
+def _token(revision: str, config: TrainConfig, changes: list[Change]) -> str:
+    """A hash of the base and of exactly these changes."""
+    named = [[change.field, change.old, change.new, change.why] for change in changes]
+    whole = json.dumps([revision, config.hash(), named], sort_keys=True, default=str)
+    return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,192 @@
+"""Worker processes: begun, recognised, found dead, and their turns on a device.
+
+A worker is `python -m smartcash worker RUN`: detached, leader of its own process group, and known by its number
+*and* the moment it began, since numbers are used again. While it lives it touches `heartbeat` in the run folder,
+which tells observers on other machines. One worker at a time has a device; the next waits its turn in a process that
+costs next to nothing, so that a queue needs nobody to look after it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+from filelock import FileLock, Timeout
+
+from smartcash.services.run_store import RunFolder
+
+HEARTBEAT_S = 2.0
+SILENT_S = 30.0  # an observer on another machine gives a worker up after so long without a heartbeat
+TURN_POLL_S = 0.5
+SAME_START_S = 1.0
+LAST_LINES = 20
+
+
+def begin_worker(run: RunFolder, mode: str) -> dict[str, Any]:
+    """Start a detached worker in `mode` ("check" or "train"); returns how to recognise it."""
+    command = [sys.executable, "-m", "smartcash", "worker", str(run.path.absolute()), mode]
+    with (run.path / "worker.log").open("ab") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    # its end is noticed by looking; this only lets the system forget it
+    threading.Thread(target=process.wait, daemon=True).start()
+    return identity(process.pid)
+
+
+def identity(pid: int) -> dict[str, Any]:
+    """A process as it can be recognised later: number, moment of its start, machine."""
+    try:
+        begun = psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
+        begun = time.time()
+    return {"pid": pid, "begun": begun, "host": platform.node()}
+
+
+def is_alive(run: RunFolder, worker: Mapping[str, Any]) -> bool:
+    """Whether the recorded worker still runs."""
+    if worker.get("host") != platform.node():
+        try:
+            return time.time() - (run.path / "heartbeat").stat().st_mtime < SILENT_S
+        except FileNotFoundError:
+            return False
+    try:
+        process = psutil.Process(int(worker["pid"]))
+        same = abs(process.create_time() - float(worker["begun"])) < SAME_START_S
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.NoSuchProcess, KeyError, ValueError, TypeError):
+        return False
+
+
+def end_orphans(worker: Mapping[str, Any]) -> int:
+    """Kill what a dead worker of this machine left of its process group (loader processes); how many there were."""
+    pid = worker.get("pid")
+    if worker.get("host") != platform.node() or not isinstance(pid, int) or not hasattr(os, "getpgid"):
+        return 0
+    if psutil.pid_exists(pid):
+        return 0  # the number is somebody else's by now
+    orphans = 0
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == pid:
+                os.kill(process.pid, signal.SIGKILL)
+                orphans += 1
+        except (ProcessLookupError, PermissionError):
+            continue
+    return orphans
+
+
+def last_lines(run: RunFolder) -> str:
+    """The end of what the worker printed."""
+    try:
+        whole = (run.path / "worker.log").read_bytes()[-20_000:]
+    except FileNotFoundError:
+        return ""
+    return "\n".join(whole.decode(errors="replace").splitlines()[-LAST_LINES:])
+
+
+@contextmanager
+def heartbeat(run: RunFolder) -> Iterator[None]:
+    """Touch the run's heartbeat file until the end of the block."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while True:
+            (run.path / "heartbeat").touch()
+            if done.wait(HEARTBEAT_S):
+                return
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def device_key(device: str) -> str:
+    """The name of what trainings on `device` share: a numbered card each, everything else together."""
+    return device.replace(":", "-") if device.startswith("cuda:") else "default"
+
+
+class Turns:
+    """Whose turn it is on a device, first come, first served, among the runs of one home."""
+
+    def __init__(self, home: Path, device: str) -> None:
+        key = device_key(device)
+        self.folder = home / ".queue" / key
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.lock = FileLock(home / ".queue" / f"{key}.lock")
+
+    @contextmanager
+    def at_once(self) -> Iterator[bool]:
+        """Hold the device if it is free; gives False, and holds nothing, if it is not."""
+        try:
+            self.lock.acquire(blocking=False)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            self.lock.release()
+
+    @contextmanager
+    def waited_for(self, run: RunFolder, given_up: Callable[[], bool]) -> Iterator[bool]:
+        """Wait in line and hold the device until the end of the block; gives False if `given_up` came first."""
+        ticket = self.folder / f"{time.time_ns():020}-{secrets.token_hex(2)}"
+        ticket.write_text(str(run.path.absolute()), encoding="utf-8")
+        try:
+            while not (held := self._first(ticket) and self._acquired()):
+                if given_up():
+                    break
+                time.sleep(TURN_POLL_S)
+        finally:
+            ticket.unlink(missing_ok=True)
+        try:
+            yield held
+        finally:
+            if held:
+                self.lock.release()
+
+    def waiting(self) -> list[RunFolder]:
+        """The runs in line, the next one first."""
+        return [RunFolder(Path(ticket.read_text(encoding="utf-8"))) for ticket in self._tickets()]
+
+    def _tickets(self) -> list[Path]:
+        """Tickets of living workers; those of dead ones are taken away."""
+        living = []
+        for ticket in sorted(self.folder.iterdir()):
+            try:
+                run = RunFolder(Path(ticket.read_text(encoding="utf-8")))
+                facts = run.description()
+            except FileNotFoundError:
+                ticket.unlink(missing_ok=True)
+                continue
+            if is_alive(run, facts.get("worker", {})):
+                living.append(ticket)
+            else:
+                ticket.unlink(missing_ok=True)
+        return living
+
+    def _first(self, ticket: Path) -> bool:
+        return next(iter(self._tickets()), ticket) == ticket
+
+    def _acquired(self) -> bool:
+        try:
+            self.lock.acquire(blocking=False)
+        except Timeout:
+            return False
+        return True
