@@ -87,15 +87,14 @@ def sample(out: Path, images: int, seed: int, task: Literal["detect", "classify"
     "--fix", "fixed", type=click.Path(path_type=Path, file_okay=False), help=text("cli.data.check.fix")
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help=text("cli.data.seed"))
-def check(
-    data: Path, strict: bool, as_json: bool, page: Path | None, fixed: Path | None, seed: int
-) -> None:
+def check(data: Path, strict: bool, as_json: bool, page: Path | None, fixed: Path | None, seed: int) -> None:
     from smartcash.backend.formats import read_dataset
     from smartcash.backend.health import examine, fix, write_page
     from smartcash.domain.errors import DataInvalid
 
     dataset = examine(read_dataset(data, seed=seed))
-    click.echo(json.dumps(_facts(dataset), ensure_ascii=False, indent=2) if as_json else _summary(dataset))
+    shown = json.dumps(_facts(dataset), ensure_ascii=False, indent=2) if as_json else _summary(dataset)
+    click.echo(_printable(shown))
     if page is not None:
         write_page(dataset, page)
         click.echo(text("health.page_written", path=page), err=as_json)
@@ -130,7 +129,7 @@ def split(data: Path, out: Path, seed: int, groups_by: Literal["auto", "name", "
 
     dataset = resplit(verify_images(read_dataset(data, seed=seed)), seed=seed, groups_by=groups_by)
     write_dataset(dataset, out)
-    click.echo(_summary(dataset))
+    click.echo(_printable(_summary(dataset)))
     click.echo(text("data.split_written", path=out))
 
 
@@ -177,6 +176,11 @@ def _facts(dataset: DataSet) -> dict[str, object]:
         "counts": dataset.report.counts(),
         "findings": [finding.to_dict() for finding in dataset.report.findings],
     }
+
+
+def _printable(shown: str) -> str:
+    """File names that are no UTF-8 stand in Python as lone surrogates, which no terminal takes: they show as ?"""
+    return shown.encode("utf-8", "replace").decode()
 
 
 def _summary(dataset: DataSet, examples: int = 3) -> str:

@@ -54,6 +54,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     # labels
     "data_label_missing": ("warning", "background"),
     "data_label_alone": ("warning", "ignored"),
+    "data_label_other": ("note", "ignored"),
     "data_label_unreadable": ("error", "dropped"),
     "data_label_empty": ("note", "background"),
     "data_line_broken": ("error", "dropped"),

@@ -74,6 +74,7 @@ def read_dataset(
     layout = _confined(form.read(listing, findings), listing, findings)
     if not layout.classes:
         raise _unusable("data_no_class", findings, path)
+    _report_other_labels(form, layout, listing, findings)
     if listing.hidden:
         findings.add("data_hidden", listing.root, value=listing.hidden)
 
@@ -177,6 +178,17 @@ def _unusable(code: str, findings: Findings, path: str | os.PathLike[str]) -> Da
     """The whole cannot be used; the first grave findings tell why."""
     problems = findings.report().problems("error", "warning")
     return DataInvalid(code, problems[:_SHOWN_PROBLEMS], path=str(path))
+
+
+def _report_other_labels(form: Format, layout: Layout, listing: Listing, findings: Findings) -> None:
+    """Labels of another format beside the one that was read: they are not used, and nobody should think so."""
+    if form.name == "voc":
+        stems = {(picture.path.parent, picture.path.stem) for picture in layout.pictures}
+        others = [path for path in listing.having(".txt") if (path.parent, path.stem) in stems]
+    else:
+        others = listing.having(".xml")
+    for path in others:
+        findings.add("data_label_other", path, value=path.suffix.lower(), format=form.name)
 
 
 # --- looking at every file -----------------------------------------------------------------------------

@@ -89,7 +89,9 @@ def _deviation(values: NDArray[np.float64], least: float) -> NDArray[np.int64]:
     middle = np.median(values)
     sigma = 1.4826 * np.median(np.abs(values - middle))
     off = values - middle
-    far: NDArray[np.int64] = np.where(np.abs(off) > max(SIGMAS * sigma, least), np.sign(off), 0).astype(np.int64)
+    far: NDArray[np.int64] = np.where(np.abs(off) > max(SIGMAS * sigma, least), np.sign(off), 0).astype(
+        np.int64
+    )
     return far
 
 

@@ -83,9 +83,7 @@ def _report(code: str, group: list[Sample], split_of: Mapping[Path, str], findin
     )  # fmt: skip
 
 
-def _report_labels(
-    pairs: list[tuple[Sample, Sample]], classes: tuple[str, ...], findings: Findings
-) -> None:
+def _report_labels(pairs: list[tuple[Sample, Sample]], classes: tuple[str, ...], findings: Findings) -> None:
     """Pairs that hold different classes; a picture is reported once."""
     reported = set()
     for one, other in pairs:

@@ -18,6 +18,7 @@ from smartcash.backend.images import decode_image, read_bytes, read_header, writ
 from smartcash.utils.files import write_bytes
 
 _READ_EVERYWHERE = ("JPEG", "MPO", "PNG", "WEBP", "BMP")
+_CHANGED = ("dropped", "clipped", "converted", "split")
 _KEPT_FIRST = ("test", "valid", "train")  # of copies across splits, the one in train goes
 
 
@@ -47,11 +48,11 @@ def fix(dataset: DataSet, out: Path) -> Fixes:
     gone = {finding.file for finding in findings.all}
     solved = {"data_image_leak", "data_image_repeated"}
     reported = dataset.report.findings
-    changes = (*(finding for finding in reported if finding.done not in ("kept", "ignored")), *findings.all)
+    changes = (*(finding for finding in reported if finding.done in _CHANGED), *findings.all)
     left = tuple(
         finding
         for finding in reported
-        if finding.done in ("kept", "ignored")
+        if finding.done not in _CHANGED
         and not (finding.code in solved and gone & {finding.file, *finding.also})
     )
     fixes = Fixes(out, changes, left)

@@ -79,7 +79,9 @@ def _section(found: Sequence[Finding], thumbs: _Thumbs) -> str:
     first = found[0]
     severity = f'<b class="{first.severity}">{escape(text(f"data.severity.{first.severity}"))}</b>'
     done = escape(text(f"data.done.{first.done}"))
-    lines = [f'<section class="{first.severity}"><h3>{severity} <code>{first.code}</code> × {len(found)}</h3>']
+    lines = [
+        f'<section class="{first.severity}"><h3>{severity} <code>{first.code}</code> × {len(found)}</h3>'
+    ]
     lines.append(f"<p>{escape(text('health.done', done=done))}</p>")
     for finding in found[:EXAMPLES]:
         lines.append(f"<p><code>{escape(finding.where)}</code>: {escape(finding.message())}</p>")
@@ -91,9 +93,14 @@ def _section(found: Sequence[Finding], thumbs: _Thumbs) -> str:
 
 def _table(dataset: DataSet, counts: dict[str, np.ndarray]) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in (text("data.class"), *counts))
-    rows = [(name, *(int(number[label]) for number in counts.values())) for label, name in enumerate(dataset.classes)]
+    rows = [
+        (name, *(int(number[label]) for number in counts.values()))
+        for label, name in enumerate(dataset.classes)
+    ]
     rows.append((text("data.images"), *(len(samples) for samples in dataset.splits.values())))
-    body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows
+    )
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
@@ -148,7 +155,10 @@ def _figure(sample: Sample, name: str, box: Sequence[float] | None) -> str:
     scale = min(1.0, THUMB_PX / max(image.shape[:2]))
     size = [max(1, round(side * scale)) for side in sample.size]
     small: Pixels = cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-    for edges, colour in (*((edges, (255, 200, 0)) for edges in sample.boxes_N4), *([(box, (255, 0, 0))] if box else [])):
+    for edges, colour in (
+        *((edges, (255, 200, 0)) for edges in sample.boxes_N4),
+        *([(box, (255, 0, 0))] if box else []),
+    ):
         x1, y1, x2, y2 = (round(float(edge) * scale) for edge in edges)
         cv2.rectangle(small, (x1, y1), (x2, y2), colour, 1)
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])
