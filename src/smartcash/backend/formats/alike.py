@@ -129,16 +129,18 @@ def look(path: Path) -> Look:
     rows = cv2.resize(gray, (9, 8), interpolation=cv2.INTER_AREA)
     columns = cv2.resize(gray, (8, 9), interpolation=cv2.INTER_AREA)
     bits = np.stack([(rows[:, 1:] > rows[:, :-1]).ravel(), (columns[1:] > columns[:-1]).ravel()])
-    small = cv2.resize(gray, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+    coloured = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    small = cv2.cvtColor(coloured, cv2.COLOR_RGB2GRAY).astype(np.float32)
     edges = np.hypot(cv2.Sobel(small, cv2.CV_32F, 1, 0), cv2.Sobel(small, cv2.CV_32F, 0, 1))
     above = small - cv2.blur(small, (9, 9))
     detail = above / (np.sqrt(cv2.blur(above * above, (9, 9))) + 3)
-    channels = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    red, green, blue = cv2.split(coloured)
+    most, least = cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)
     return Look(
         np.packbits(bits, axis=1),
         _unit(edges - edges.mean()),
         _unit(detail),
-        float(np.ptp(channels, axis=2).mean()),
+        float((most - least).mean()),
         float(small.std()),
     )
 
