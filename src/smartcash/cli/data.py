@@ -14,6 +14,8 @@ from smartcash.utils.i18n import text
 if TYPE_CHECKING:
     from smartcash.backend.formats import DataSet
 
+_MARKS = {"error": "✗", "warning": "!", "note": "·"}
+
 
 @click.group("data", help=text("cli.data.help"))
 def command() -> None:
@@ -78,13 +80,28 @@ def sample(out: Path, images: int, seed: int, task: Literal["detect", "classify"
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--strict", is_flag=True, help=text("cli.data.check.strict"))
 @click.option("--json", "as_json", is_flag=True, help=text("cli.data.check.json"))
+@click.option(
+    "--html", "page", type=click.Path(path_type=Path, dir_okay=False), help=text("cli.data.check.html")
+)
+@click.option(
+    "--fix", "fixed", type=click.Path(path_type=Path, file_okay=False), help=text("cli.data.check.fix")
+)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help=text("cli.data.seed"))
-def check(data: Path, strict: bool, as_json: bool, seed: int) -> None:
-    from smartcash.backend.formats import read_dataset, verify_images
+def check(data: Path, strict: bool, as_json: bool, page: Path | None, fixed: Path | None, seed: int) -> None:
+    from smartcash.backend.formats import read_dataset
+    from smartcash.backend.health import examine, fix, write_page
     from smartcash.domain.errors import DataInvalid
 
-    dataset = verify_images(read_dataset(data, seed=seed))
-    click.echo(json.dumps(_facts(dataset), ensure_ascii=False, indent=2) if as_json else _summary(dataset))
+    dataset = examine(read_dataset(data, seed=seed))
+    shown = json.dumps(_facts(dataset), ensure_ascii=False, indent=2) if as_json else _summary(dataset)
+    click.echo(_printable(shown))
+    if page is not None:
+        write_page(dataset, page)
+        click.echo(text("health.page_written", path=page), err=as_json)
+    if fixed is not None:
+        done = fix(dataset, fixed)
+        counts = {"changes": len(done.changes), "left": len(done.left)}
+        click.echo(text("health.fixed", path=fixed, **counts), err=as_json)
     if strict and (problems := dataset.report.problems("error", "warning")):
         raise DataInvalid("data_strict", problems, path=str(data))
 
@@ -99,12 +116,20 @@ def check(data: Path, strict: bool, as_json: bool, seed: int) -> None:
     help=text("cli.data.split.out"),
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help=text("cli.data.seed"))
-def split(data: Path, out: Path, seed: int) -> None:
+@click.option(
+    "--groups",
+    "groups_by",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "name", "off"]),
+    help=text("cli.data.split.groups"),
+)
+def split(data: Path, out: Path, seed: int, groups_by: Literal["auto", "name", "off"]) -> None:
     from smartcash.backend.formats import read_dataset, resplit, verify_images, write_dataset
 
-    dataset = resplit(verify_images(read_dataset(data, seed=seed)), seed=seed)
+    dataset = resplit(verify_images(read_dataset(data, seed=seed)), seed=seed, groups_by=groups_by)
     write_dataset(dataset, out)
-    click.echo(_summary(dataset))
+    click.echo(_printable(_summary(dataset)))
     click.echo(text("data.split_written", path=out))
 
 
@@ -140,18 +165,6 @@ def _facts(dataset: DataSet) -> dict[str, object]:
         }
         for name, samples in dataset.splits.items()
     }
-    findings = [
-        {
-            "code": finding.code,
-            "severity": finding.severity,
-            "file": finding.file,
-            "line": finding.line,
-            "value": finding.value,
-            "done": finding.done,
-            "message": finding.message(),
-        }
-        for finding in dataset.report.findings
-    ]
     return {
         "path": str(dataset.root),
         "format": dataset.format,
@@ -160,13 +173,20 @@ def _facts(dataset: DataSet) -> dict[str, object]:
         "splits": splits,
         "split_seed": dataset.split_seed,
         "content_hash": dataset.content_hash,
-        "findings": findings,
+        "counts": dataset.report.counts(),
+        "findings": [finding.to_dict() for finding in dataset.report.findings],
     }
+
+
+def _printable(shown: str) -> str:
+    """File names that are no UTF-8 stand in Python as lone surrogates, which no terminal takes: they show as ?"""
+    return shown.encode("utf-8", "replace").decode()
 
 
 def _summary(dataset: DataSet, examples: int = 3) -> str:
     """Format, a table of classes and splits, and the findings grouped by code with the first examples."""
     from smartcash.backend.formats import count_boxes
+    from smartcash.backend.health.page import by_code
 
     splits = dataset.splits
     lines = [text("data.title", format=dataset.format, task=dataset.task, path=dataset.root), ""]
@@ -182,12 +202,9 @@ def _summary(dataset: DataSet, examples: int = 3) -> str:
     lines += ["", text("data.hash", hash=dataset.content_hash[:16])]
     if not dataset.report.findings:
         return "\n".join([*lines, text("data.clean")])
-    for severity, mark in (("error", "✗"), ("warning", "!"), ("note", "·")):
-        found = [finding for finding in dataset.report.findings if finding.severity == severity]
-        for code in dict.fromkeys(finding.code for finding in found):
-            same = [finding for finding in found if finding.code == code]
-            done = text(f"data.done.{same[0].done}")
-            lines += ["", f"{mark} {text(f'data.severity.{severity}')} {code} × {len(same)} ({done})"]
-            lines += [f"    {finding.where}: {finding.message()}" for finding in same[:examples]]
-            lines += [f"    {text('data.more', count=len(same) - examples)}"] if len(same) > examples else []
+    for same in by_code(dataset):
+        severity, code, done = same[0].severity, same[0].code, text(f"data.done.{same[0].done}")
+        lines += ["", f"{_MARKS[severity]} {text(f'data.severity.{severity}')} {code} × {len(same)} ({done})"]
+        lines += [f"    {finding.where}: {finding.message()}" for finding in same[:examples]]
+        lines += [f"    {text('data.more', count=len(same) - examples)}"] if len(same) > examples else []
     return "\n".join(lines)

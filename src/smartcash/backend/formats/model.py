@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -40,9 +40,21 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "data_image_leak": ("warning", "kept"),
     "data_image_repeated": ("note", "kept"),
     "data_image_suffix": ("note", "kept"),
+    "data_image_leak_alike": ("warning", "kept"),
+    "data_image_leak_name": ("note", "kept"),
+    "data_image_alike": ("note", "kept"),
+    "data_image_alike_labels": ("warning", "kept"),
+    "data_image_tiny": ("warning", "kept"),
+    "data_image_large": ("note", "kept"),
+    "data_image_sizes": ("note", "kept"),
+    "data_image_blank": ("warning", "kept"),
+    "data_image_gray": ("note", "kept"),
+    "data_image_copy_removed": ("note", "dropped"),
+    "data_image_encoded": ("note", "converted"),
     # labels
     "data_label_missing": ("warning", "background"),
     "data_label_alone": ("warning", "ignored"),
+    "data_label_other": ("note", "ignored"),
     "data_label_unreadable": ("error", "dropped"),
     "data_label_empty": ("note", "background"),
     "data_line_broken": ("error", "dropped"),
@@ -53,6 +65,8 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "data_class_unknown": ("error", "dropped"),
     "data_classes_guessed": ("warning", "converted"),
     "data_classes_few": ("warning", "converted"),
+    "data_class_no_note": ("warning", "kept"),
+    "data_class_same_value": ("note", "kept"),
     "data_polygon": ("note", "converted"),
     "data_crowd": ("note", "dropped"),
     "data_no_box": ("warning", "dropped"),
@@ -67,6 +81,14 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "data_box_rotated": ("note", "converted"),
     "data_box_rescaled": ("warning", "converted"),
     "data_size_wrong": ("warning", "kept"),
+    "data_box_whole": ("warning", "kept"),
+    "data_box_double": ("warning", "kept"),
+    "data_box_double_classes": ("warning", "kept"),
+    "data_box_small": ("note", "kept"),
+    "data_box_large": ("note", "kept"),
+    "data_box_long": ("note", "kept"),
+    "data_box_far": ("note", "kept"),
+    "data_box_copied": ("note", "kept"),
     # the whole
     "data_split_missing": ("warning", "ignored"),
     "data_split_same": ("warning", "split"),
@@ -75,19 +97,26 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "data_split_no_test": ("note", "kept"),
     "data_split_no_groups": ("warning", "split"),
     "data_class_starved": ("warning", "kept"),
+    "data_class_absent": ("warning", "kept"),
+    "data_class_few": ("note", "kept"),
+    "data_class_ratio": ("note", "kept"),
     "data_hidden": ("note", "ignored"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One strange thing: which file (relative to the data set) and line, the value found there, its code."""
+    """One strange thing: which file (relative to the data set) and line, the value found there, its code.
+
+    `also` names the other pictures concerned; `box` is the place in the picture, xyxy in px, upright."""
 
     code: str
     file: str
     line: int | None = None
     value: str | None = None
     facts: dict[str, object] = field(default_factory=dict)
+    also: tuple[str, ...] = ()
+    box: tuple[float, float, float, float] | None = None
 
     @property
     def severity(self) -> Severity:
@@ -108,6 +137,20 @@ class Finding:
     def message(self, language: str | None = None) -> str:
         """The finding in words, with the way out."""
         return self.problem().message(language)
+
+    def to_dict(self) -> dict[str, object]:
+        """The finding as plain values, its message in the language of this process."""
+        return {
+            "code": self.code,
+            "severity": self.severity,
+            "file": self.file,
+            "line": self.line,
+            "value": self.value,
+            "done": self.done,
+            "also": list(self.also),
+            "box": None if self.box is None else list(self.box),
+            "message": self.message(),
+        }
 
 
 @dataclass(frozen=True)
@@ -135,13 +178,28 @@ class Findings:
         self.all: list[Finding] = []
 
     def add(
-        self, code: str, file: Path | str, line: int | None = None, value: object = None, **facts: object
+        self,
+        code: str,
+        file: Path | str,
+        line: int | None = None,
+        value: object = None,
+        *,
+        also: Iterable[Path] = (),
+        box: Iterable[float] | None = None,
+        **facts: object,
     ) -> None:
         shown = None if value is None else str(value)[:120]
-        self.all.append(Finding(code, self.name(file), line, shown, facts))
+        place = None if box is None else tuple(round(float(side), 1) for side in box)
+        others = tuple(self.name(path) for path in also)
+        self.all.append(Finding(code, self.name(file), line, shown, facts, others, place))  # type: ignore[arg-type]
 
     def name(self, file: Path | str) -> str:
         return relative_name(Path(file), self.root)
+
+    def names(self, files: Sequence[Path]) -> str:
+        """The first five names, and how many more there are."""
+        more = [f"+{len(files) - 5}"] if len(files) > 5 else []
+        return ", ".join([*(self.name(file) for file in files[:5]), *more])
 
     def report(self) -> Report:
         return Report(tuple(self.all))

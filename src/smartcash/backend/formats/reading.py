@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections import defaultdict
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,6 +74,7 @@ def read_dataset(
     layout = _confined(form.read(listing, findings), listing, findings)
     if not layout.classes:
         raise _unusable("data_no_class", findings, path)
+    _report_other_labels(form, layout, listing, findings)
     if listing.hidden:
         findings.add("data_hidden", listing.root, value=listing.hidden)
 
@@ -176,6 +178,17 @@ def _unusable(code: str, findings: Findings, path: str | os.PathLike[str]) -> Da
     """The whole cannot be used; the first grave findings tell why."""
     problems = findings.report().problems("error", "warning")
     return DataInvalid(code, problems[:_SHOWN_PROBLEMS], path=str(path))
+
+
+def _report_other_labels(form: Format, layout: Layout, listing: Listing, findings: Findings) -> None:
+    """Labels of another format beside the one that was read: they are not used, and nobody should think so."""
+    if form.name == "voc":
+        stems = {(picture.path.parent, picture.path.stem) for picture in layout.pictures}
+        others = [path for path in listing.having(".txt") if (path.parent, path.stem) in stems]
+    else:
+        others = listing.having(".xml")
+    for path in others:
+        findings.add("data_label_other", path, value=path.suffix.lower(), format=form.name)
 
 
 # --- looking at every file -----------------------------------------------------------------------------
@@ -363,17 +376,17 @@ def _report_copies(splits: dict[str, list[Sample]], task: Task, findings: Findin
         if len(found) < 2:
             continue
         (_, first), *others = found
-        names = ", ".join(findings.name(sample.path) for _, sample in others[:5])
+        also = [sample.path for _, sample in others]
+        names = findings.names(also)
         if not all(_same_labels(first, sample) for _, sample in others):
             code = "data_image_two_classes" if task == "classify" else "data_image_two_labels"
             contradictory |= {digest} if task == "classify" else set()
-            findings.add(code, first.path, others=names)
+            findings.add(code, first.path, also=also, others=names)
         if len({split for split, _ in found}) > 1:
-            findings.add(
-                "data_image_leak", first.path, others=names, splits=" + ".join({s: 0 for s, _ in found})
-            )
+            places = " + ".join({split: 0 for split, _ in found})
+            findings.add("data_image_leak", first.path, also=also, others=names, splits=places)
         elif len({sample.path for _, sample in found}) > 1:
-            findings.add("data_image_repeated", first.path, others=names)
+            findings.add("data_image_repeated", first.path, also=also, others=names)
     if contradictory:
         for split, samples in splits.items():
             splits[split] = [sample for sample in samples if sample.digest not in contradictory]
@@ -392,13 +405,18 @@ def verify_images(dataset: DataSet, *, workers: int | None = None) -> DataSet:
     `read_dataset` has looked at every header and decoded only files without a proper end. This decodes all,
     with `workers` threads (default: one per core, at most 8), so that no picture fails in a later epoch.
     """
-    samples = dataset.samples
-    findings = Findings(dataset.root)
+    paths = [sample.path for sample in dataset.samples]
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
-        errors = list(pool.map(_decoding_error, [sample.path for sample in samples]))
-    broken = {sample.path: error for sample, error in zip(samples, errors) if error is not None}
+        errors = list(pool.map(_decoding_error, paths))
+    return without_broken(dataset, {path: error for path, error in zip(paths, errors) if error is not None})
+
+
+def without_broken(dataset: DataSet, broken: Mapping[Path, DataInvalid | OSError]) -> DataSet:
+    """The data set without these pictures, each an error in the report. Raises DataInvalid when no training
+    picture is left."""
     if not broken:
         return dataset
+    findings = Findings(dataset.root)
     for path, error in broken.items():
         report_broken(path, error, findings)
     splits = {

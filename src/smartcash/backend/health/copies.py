@@ -1,0 +1,101 @@
+"""Pictures that show the same shot: across splits they make the score too good, with other labels one is wrong."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from smartcash.backend.formats.alike import Look, alike_pairs, alike_when_turned, joined
+from smartcash.backend.formats.files import SPLIT_WORDS
+from smartcash.backend.formats.model import DataSet, Findings, Sample
+from smartcash.backend.formats.splitting import stem_of_original
+
+_SURE_DETAIL = 0.80  # to accuse a label: on 750 Rupiah photos no pair of different notes is that alike
+_MAX_VERSIONS = 50  # of one original that are compared with each other
+
+
+def look_alikes(dataset: DataSet, looks: Mapping[Path, Look], findings: Findings) -> None:
+    """Near-duplicates across splits, within a split, and with different classes; one finding per group.
+
+    Byte-identical pictures are left to `read_dataset`, which has reported them.
+    """
+    split_of = {sample.path: split for split, found in dataset.splits.items() for sample in found}
+    samples = list({sample.digest: sample for sample in dataset.samples}.values())
+    pairs = set(alike_pairs([looks[sample.path] for sample in samples], sure=True))
+    for versions in _versions(samples, dataset.root, split_of):
+        turned = {
+            (i, j)
+            for i, j in combinations(versions[:_MAX_VERSIONS], 2)
+            if alike_when_turned(looks[samples[i].path], looks[samples[j].path])
+        }
+        pairs |= turned
+        if not turned:
+            _report("data_image_leak_name", [samples[index] for index in versions], split_of, findings)
+
+    groups: dict[int, list[Sample]] = defaultdict(list)
+    for sample, leader in zip(samples, joined(len(samples), pairs)):
+        groups[leader].append(sample)
+    for group in groups.values():
+        if len(group) > 1:
+            crossing = len({split_of[sample.path] for sample in group}) > 1
+            _report("data_image_leak_alike" if crossing else "data_image_alike", group, split_of, findings)
+
+    def sure(one: Sample, other: Sample) -> bool:
+        details = (looks[sample.path].detail_D.astype(np.float32) for sample in (one, other))
+        return float(np.dot(*details)) >= _SURE_DETAIL
+
+    close = [(samples[i], samples[j]) for i, j in sorted(pairs) if sure(samples[i], samples[j])]
+    _report_labels(close, dataset.classes, findings)
+
+
+def _versions(samples: list[Sample], root: Path, split_of: Mapping[Path, str]) -> list[list[int]]:
+    """Pictures in different splits whose names say that they are versions of one original: `a_jpg.rf.1f…` and
+    `a_jpg.rf.2e…`, `a` and `a - Copy`. A name without such a mark says nothing: many sets count from 1 in
+    every split."""
+    found: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    marked = set()
+    for index, sample in enumerate(samples):
+        folders = sample.path.parent.parts[len(root.parts) :]
+        original = stem_of_original(sample.path.stem)
+        key = (*(name for name in folders if name.casefold() not in SPLIT_WORDS), original)
+        found[key].append(index)
+        if original != sample.path.stem:
+            marked.add(key)
+    return [
+        versions
+        for key, versions in found.items()
+        if key in marked and len({split_of[samples[index].path] for index in versions}) > 1
+    ]
+
+
+def _report(code: str, group: list[Sample], split_of: Mapping[Path, str], findings: Findings) -> None:
+    """One finding for a group; a picture of another split, if there is one, is named first of the others."""
+    first, *rest = group
+    rest.sort(key=lambda sample: split_of[sample.path] == split_of[first.path])
+    also = [sample.path for sample in rest]
+    places = " + ".join(dict.fromkeys(split_of[sample.path] for sample in group))
+    findings.add(
+        code, first.path, value=len(group), also=also, others=findings.names(also), splits=places
+    )  # fmt: skip
+
+
+def _report_labels(pairs: list[tuple[Sample, Sample]], classes: tuple[str, ...], findings: Findings) -> None:
+    """Pairs that hold different classes; a picture is reported once."""
+    reported = set()
+    for one, other in pairs:
+        here, there = (np.unique(sample.labels_N) for sample in (one, other))
+        if one.path not in reported and not np.array_equal(here, there):
+            reported.add(one.path)
+            names = ["+".join(classes[label] for label in found) or "–" for found in (here, there)]
+            findings.add(
+                "data_image_alike_labels",
+                one.path,
+                value=names[0],
+                also=[other.path],
+                others=findings.name(other.path),
+                other_classes=names[1],
+            )
