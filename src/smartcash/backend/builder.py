@@ -108,6 +108,10 @@ def build(config: TrainConfig, data: DataSet, world: World | None = None) -> Bui
         else config.data.batch_size
     )
 
+    if batch_size > count:
+        facts = {"count": count}
+        raise ConfigInvalid([Problem("data.batch_size", "batch_larger_than_split", batch_size, facts)])
+
     workers = (
         (0 if device.type == "cpu" else min(8, threads))
         if config.data.workers == "auto"

@@ -28,9 +28,7 @@ class Pace:
     def seconds(self, steps: int, frozen_steps: int, validations: int) -> float:
         """The time of so many steps, of which `frozen_steps` with a frozen backbone, and validations."""
         frozen = min(steps, frozen_steps)
-        return (
-            frozen * self.frozen_step_s + (steps - frozen) * self.step_s + validations * self.validation_s
-        )
+        return frozen * self.frozen_step_s + (steps - frozen) * self.step_s + validations * self.validation_s
 
 
 def measure(built: Built, build_s: float, peak_memory_mb: Callable[[], float]) -> dict[str, Any]:

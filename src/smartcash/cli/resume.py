@@ -15,11 +15,16 @@ from smartcash.utils.i18n import text
 @click.argument("run")
 @click.option("--data", type=click.Path(path_type=Path), help=text("cli.resume.data"))
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help=text("cli.resume.set"))
+@click.option("--home", type=click.Path(path_type=Path, file_okay=False), help=text("cli.train.home"))
 @click.option("--yes", is_flag=True, help=text("cli.resume.yes"))
-def command(run: str, data: Path | None, assignments: tuple[str, ...], yes: bool) -> None:
+@click.option("--background", is_flag=True, help=text("cli.train.background"))
+def command(
+    run: str, data: Path | None, assignments: tuple[str, ...], home: Path | None, yes: bool, background: bool
+) -> None:
     from smartcash.cli.confirming import confirmed_by
     from smartcash.domain.config import merge, parse_assignments
     from smartcash.domain.errors import ConfigInvalid, RunNotReady
+    from smartcash.domain.events import Event, RunStarted
     from smartcash.handlers.training_manager import TrainingManager
     from smartcash.services.run_store import find_run
 

@@ -6,8 +6,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from smartcash.cli.progress import TrainingDisplay
+import click
+
+from smartcash.cli.progress import TrainingDisplay, duration
+from smartcash.handlers.training_manager import TrainingManager
 from smartcash.services.control import Interrupted, Signals, listen_to_signals
+from smartcash.services.run_store import RunFolder
+from smartcash.utils.i18n import text
 
 EXIT_CODES = {"stopped": 130, "preempted": 143}
 
@@ -27,3 +32,18 @@ def foreground() -> Iterator[tuple[TrainingDisplay, Signals]]:
             sys.exit(EXIT_CODES["stopped"])
     if display.reason in EXIT_CODES:
         sys.exit(EXIT_CODES[display.reason])
+
+
+def prepared(manager: TrainingManager, run: RunFolder) -> None:
+    """Wait until a run is ready and say what it will take. Raises ConfigInvalid with what was found."""
+    click.echo(text("train.checking", run=run.id))
+    forecast = manager.wait_ready(run)
+    if not forecast:
+        click.echo(text("train.forecast_later"))
+        return
+    click.echo(
+        text(
+            "train.forecast", duration=duration(forecast["duration_s"]), memory=f"{forecast['memory_mb'] / 1024:.1f}",
+            disk=f"{forecast['disk_mb']:.0f}", checkpoints=forecast["checkpoints"],
+        )
+    )  # fmt: skip

@@ -30,7 +30,8 @@ from smartcash.domain.ports import Command, CommandName
 from smartcash.domain.records import Change as LoggedChange
 from smartcash.domain.records import Operation
 from smartcash.handlers.operation_log import OperationLog
-from smartcash.services.run_store import RunFolder, home as default_home, find_run
+from smartcash.services.run_store import RunFolder, find_run
+from smartcash.services.run_store import home as default_home
 from smartcash.services.training_service import ENDED, TrainingService
 from smartcash.utils.files import write_bytes
 
@@ -183,7 +184,9 @@ class TrainingManager:
             forecast: dict[str, Any] = facts.get("forecast") or {}
             return forecast
         if facts.get("problems"):
-            raise ConfigInvalid([Problem(p["field"], p["code"], p["value"], p["facts"]) for p in facts["problems"]])
+            raise ConfigInvalid(
+                [Problem(p["field"], p["code"], p["value"], p["facts"]) for p in facts["problems"]]
+            )
         raise RunNotReady("run_not_ready", run=folder.id, state=state)
 
     def start(self, run: Run, *, confirmed: str = "none") -> None:
@@ -197,6 +200,12 @@ class TrainingManager:
         folder = self._run(run)
         self.service.resume(folder)
         self.log.append(Operation("resume", folder.id, confirmed=confirmed))
+
+    def resumed(self, run: Run, review: Review, how: str) -> None:
+        """Record that a run went on in the foreground, with the changes of its review."""
+        if review.changes:
+            self.confirm(review, significant=True, confirmed=how)
+        self.log.append(Operation("resume", self._run(run).id, confirmed=how))
 
     def command(self, run: Run, name: CommandName, value: int | None = None) -> None:
         """Send a command to a run that is being trained; it takes effect within one step. Raises RunNotReady."""

@@ -80,7 +80,12 @@ class TrainingService:
         heard = run.path / "heartbeat"
         ended = datetime.fromtimestamp(heard.stat().st_mtime, UTC) if heard.exists() else datetime.now(UTC)
         run.describe(
-            {"state": "crashed", "was": state, "ended": ended.isoformat(timespec="seconds"), "error": last_lines(run)}
+            {
+                "state": "crashed",
+                "was": state,
+                "ended": ended.isoformat(timespec="seconds"),
+                "error": last_lines(run),
+            }
         )
         return "crashed"
 

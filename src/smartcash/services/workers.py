@@ -63,8 +63,8 @@ def is_alive(run: RunFolder, worker: Mapping[str, Any]) -> bool:
             return False
     try:
         process = psutil.Process(int(worker["pid"]))
-        same = abs(process.create_time() - float(worker["begun"])) < SAME_START_S
-        return same and process.status() != psutil.STATUS_ZOMBIE
+        same = bool(abs(process.create_time() - float(worker["begun"])) < SAME_START_S)
+        return same and bool(process.status() != psutil.STATUS_ZOMBIE)
     except (psutil.NoSuchProcess, KeyError, ValueError, TypeError):
         return False
 
