@@ -23,6 +23,8 @@ COMMANDS = {
     "predict": "predict",
     "data": "data",
     "checkpoint": "checkpoint",
+    "runs": "runs",
+    "log": "log",
 }
 
 

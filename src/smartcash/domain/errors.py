@@ -7,6 +7,8 @@
     ├── BackboneUnknown       no such backbone, or one that gives no strides 8/16/32
     ├── TrainingFailed        the training cannot go on (non-finite loss, out of memory, …)
     ├── RunNotFound           no such run folder or checkpoint
+    ├── RunRefused            a change that a run's state forbids: locked, running, name taken
+    ├── OperationLogFailed    the operation log cannot be read or written
     └── CheckpointError       everything the CheckpointManager raises
         ├── CheckpointNotFound
         ├── CheckpointCorrupt     the bytes are not what was written
@@ -129,6 +131,14 @@ class RunNotFound(SmartCashError):
     """No such run folder or checkpoint."""
 
     exit_code = 2
+
+
+class RunRefused(SmartCashError):
+    """A change of a run that its state forbids: it is locked or running, or its place is taken."""
+
+
+class OperationLogFailed(SmartCashError):
+    """The operation log cannot be read or written."""
 
 
 class CheckpointError(SmartCashError):
