@@ -67,9 +67,9 @@ def command(
     elif not found:
         click.echo(text("operation_log.none"))
     else:
-        from rich.console import Console
+        from smartcash.cli.tables import show_list
 
-        Console(highlight=False).print(operations_table(found))
+        show_list(operations_table(found))
     if log.verify().alteration is not None:
         click.echo(f"⚠ {text('operation_log.unsound')}", err=True)
 
@@ -105,12 +105,12 @@ def verify(outer: Path | None, home: Path | None, as_json: bool) -> None:
 
 def operations_table(operations: Sequence[Operation]) -> Table:
     """One row per entry. What the log holds is shown as it is, without markup or control characters."""
-    from rich.table import Table
     from rich.text import Text
 
+    from smartcash.cli.tables import list_table
     from smartcash.services.run_info import plain
 
-    table = Table(*(text(f"operation_log.column.{name}") for name in COLUMNS))
+    table = list_table("operation_log.column", COLUMNS, whole=("seq", "run"))
     for each in operations:
         cells = (
             str(each.seq), shown(each.time), f"{each.who.user}@{each.who.host} ({each.who.interface})",

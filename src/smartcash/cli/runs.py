@@ -137,24 +137,23 @@ def show(run: str, home: Path | None, as_json: bool) -> None:
         done = [operation.to_dict() for operation in operations]
         click.echo(json.dumps({**found.to_dict(), "files": files, "operations": done}, indent=2))
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from smartcash.cli.log import operations_table
+    from smartcash.cli.tables import show_list
     from smartcash.services.run_info import plain
 
-    console = Console(highlight=False, soft_wrap=True)
     facts = Table(box=None, show_header=False)
     for key, value in _facts(found).items():
         if value:
             facts.add_row(Text(text(f"runs.column.{key}"), style="dim"), Text(plain(value)))
     for number, name in enumerate(files):
         facts.add_row(Text("" if number else text("runs.files"), style="dim"), Text(plain(name)))
-    console.print(facts)
+    show_list(facts)
     if operations:
-        console.print(f"\n{text('runs.operations')}")
-        Console(highlight=False).print(operations_table(operations))
+        click.echo(f"\n{text('runs.operations')}")
+        show_list(operations_table(operations))
 
 
 @_command("tag", "tag", "tag latest baseline --remove draft")
@@ -246,16 +245,15 @@ def _bounds(where: Sequence[str]) -> dict[str, tuple[float | None, float | None]
 
 
 def _print_table(runs: Sequence[RunInfo]) -> None:
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(*(text(f"runs.column.{name}") for name in COLUMNS))
+    from smartcash.cli.tables import list_table, show_list
+
+    table = list_table("runs.column", COLUMNS, whole=("id", "started"))
     for run in runs:
-        facts = _facts(run)
-        style = _MARKS.get(run.state, "")
+        facts, style = _facts(run), _MARKS.get(run.state, "")
         table.add_row(*(Text(facts[name], style=style if name == "state" else "") for name in COLUMNS))
-    Console(highlight=False).print(table)
+    show_list(table)
 
 
 def _facts(run: RunInfo) -> dict[str, Any]:

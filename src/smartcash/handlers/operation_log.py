@@ -6,7 +6,7 @@ missing, inserted or moved line no longer fits its neighbours. `operations.head.
 of entries and the last hash, so that lines taken off the end are missed too.
 
 What this cannot prove: the chain holds no secret. Whoever may write both files can write a whole new log, or
-everything from some line on, with hashes that fit, or delete both. To notice that too, keep the count and
+everything from some line on, with hashes that fit, or one more entry at the end, or delete both files. To notice that too, keep the count and
 the last hash (`smartcash log verify` prints them) or an export where that person cannot write.
 """
 
@@ -167,9 +167,10 @@ class OperationLog:
         before, rest = file.read(1) if head.size else b"\n", file.read()
         if size >= head.size and before == b"\n":
             whole = rest.rfind(b"\n") + 1
-            for line in map(_parsed, rest[:whole].split(b"\n")[:-1]):
-                if line.sound and (line.seq, line.previous) == (head.count + 1, head.sha256):
-                    head = replace(head, count=line.seq, sha256=line.sha256)
+            # one entry can be whole without its head; more were not written here, and stay to be found
+            line = _parsed(rest[:whole].split(b"\n")[0])
+            if line.sound and (line.seq, line.previous) == (head.count + 1, head.sha256):
+                head = replace(head, count=line.seq, sha256=line.sha256)
             if torn := len(rest) - whole:
                 file.truncate(size - torn)
                 repaired.append(f"cut:{torn}")
