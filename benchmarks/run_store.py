@@ -68,7 +68,7 @@ def make_runs(home: Path, count: int) -> None:
             "id": folder.name, "state": "finished", "reason": "finished", "host": "bench",
             "started": "2026-01-01T00:00:00+00:00", "ended": "2026-01-01T01:00:00+00:00", "elapsed_s": 3600.0,
             "data": {"path": "/data/rupiah"}, "epochs_done": 16, "best_epoch": 12, "best_value": number / count,
-            "valid": {name: number / count for name in ("mAP50_95", "mAP50", "mAP75", "precision", "recall", "f1")},
+            "valid": dict.fromkeys(("mAP50_95", "mAP50", "mAP75", "precision", "recall", "f1"), number / count),
         }  # fmt: skip
         (folder / "run.json").write_text(json.dumps(facts, indent=2))
 

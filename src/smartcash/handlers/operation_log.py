@@ -6,8 +6,9 @@ missing, inserted or moved line no longer fits its neighbours. `operations.head.
 of entries and the last hash, so that lines taken off the end are missed too.
 
 What this cannot prove: the chain holds no secret. Whoever may write both files can write a whole new log, or
-everything from some line on, with hashes that fit, or one more entry at the end, or delete both files. To notice that too, keep the count and
-the last hash (`smartcash log verify` prints them) or an export where that person cannot write.
+everything from some line on, with hashes that fit, or one more entry at the end, or delete both files. To
+notice that too, keep the count and the last hash (`smartcash log verify` prints them) or an export where that
+person cannot write.
 """
 
 from __future__ import annotations
