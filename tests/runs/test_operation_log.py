@@ -235,6 +235,32 @@ def test_a_kill_between_entry_and_head_loses_nothing(log: OperationLog) -> None:
     assert log.verify().alteration is None
 
 
+def test_two_writers_killed_one_after_the_other_before_their_heads_lose_nothing(
+    log: OperationLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second takes the first one's entry in before it writes its own."""
+    head = head_of(log).read_bytes()
+    log.append(Operation("note", run="first"))
+    head_of(log).write_bytes(head)
+    written = []
+
+    def killed(self: OperationLog, new: object) -> None:
+        written.append(new)
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        write(self, new)
+
+    write = OperationLog._write_head
+    monkeypatch.setattr(OperationLog, "_write_head", killed)
+    with pytest.raises(KeyboardInterrupt):
+        log.append(Operation("note", run="second"))
+    monkeypatch.undo()
+    assert log.verify().alteration is None
+    log.append(Operation("note", run="third"))
+    assert [each.run for each in log.operations()[-3:]] == ["first", "second", "third"]
+    assert log.verify().alteration is None
+
+
 @pytest.mark.slow
 def test_killed_writers_never_harm_the_log(tmp_path: Path) -> None:
     """A13: SIGKILL at ten moments, two writers at a time."""

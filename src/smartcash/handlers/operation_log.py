@@ -169,9 +169,11 @@ class OperationLog:
         if size >= head.size and before == b"\n":
             whole = rest.rfind(b"\n") + 1
             # one entry can be whole without its head; more were not written here, and stay to be found
-            line = _parsed(rest[:whole].split(b"\n")[0])
+            raw = rest[:whole].split(b"\n")[0]
+            line = _parsed(raw)
             if line.sound and (line.seq, line.previous) == (head.count + 1, head.sha256):
-                head = replace(head, count=line.seq, sha256=line.sha256)
+                head = _Head(line.seq, line.sha256, head.size + len(raw) + 1)
+                self._write_head(head)  # before the next line: this writer may be killed too
             if torn := len(rest) - whole:
                 file.truncate(size - torn)
                 repaired.append(f"cut:{torn}")
