@@ -270,9 +270,10 @@ def test_killed_writers_never_harm_the_log(tmp_path: Path) -> None:
             subprocess.Popen([sys.executable, "-c", WRITER, str(log.path), str(each), "10000"])
             for each in range(2)
         ]
-        before = time.monotonic()
-        while not log.path.exists() or (time.monotonic() - before < 1 + moment * 0.013):
-            time.sleep(0.01)
+        size = log.path.stat().st_size if log.path.exists() else 0
+        while not log.path.exists() or log.path.stat().st_size == size:
+            time.sleep(0.001)
+        time.sleep(moment * 0.013)
         for writer in writers:
             writer.kill()
             writer.wait()
@@ -280,7 +281,7 @@ def test_killed_writers_never_harm_the_log(tmp_path: Path) -> None:
         log.append(Operation("note", run=f"kill-{moment}"))
     entries = log.operations()
     assert [each.seq for each in entries] == list(range(1, len(entries) + 1))
-    assert len(entries) > 50
+    assert len(entries) >= 20, "ten notes, and at least one entry of a writer before each"
     assert log.verify().alteration is None
 
 
