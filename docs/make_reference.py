@@ -302,10 +302,13 @@ def section_of(command: click.Command, parent: str, level: int, words: dict[str,
     ]
     if command.epilog and not is_example(command.epilog):
         parts.append(prose(command.epilog))
-    if isinstance(command, click.Group):
-        for inner in command.commands.values():
-            parts += section_of(inner, whole, level + 1, words)
-        return parts
+    inner = [
+        part
+        for each in (command.commands.values() if isinstance(command, click.Group) else ())
+        for part in section_of(each, whole, level + 1, words)
+    ]
+    if isinstance(command, click.Group) and not command.invoke_without_command:
+        return parts + inner
     usage = " ".join([whole, *(usage_of(argument) for argument in arguments), "[OPTIONS]" if options else ""])
     parts.append(f"```text\n{usage.strip()}\n```")
     if example.strip():
@@ -313,7 +316,7 @@ def section_of(command: click.Command, parent: str, level: int, words: dict[str,
     if options:
         rows = [[named(o), kind_of(o, words), option_default(o, words), prose(o.help or "")] for o in options]
         parts.append(table([words["option"], words["type"], words["default"], words["meaning"]], rows))
-    return parts
+    return parts + inner
 
 
 def is_example(epilog: str | None) -> bool:

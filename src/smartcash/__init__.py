@@ -1,3 +1,23 @@
 """SmartCash: an open training studio for banknote vision."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0.dev0"
+__all__ = ["TrainConfig", "TrainingManager", "__version__"]
+
+if TYPE_CHECKING:
+    from smartcash.domain.config import TrainConfig
+    from smartcash.handlers.training_manager import TrainingManager
+
+# loaded when first asked for: `smartcash --help` must not wait for them
+_HOMES = {"TrainConfig": "smartcash.domain.config", "TrainingManager": "smartcash.handlers.training_manager"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'smartcash' has no attribute {name!r}")

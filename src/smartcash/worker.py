@@ -73,8 +73,9 @@ from smartcash.domain.ports import Command, EventSink
 from smartcash.handlers.checkpoint import CheckpointManager
 from smartcash.services.control import ControlFile, Interrupted, Signals, listen_to_signals
 from smartcash.services.event_log import EventLog
+from smartcash.services.processes import identity
 from smartcash.services.run_store import RunFolder, find_run
-from smartcash.services.workers import heartbeat, identity
+from smartcash.services.workers import heartbeat
 from smartcash.utils.logger import get_logger, log_to
 
 STEP_INTERVAL_S = 0.5

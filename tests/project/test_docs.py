@@ -139,7 +139,7 @@ def test_every_command_line_in_the_documentation_is_understood(text: str, line: 
     if name.startswith("-"):
         return
     command = import_module(f"smartcash.cli.{COMMANDS[name]}").command
-    while isinstance(command, click.Group) and words:
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         command = command.commands[words.pop(0)]
     with command.make_context(command.name, words):
         pass

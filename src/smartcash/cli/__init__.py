@@ -26,6 +26,8 @@ COMMANDS = {
     "data": "data",
     "checkpoint": "checkpoint",
     "worker": "worker",
+    "runs": "runs",
+    "log": "log",
 }
 
 

@@ -133,6 +133,9 @@ def best(folder: Path, which: str) -> None:
 def cleanup(
     folder: Path, max_checkpoints: int, max_epochs: int, keep_best: bool, keep_latest: bool, as_json: bool
 ) -> None:
+    from smartcash.services.labels import refuse_if_locked
+
+    refuse_if_locked(folder.absolute().parent)
     gone = _manager(folder).cleanup_checkpoints(max_checkpoints, keep_best, keep_latest, max_epochs)
     if as_json:
         _print_json([str(path) for path in gone])

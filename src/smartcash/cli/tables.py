@@ -1,11 +1,14 @@
-"""The final tables: one row per class, the whole set below. They take a result in its JSON form
-(`DetectionResult.to_dict()`), so that they also show what another process has written to a file."""
+"""Tables: lists of runs and operations, and the final ones of a training: one row per class, the whole set
+below. Those take a result in its JSON form (`DetectionResult.to_dict()`), so that they also show what another
+process has written to a file."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -40,6 +43,22 @@ def classification_table(figures: Mapping[str, Any]) -> Table:
     top5 = ["accuracy_top5"] if "accuracy_top5" in figures else []
     table.caption = _caption(figures, ["accuracy", *top5], ["ece"])
     return table
+
+
+def list_table(area: str, columns: Sequence[str], whole: Sequence[str]) -> Table:
+    """An empty table whose heads are the texts `<area>.<column>`; the columns in `whole` are never shortened."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in columns:
+        head = text(f"{area}.{column}")
+        table.add_column(head, no_wrap=column in whole, overflow="ellipsis", min_width=len(head))
+    return table
+
+
+def show_list(table: Table) -> None:
+    """Print a table without the columns that are empty; into a file or a pipe it is as wide as it needs."""
+    table.columns = [column for column in table.columns if any(map(str, column.cells))]
+    is_terminal = Console().is_terminal
+    Console(highlight=False, width=None if is_terminal else 10_000).print(table)
 
 
 def _table(figures: Mapping[str, Any], *columns: str) -> Table:

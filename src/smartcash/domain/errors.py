@@ -10,6 +10,8 @@
     ├── RunNotResumable       a run that cannot go on, or not in that way
     ├── RunNotReady           a run that is not in the state that the request needs
     ├── NotConfirmed          a change without the confirmation that belongs to it
+    ├── RunRefused            a change that a run's state forbids: locked, running, name taken
+    ├── OperationLogFailed    the operation log cannot be read or written
     └── CheckpointError       everything the CheckpointManager raises
         ├── CheckpointNotFound
         ├── CheckpointCorrupt     the bytes are not what was written
@@ -150,6 +152,14 @@ class NotConfirmed(SmartCashError):
     """A change that was not confirmed, or whose confirmation no longer fits what it was about."""
 
     exit_code = 3
+
+
+class RunRefused(SmartCashError):
+    """A change of a run that its state forbids: it is locked or running, or its place is taken."""
+
+
+class OperationLogFailed(SmartCashError):
+    """The operation log cannot be read or written."""
 
 
 class CheckpointError(SmartCashError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 
@@ -193,3 +194,17 @@ class RunFailed(Event):
     error: str
     message: str
     traceback: str
+
+
+_TYPES: dict[str, type[Event]] = {kind.__name__: kind for kind in Event.__subclasses__()}
+
+
+def from_record(record: Mapping[str, Any]) -> Event | None:
+    """The event of one line of an event log; None for a kind, or a shape, of another version."""
+    kind = _TYPES.get(str(record.get("type")))
+    if kind is None:
+        return None
+    names = {each.name for each in fields(kind)}
+    given = {name: value for name, value in record.items() if name in names}
+    needed = {e.name for e in fields(kind) if e.default is MISSING and e.default_factory is MISSING}
+    return kind(**given) if needed <= given.keys() else None

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -101,14 +101,16 @@ class TrainingManager:
         """Confirm a review, make its run (or change the one that goes on) and have it prepared.
 
         Arguments and errors as those of `confirm`."""
-        with self._confirmation(review, token, significant, confirmed) as config:
+        with self._confirmation(review, token, significant, confirmed) as (config, record):
             if review.run:
                 folder = self._run(review.run)
                 folder.write_config(config)
-                return folder
-            facts = {"smartcash": __version__, "config_hash": config.hash(), "created": _now()}
-            folder = self.service.create(config, facts)
-        self.service.prepare(folder)
+            else:
+                facts = {"smartcash": __version__, "config_hash": config.hash(), "created": _now()}
+                folder = self.service.create(config, facts)
+            record(folder.id)
+        if not review.run:
+            self.service.prepare(folder)
         return folder
 
     def confirm(
@@ -120,14 +122,15 @@ class TrainingManager:
         `significant`: the second confirmation, needed when there are significant changes. `confirmed` says in the
         log how it was: asked, token or --yes. Raises ConfigInvalid, NotConfirmed (stale or wrong token, missing
         second confirmation)."""
-        with self._confirmation(review, token, significant, confirmed) as config:
-            return config
+        with self._confirmation(review, token, significant, confirmed) as (config, record):
+            record(self._run(review.run).id if review.run else "")
+        return config
 
     @contextmanager
     def _confirmation(
         self, review: Review, token: str | None, significant: bool, confirmed: str
-    ) -> Iterator[TrainConfig]:
-        """Check the token and give the configuration; record both when the block has carried it out."""
+    ) -> Iterator[tuple[TrainConfig, Callable[[str], None]]]:
+        """Check the token; give the configuration, and what records it for a run once it is carried out."""
         if review.config is None or review.problems:
             raise ConfigInvalid(review.problems)
         self.home.mkdir(parents=True, exist_ok=True)
@@ -141,11 +144,14 @@ class TrainingManager:
             if any(change.significant for change in changes) and not significant:
                 names = ", ".join(change.field for change in changes if change.significant)
                 raise NotConfirmed("significant_unconfirmed", fields=names)
-            yield review.config
-            self._keep(review.config)
-            logged = tuple(LoggedChange(change.field, change.old, change.new) for change in changes)
-            name = folder.id if folder else ""
-            self.log.append(Operation("config-change", name, changes=logged, confirmed=confirmed))
+            config = review.config
+
+            def record(run: str) -> None:
+                self._keep(config)
+                logged = tuple(LoggedChange(change.field, change.old, change.new) for change in changes)
+                self.log.append(Operation("config-change", run, changes=logged, confirmed=confirmed))
+
+            yield config, record
 
     def _base(self, folder: RunFolder | None) -> tuple[TrainConfig, str, bool]:
         """What a change is measured against, its revision, and whether nothing was ever confirmed."""

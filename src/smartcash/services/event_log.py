@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from smartcash.domain.events import Event
+
+BLOCK = 1 << 20  # bytes that a tail reads at a time
+NEAR = 1 << 14  # bytes that are sooner read through than halved again
 
 
 class EventLog:
@@ -49,6 +52,85 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
             if line.endswith("\n") and line.strip():
                 record: dict[str, Any] = json.loads(line)
                 yield record
+
+
+def tail_events(
+    path: Path, after: int = 0, *, stop: Callable[[], bool] = lambda: False, poll_s: float = 0.1
+) -> Iterator[dict[str, Any]]:
+    """Every whole event with a number above `after`, in order: those that are there, then each as it is appended.
+
+    Waits `poll_s` between looks at the end of the file, for ever, or until `stop()`; what was written before
+    that is still yielded. The file need not exist yet, and its writer may die and be started again."""
+    tail = EventTail(path, after)
+    while True:
+        stopping = stop()
+        while events := tail.read():
+            yield from events
+        if stopping:
+            return
+        time.sleep(poll_s)
+
+
+class EventTail:
+    """One reader's place in an event file; any number of them read without loss. Never blocks.
+
+    The first look at a file finds its place by halving: numbers only grow along the file, so some twenty lines
+    are read however long it is, and no index has to be kept beside it."""
+
+    def __init__(self, path: Path, after: int = 0) -> None:
+        self.path, self.after = path, after
+        self._offset: int | None = None
+
+    def read(self) -> list[dict[str, Any]]:
+        """The next whole events, about a megabyte of them at most; empty when there is none yet.
+
+        A whole line that is no event (a disk's damage) is passed over; the gap in `seq` shows it."""
+        if not self.path.exists():
+            return []
+        found: list[dict[str, Any]] = []
+        with self.path.open("rb", buffering=0) as file:
+            size = file.seek(0, 2)
+            if self._offset is None or size < self._offset:  # shorter: another file has taken its place
+                self._offset = _place_after(file, self.after, size)
+            file.seek(self._offset)
+            while not found and (block := file.read(BLOCK)):
+                while b"\n" not in block and (more := file.read(BLOCK)):
+                    block += more
+                # a last line without its end is left: its writer may go on, or be replaced by one that cuts it
+                *lines, rest = block.split(b"\n")
+                if not lines:
+                    break
+                self._offset = file.seek(-len(rest), 1)
+                for event in filter(None, map(_event, lines)):
+                    if event["seq"] > self.after:
+                        self.after = event["seq"]
+                        found.append(event)
+        return found
+
+
+def _place_after(file: BinaryIO, after: int, size: int) -> int:
+    """A byte offset where a line begins, close before the first event with a number above `after`."""
+    low, high = 0, size if after > 0 else 0
+    while high - low > NEAR:
+        middle = (low + high) // 2
+        file.seek(middle)
+        # the rest of the line that `middle` cuts, then one whole line
+        lines = file.read(NEAR).split(b"\n", 2)
+        event = _event(lines[1]) if len(lines) == 3 else None
+        if event is None or event["seq"] > after:
+            high = middle
+        else:
+            low = middle + len(lines[0]) + 1 + len(lines[1]) + 1
+    return low
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    """The event on a line, or None if it is none."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and type(record.get("seq")) is int else None
 
 
 def finite(value: Any) -> Any:

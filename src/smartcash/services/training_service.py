@@ -19,9 +19,10 @@ from smartcash.domain.config import TrainConfig
 from smartcash.domain.errors import RunNotReady, RunNotResumable
 from smartcash.domain.ports import Command
 from smartcash.services.control import send_command
-from smartcash.services.event_log import read_events
-from smartcash.services.run_store import RunFolder
-from smartcash.services.workers import Turns, begin_worker, end_orphans, is_alive, last_lines
+from smartcash.services.event_log import EventTail
+from smartcash.services.processes import HEARTBEAT, is_alive
+from smartcash.services.run_store import RunFolder, RunStore
+from smartcash.services.workers import Turns, begin_worker, end_orphans, last_lines
 
 ACTIVE = ("checking", "queued", "running", "paused", "stopping")
 RESUMABLE = ("stopped", "preempted", "failed", "crashed")
@@ -35,6 +36,7 @@ class TrainingService:
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        self.store = RunStore(home)
 
     def create(self, config: TrainConfig, facts: dict[str, Any]) -> RunFolder:
         """A new run folder in state "created"."""
@@ -69,7 +71,7 @@ class TrainingService:
         """How the run stands now; a worker that died is noticed here, and the run becomes "crashed"."""
         facts = run.description()
         state = str(facts.get("state"))
-        if state not in ACTIVE or is_alive(run, facts.get("worker", {})):
+        if state not in ACTIVE or is_alive(run.path, facts.get("worker", {})):
             return state
         if not facts.get("worker") and time.time() - (run.path / "run.json").stat().st_mtime < STARTING_S:
             return state
@@ -77,7 +79,7 @@ class TrainingService:
         if again != state:
             return again  # it ended properly between the two looks
         end_orphans(facts.get("worker", {}))
-        heard = run.path / "heartbeat"
+        heard = run.path / HEARTBEAT
         ended = datetime.fromtimestamp(heard.stat().st_mtime, UTC) if heard.exists() else datetime.now(UTC)
         run.describe(
             {
@@ -91,8 +93,7 @@ class TrainingService:
 
     def settle(self) -> list[RunFolder]:
         """Look at every run that is said to be active; those that turn out to have crashed."""
-        found = [RunFolder(path.parent) for path in self.home.glob("*/*/run.json")]
-        active = [run for run in found if run.description().get("state") in ACTIVE]
+        active = [RunFolder(Path(run.path)) for run in self.store.runs() if run.state in ACTIVE]
         return [run for run in active if self.state(run) == "crashed"]
 
     def waiting(self, config: TrainConfig) -> list[RunFolder]:
@@ -110,12 +111,11 @@ class TrainingService:
 
     def watch(self, run: RunFolder, after: int = 0) -> Iterator[dict[str, Any]]:
         """The run's events beyond number `after`, as they come, until it is no longer active."""
+        tail = EventTail(run.events, after)
         while True:
             state = self.state(run)
-            for record in read_events(run.events):
-                if record["seq"] > after:
-                    after = record["seq"]
-                    yield record
+            while records := tail.read():
+                yield from records
             if state not in ACTIVE:
                 return
             time.sleep(POLL_S)

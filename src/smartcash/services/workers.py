@@ -24,12 +24,11 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
+from smartcash.services.processes import HEARTBEAT, identity, is_alive
 from smartcash.services.run_store import RunFolder
 
 HEARTBEAT_S = 2.0
-SILENT_S = 30.0  # an observer on another machine gives a worker up after so long without a heartbeat
 TURN_POLL_S = 0.5
-SAME_START_S = 1.0
 LAST_LINES = 20
 
 
@@ -43,30 +42,6 @@ def begin_worker(run: RunFolder, mode: str) -> dict[str, Any]:
     # its end is noticed by looking; this only lets the system forget it
     threading.Thread(target=process.wait, daemon=True).start()
     return identity(process.pid)
-
-
-def identity(pid: int) -> dict[str, Any]:
-    """A process as it can be recognised later: number, moment of its start, machine."""
-    try:
-        begun = psutil.Process(pid).create_time()
-    except psutil.NoSuchProcess:
-        begun = time.time()
-    return {"pid": pid, "begun": begun, "host": platform.node()}
-
-
-def is_alive(run: RunFolder, worker: Mapping[str, Any]) -> bool:
-    """Whether the recorded worker still runs."""
-    if worker.get("host") != platform.node():
-        try:
-            return time.time() - (run.path / "heartbeat").stat().st_mtime < SILENT_S
-        except FileNotFoundError:
-            return False
-    try:
-        process = psutil.Process(int(worker["pid"]))
-        same = bool(abs(process.create_time() - float(worker["begun"])) < SAME_START_S)
-        return same and bool(process.status() != psutil.STATUS_ZOMBIE)
-    except (psutil.NoSuchProcess, KeyError, ValueError, TypeError):
-        return False
 
 
 def end_orphans(worker: Mapping[str, Any]) -> int:
@@ -103,7 +78,7 @@ def heartbeat(run: RunFolder) -> Iterator[None]:
 
     def beat() -> None:
         while True:
-            (run.path / "heartbeat").touch()
+            (run.path / HEARTBEAT).touch()
             if done.wait(HEARTBEAT_S):
                 return
 
@@ -175,7 +150,7 @@ class Turns:
             except FileNotFoundError:
                 ticket.unlink(missing_ok=True)
                 continue
-            if is_alive(run, facts.get("worker", {})):
+            if is_alive(run.path, facts.get("worker", {})):
                 living.append(ticket)
             else:
                 ticket.unlink(missing_ok=True)

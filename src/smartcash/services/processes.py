@@ -1,0 +1,41 @@
+"""Processes as they can be recognised later: a number, the moment it began, and the machine; numbers are used
+again."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+HEARTBEAT = "heartbeat"
+SILENT_S = 30.0  # an observer on another machine gives a worker up after so long without a heartbeat
+SAME_START_S = 1.0
+
+
+def identity(pid: int) -> dict[str, Any]:
+    """What to write down about a process."""
+    try:
+        begun = psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
+        begun = time.time()
+    return {"pid": pid, "begun": begun, "host": platform.node()}
+
+
+def is_alive(folder: Path, worker: Mapping[str, Any]) -> bool:
+    """Whether the worker that a run folder names still runs: on this machine by looking at the process, on another
+    one by the heartbeat in the folder. What the folder says may have any shape."""
+    if worker.get("host") != platform.node():
+        try:
+            return time.time() - (folder / HEARTBEAT).stat().st_mtime < SILENT_S
+        except OSError:
+            return False
+    try:
+        process = psutil.Process(worker["pid"])
+        same = bool(abs(process.create_time() - float(worker["begun"])) < SAME_START_S)
+        return same and bool(process.status() != psutil.STATUS_ZOMBIE)
+    except (psutil.NoSuchProcess, KeyError, ValueError, TypeError, OverflowError):
+        return False

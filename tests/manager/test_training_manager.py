@@ -1,0 +1,230 @@
+"""Check, confirm, prepare, start, watch, kill: the Training Manager and the Training Service, on real processes."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from smartcash import TrainConfig, TrainingManager
+from smartcash.domain.config import dump_yaml, parse_assignments
+from smartcash.domain.errors import ConfigInvalid, NotConfirmed, RunNotReady, RunNotResumable
+from smartcash.services.run_store import RunFolder
+from smartcash.services.training_service import RESUMABLE
+
+Toy = Callable[..., dict[str, Any]]
+
+
+def manager_in(home: Path) -> TrainingManager:
+    return TrainingManager(home)
+
+
+def ready(manager: TrainingManager, values: dict[str, Any]) -> RunFolder:
+    """A run that was checked, confirmed and prepared."""
+    run = manager.apply(manager.check(values), significant=True)
+    manager.wait_ready(run, timeout_s=120)
+    return run
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def test_the_same_configuration_has_one_hash_wherever_it_comes_from(toy: Toy, tmp_path: Path) -> None:
+    """A1: from Python, from YAML, from the command line's assignments."""
+    values = toy()
+    file = tmp_path / "mine.yaml"
+    file.write_text(dump_yaml(values), encoding="utf-8")
+    assigned = parse_assignments(
+        [f"{section}.{name}={value}" for section, part in values.items() for name, value in part.items()]
+    )
+    manager = manager_in(tmp_path)
+    reviews = [manager.check(each) for each in (values, file, assigned, TrainConfig.parse(values))]
+    assert len({review.config.hash() for review in reviews if review.config}) == 1
+    assert len({review.token for review in reviews}) == 1
+
+
+def test_a_check_names_every_problem_and_starts_nothing(tmp_path: Path) -> None:
+    """A11."""
+    review = manager_in(tmp_path).check(
+        {"data": {"path": "", "batch_size": 0}, "optimizer": {"lr": -1}, "model": {"backbon": "x"}}
+    )
+    assert {problem.field for problem in review.problems} == {
+        "data.batch_size",
+        "optimizer.lr",
+        "model.backbon",
+    }
+    assert not review.ok and not review.token and not list(tmp_path.iterdir())
+    with pytest.raises(ConfigInvalid):
+        manager_in(tmp_path).apply(review)
+
+
+def test_only_exactly_what_was_shown_can_be_confirmed(toy: Toy, tmp_path: Path) -> None:
+    """A12, C1, D4: a wrong token, a base that has changed since, a significant change without its own yes."""
+    manager = manager_in(tmp_path)
+    first = manager.check(toy())
+    assert first.first and not first.significant
+    with pytest.raises(NotConfirmed, match=r"confirm"):
+        manager.confirm(first, token="0" * 64)
+    manager.confirm(first)
+    stale = manager.check(toy(training={"epochs": 5}))
+    assert [str(change.field) for change in stale.changes] == ["training.epochs"] and not stale.significant
+    manager.confirm(manager.check(toy(training={"epochs": 7})))
+    with pytest.raises(NotConfirmed):
+        manager.confirm(stale)
+    marked = manager.check(toy(training={"epochs": 7}, seed=4, optimizer={"name": "sgd"}))
+    assert [change.field for change in marked.significant] == ["seed", "optimizer.name"]
+    with pytest.raises(NotConfirmed, match=r"optimizer\.name"):
+        manager.confirm(marked)
+    manager.confirm(marked, marked.token, significant=True)
+    entries = manager.log.operations(operation="config-change")
+    assert [len(entry.changes) for entry in entries] == [len(first.changes), 1, 2]
+    assert entries[-1].confirmed == "token" and manager.log.verify().alteration is None
+
+
+@pytest.mark.slow
+def test_the_whole_way_from_check_to_result(toy: Toy, tmp_path: Path) -> None:
+    """A20, A21, A26: prepared, ready with a forecast, started, watched without a gap, finished."""
+    manager = manager_in(tmp_path)
+    run = manager.apply(manager.check(toy()))
+    with pytest.raises(RunNotReady):
+        manager.start(run)
+    forecast = manager.wait_ready(run, timeout_s=120)
+    assert forecast["duration_s"] > 0 and forecast["disk_mb"] > 0 and forecast["checkpoints"] == 2
+    manager.start(run)
+    events = list(manager.watch(run))
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    kinds = [event["type"] for event in events]
+    assert kinds.index("RunChecked") < kinds.index("RunReady") < kinds.index("EpochEnded")
+    assert kinds[-1] == "RunFinished" and manager.state(run) == "finished"
+    result = manager.result(run)
+    assert result["test"]["mAP50"] is not None and result["resources"]["cpu_s"] > 0
+    assert [entry.operation for entry in manager.log.operations(run=run.id)] == ["config-change", "start"]
+    with pytest.raises(RunNotReady):
+        manager.command(run, "pause")
+    with pytest.raises(RunNotResumable):
+        manager.resume(run)
+
+
+@pytest.mark.slow
+def test_what_only_a_worker_can_see_comes_back_as_problems(toy: Toy, tmp_path: Path) -> None:
+    """A11, A20: an unknown backbone, a metric that the task lacks, a callback that is not there: not ready, and why."""
+    manager = manager_in(tmp_path)
+    for over, field in (
+        ({"model": {"backbone": "efficientnet_lite00"}}, "model.backbone"),
+        ({"training": {"monitor": "accuracy"}}, "training.monitor"),
+        ({"training": {"callbacks": ["nowhere:Nothing"]}}, "training.callbacks.0"),
+        ({"data": {"batch_size": 4096}}, "data.batch_size"),
+    ):
+        run = manager.apply(manager.check(toy(**over)), significant=True)
+        with pytest.raises(ConfigInvalid) as caught:
+            manager.wait_ready(run, timeout_s=120)
+        assert [problem.field for problem in caught.value.problems] == [field]
+        assert manager.state(run) == "failed"
+        with pytest.raises(RunNotReady):
+            manager.start(run)
+
+
+@pytest.mark.slow
+def test_a_second_training_waits_its_turn(toy: Toy, tmp_path: Path) -> None:
+    """A26: one at a time on a device; the first one's end, however it comes, lets the next one begin."""
+    manager = manager_in(tmp_path)
+    first = ready(manager, toy(training={"epochs": 5000}))
+    second = ready(manager, toy(training={"epochs": 1}))
+    third = ready(manager, toy(training={"epochs": 3}))
+    manager.start(first)
+    wait_for(lambda: manager.state(first) == "running")
+    manager.start(second)
+    time.sleep(0.3)
+    manager.start(third)
+    wait_for(lambda: len(manager.service.waiting(second.config())) == 2)
+    assert [run.id for run in manager.service.waiting(second.config())] == [second.id, third.id]
+    assert manager.state(second) == manager.state(third) == "queued"
+    manager.command(third, "stop")
+    assert manager.service.wait(third, timeout_s=20) == "stopped"
+    os.killpg(first.description()["worker"]["pid"], signal.SIGKILL)
+    assert manager.service.wait(second, timeout_s=120) == "finished"
+    assert manager.state(first) == "crashed"
+
+
+@pytest.mark.slow
+def test_a_killed_worker_shows_as_crashed_and_can_go_on(toy: Toy, tmp_path: Path) -> None:
+    """A34: at random moments of preparing, queueing and training, with loader processes; seen within ten seconds by
+    a manager that did not start it, nothing of it left running, and resumable."""
+    chance = random.Random(11)
+    manager = manager_in(tmp_path)
+    for _ in range(6):
+        run = manager.apply(
+            manager.check(toy(training={"epochs": 5000}, data={"workers": 2})), significant=True
+        )
+        started = chance.random() < 0.7
+        if started:
+            manager.wait_ready(run, timeout_s=120)
+            manager.start(run)
+        time.sleep(chance.uniform(0.0, 9.0))
+        worker = run.description()["worker"]
+        if worker:
+            os.kill(worker["pid"], signal.SIGKILL)
+        killed = time.monotonic()
+        stranger = manager_in(tmp_path)
+        seen = stranger.service.wait(run, ("crashed", "ready"), timeout_s=10)
+        assert time.monotonic() - killed < 10
+        if seen == "ready":  # it was done before the kill
+            continue
+        assert not [p for p in psutil.process_iter() if _group(p) == worker["pid"]]
+        if started:
+            stranger.resume(run)
+            wait_for(lambda run=run: manager.state(run) == "running")
+            stranger.command(run, "stop")
+            assert stranger.service.wait(run, RESUMABLE, timeout_s=60) == "stopped"
+        else:
+            stranger.service.prepare(run)
+            assert stranger.service.wait(run, timeout_s=120) == "ready"
+
+
+def _group(process: psutil.Process) -> int:
+    try:
+        return os.getpgid(process.pid)
+    except ProcessLookupError:
+        return -1
+
+
+@pytest.mark.slow
+def test_several_people_confirm_at_once(toy: Toy, tmp_path: Path) -> None:
+    """C1, B28: eight threads, one base: each confirmation is whole, the others are refused and asked again."""
+    manager_in(tmp_path).confirm(manager_in(tmp_path).check(toy()))
+    done: list[int] = []
+
+    def change(epochs: int) -> None:
+        manager = manager_in(tmp_path)
+        while True:
+            review = manager.check(toy(training={"epochs": epochs}))
+            try:
+                manager.confirm(review, significant=True)
+            except NotConfirmed:
+                continue
+            done.append(epochs)
+            return
+
+    threads = [threading.Thread(target=change, args=(epochs,)) for epochs in range(3, 11)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    log = manager_in(tmp_path).log
+    entries = log.operations(operation="config-change")[1:]
+    assert sorted(done) == list(range(3, 11)) and log.verify().alteration is None
+    links = [(entry.changes[0].old, entry.changes[0].new) for entry in entries]
+    assert all(earlier[1] == later[0] for earlier, later in itertools.pairwise(links))
