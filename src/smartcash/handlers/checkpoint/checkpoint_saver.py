@@ -639,7 +639,8 @@ class _Pickler(pickle.Pickler):
         if kind is None:
             return NotImplemented
         storage = self._reference(value.untyped_storage(), kind, value.itemsize)
-        shape, strides, hooks = tuple(value.shape), value.stride(), OrderedDict[str, Any]()
+        shape, strides = tuple(value.shape), value.stride()
+        hooks: OrderedDict[str, Any] = OrderedDict()
         rebuilt = (storage, value.storage_offset(), shape, strides, value.requires_grad, hooks)
         return torch._utils._rebuild_tensor_v2, rebuilt
 
