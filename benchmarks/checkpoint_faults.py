@@ -192,7 +192,7 @@ def flips_detected(writer: Writer, base: Path, count: int = 200) -> int:
     folder, choose, detected = base / "folder", random.Random(0), 0
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(base / "prepared", folder)
-    path = max(files(folder), key=lambda item: item.stat().st_size)
+    path = max(files(folder), key=lambda item: (item.stat().st_size, item.name))  # last.pt, not best.pt
     data = bytearray(path.read_bytes())
     for _ in range(count):
         bit = choose.randrange(len(data) * 8)
