@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import struct
 import threading
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from checkpoint_toys import CONFIG, Toy, same
 
 from smartcash.domain.errors import CheckpointError, CheckpointWriteFailed
 from smartcash.handlers.checkpoint import CheckpointManager
+from smartcash.utils.files import DurableFile
+from smartcash.utils.stored_zip import StoredZip
 
 
 def test_every_part_comes_back_bit_for_bit(manager: CheckpointManager, toy: Toy) -> None:
@@ -74,6 +78,71 @@ def test_buffers_are_reused_and_given_back(manager: CheckpointManager, toy: Toy)
     assert buffers._kept == []
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch's own, for quantized and sparse tensors
+def test_tensors_of_every_kind_come_back(manager: CheckpointManager) -> None:
+    """B8, B23: every type, shape and layout, with a plain torch.load, mapped or not."""
+    values = torch.arange(24.0).reshape(2, 3, 4)
+    tensors = {str(kind): values.to(kind) for kind in (
+        torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16,
+        torch.int8, torch.uint8, torch.bool, torch.complex64, torch.uint16, torch.float8_e4m3fn,
+    )} | {
+        "scalar": torch.tensor(3), "empty": torch.zeros(0, 4), "transposed": values.transpose(0, 2),
+        "channels_last": torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last),
+        "large": torch.rand(1_500_000), "sparse": torch.eye(3).to_sparse(),
+        "parameter": torch.nn.Parameter(values), "quantized": torch.quantize_per_tensor(values, 0.1, 0, torch.qint8),
+    }  # fmt: skip
+    path = manager.save_checkpoint(torch.nn.Linear(1, 1), epoch=1, extra={"tensors": tensors})["path"]
+    for mapped in (False, True):
+        loaded = torch.load(path, weights_only=True, mmap=mapped)["tensors"]
+        assert loaded.keys() == tensors.keys()
+        for name, tensor in tensors.items():
+            back = loaded[name]
+            assert (back.dtype, back.shape, back.layout) == (tensor.dtype, tensor.shape, tensor.layout), name
+            if tensor.layout is torch.strided:
+                assert back.stride() == tensor.stride(), name
+            bits = [
+                (t.to_dense() if t.is_sparse else t.dequantize() if t.is_quantized else t)
+                for t in (back, tensor)
+            ]
+            assert (
+                torch.equal(bits[0].double(), bits[1].double())
+                if not tensor.is_complex()
+                else torch.equal(*bits)
+            )
+
+
+def test_the_file_is_a_sound_archive_whose_tensors_can_be_mapped(
+    manager: CheckpointManager, toy: Toy
+) -> None:
+    """B18, B19: other tools unpack it; every record starts at a multiple of 64 bytes and has its CRC-32."""
+    path = toy.save(manager, 1)["path"]
+    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        assert archive.testzip() is None
+        for record in archive.infolist():
+            file.seek(record.header_offset + 26)
+            name, extra = struct.unpack("<2H", file.read(4))
+            assert (record.header_offset + 30 + name + extra) % 64 == 0
+
+
+def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
+    """D1: the archive itself holds no time and no random number; nor does it end at 4 GB."""
+    for name in ("a", "b"):
+        file = DurableFile(tmp_path / name, hashed=True)
+        archive = StoredZip(file)
+        file.size = 5 << 30  # as if 5 GB were there already
+        archive.add("archive/data.pkl", b"content")
+        archive.finish()
+        file.finish()
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    with (tmp_path / "a").open("r+b") as file:
+        data = file.read()
+        file.truncate(0)
+        file.seek(5 << 30)  # a sparse file: no disk is used
+        file.write(data)
+    with zipfile.ZipFile(tmp_path / "a") as archive:
+        assert archive.read("archive/data.pkl") == b"content"
+
+
 def test_tied_weights_are_stored_once_and_views_without_their_base(manager: CheckpointManager) -> None:
     model = torch.nn.ModuleList([torch.nn.Linear(300, 300, bias=False) for _ in range(2)])
     model[1].weight = model[0].weight
@@ -125,6 +194,19 @@ def test_the_monitor_decides_when_is_best_is_none(folder: Path, toy: Toy) -> Non
             for epoch, value in enumerate([0.2, 0.1, 0.3, 0.3, float("nan"), float("inf"), 0.31])
         ]
     assert kinds == ["best", "latest", "best", "latest", "latest", "latest", "best"]
+
+
+def test_the_caller_may_say_what_kind_it_is(folder: Path, toy: Toy) -> None:
+    """B13, B21: a checkpoint within an epoch is no milestone; NaN is not best for the asking."""
+    with CheckpointManager(folder, epoch_every=1) as manager:
+        assert toy.save(manager, 1, 0.5, kind="latest")["type"] == "latest"
+        assert toy.save(manager, 1, 0.4, kind="epoch")["type"] == "epoch"
+        assert toy.save(manager, 2, 0.9, kind="best")["type"] == "best"
+        assert toy.save(manager, 3, 0.1, is_best=True, kind="latest")["type"] == "latest"
+        assert toy.save(manager, 4, float("nan"), kind="best")["type"] == "epoch"
+        with pytest.raises(ValueError, match="choose from best, latest, epoch"):
+            toy.save(manager, 5, kind="last")
+        assert manager.find_latest_checkpoint() == manager.find_checkpoint_by_epoch(4)
 
 
 def test_the_caller_decides_with_is_best_but_nan_is_never_best(

@@ -98,7 +98,8 @@ def test_only_the_worker_looks_at_every_error_and_nobody_swallows_one():
 
 def test_only_the_saver_writes_tensors():
     """B29, D2: a checkpoint reaches the disk through the saver alone, so no file is ever torn."""
-    writers = {(file, function) for file, function, _ in calls("torch.save", "pickle.dump", "np.savez")}
+    names = ("torch.save", "pickle.dump", "np.savez", "_Pickler", "StoredZip")
+    writers = {(file, function) for file, function, _ in calls(*names)}
     assert {file for file, _ in writers - {IMPORT_OF_TRUSTED_FILES}} == {
         "handlers/checkpoint/checkpoint_saver.py"
     }

@@ -14,7 +14,7 @@ import secrets
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +23,7 @@ from typing import BinaryIO
 from filelock import FileLock, Timeout
 
 CHUNK = 1 << 22
+_LARGE = 1 << 18
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.tmp")
 
 
@@ -40,75 +41,54 @@ def temporary_target(name: str) -> str | None:
 class DurableFile:
     """A new file for writing that is fsynced by `finish` and, if `hashed`, hashed on the way.
 
-    What is written is gathered into two blocks of 4 MB; a second thread hashes and writes one while the
-    caller fills the other, and starts the disk early, so that little is left for the fsync. The first
-    OSError is kept in `error`, later writes do nothing, and `finish` raises it: a C++ writer above
-    (torch.save) never sees an exception in the middle of a record, which it would turn into another one.
+    Small pieces are gathered. Large ones (from 256 kB) are not copied: in a hashed file they must stay as
+    they are until `finish`, because a second thread hashes them while the caller goes on. The disk starts
+    every 4 MB, so that little is left for the fsync. Every method raises the OSError that the system gives.
     """
 
     def __init__(self, path: Path, *, hashed: bool = False) -> None:
         self.path = path
         self.size = 0
-        self.error: OSError | None = None
         self._sha256 = hashlib.sha256() if hashed else None
-        self._blocks = [bytearray(), bytearray()]  # made when needed: a sidecar has 1 kB
-        self._filled = 0
-        self._written = 0
-        self._writer: ThreadPoolExecutor | None = None
-        self._in_flight: Future[None] | None = None
+        self._hasher = ThreadPoolExecutor(1, "durable-file") if hashed else None
+        self._gathered = bytearray()
+        self._written = self._started = (
+            0  # bytes given to the system, and those of them that the disk has begun
+        )
         self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o644)
 
     def write(self, data: bytes | memoryview) -> int:
         """Take all of `data`; returns its length in bytes."""
         view = memoryview(data).cast("B")
-        taken = 0
-        while taken < len(view):
-            if self._filled == CHUNK:
-                self._hand_over()
-            if not self._blocks[0]:
-                self._blocks[0] = bytearray(CHUNK)
-            count = min(len(view) - taken, CHUNK - self._filled)
-            self._blocks[0][self._filled : self._filled + count] = view[taken : taken + count]
-            self._filled += count
-            taken += count
+        if len(view) >= _LARGE:
+            self._write_gathered()
+            self._put(view)
+        else:
+            self._gathered += view
+            if len(self._gathered) >= CHUNK:
+                self._write_gathered()
         self.size += len(view)
         return len(view)
 
-    def _hand_over(self) -> None:
-        if self._writer is None:
-            self._writer = ThreadPoolExecutor(1, "durable-file")
-        if self._in_flight is not None:
-            self._in_flight.result()
-        self._in_flight = self._writer.submit(self._put, memoryview(self._blocks[0])[: self._filled])
-        self._blocks.reverse()
-        self._filled = 0
+    def _write_gathered(self) -> None:
+        gathered, self._gathered = self._gathered, bytearray()
+        self._put(memoryview(gathered))
 
-    def _put(self, block: memoryview) -> None:
-        if self.error is not None:
-            return
-        if self._sha256 is not None:
-            self._sha256.update(block)
-        try:
-            rest = block
-            while rest:
-                rest = rest[os.write(self._fd, rest) :]
-            if sys.platform == "linux" and len(block) == CHUNK:  # starts the disk, does not wait
-                os.posix_fadvise(self._fd, self._written, CHUNK, os.POSIX_FADV_DONTNEED)
-            self._written += len(block)
-        except OSError as error:
-            self.error = error
-
-    def flush(self) -> None:
-        """Nothing to do before `finish`; torch.save calls it."""
+    def _put(self, view: memoryview) -> None:
+        if self._hasher is not None and self._sha256 is not None:
+            self._hasher.submit(self._sha256.update, view)
+        rest = view
+        while rest:
+            rest = rest[os.write(self._fd, rest) :]
+        self._written += len(view)
+        if sys.platform == "linux" and self._written - self._started >= CHUNK:  # begins, does not wait
+            os.posix_fadvise(self._fd, self._started, self._written - self._started, os.POSIX_FADV_DONTNEED)
+            self._started = self._written
 
     def finish(self) -> str:
-        """Write the rest, fsync, close; returns the SHA-256 as hex. Raises the first OSError of any write."""
+        """Write the rest, fsync, close; returns the SHA-256 as hex ("" if not `hashed`)."""
         try:
-            if self._in_flight is not None:
-                self._in_flight.result()
-            self._put(memoryview(self._blocks[0])[: self._filled])
-            if self.error is not None:
-                raise self.error
+            self._write_gathered()
             os.fsync(self._fd)
         finally:
             self.close()
@@ -116,8 +96,8 @@ class DurableFile:
 
     def close(self) -> None:
         """Close without fsync; safe to call twice."""
-        if self._writer is not None:
-            self._writer.shutdown()
+        if self._hasher is not None:
+            self._hasher.shutdown()
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)

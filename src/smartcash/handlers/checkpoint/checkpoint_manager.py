@@ -76,10 +76,11 @@ class CheckpointManager:
         """Save everything that is needed to resume; blocks only for a memory copy of it.
 
         `is_best=None` lets `monitor` decide; NaN is never best. `extra`: further plain values and (nested)
-        tensors, stored under their own top-level keys. `kind`: "best", "epoch" or "latest", whatever the
-        epoch's number and `is_best` say. Returns a mapping with `path, type, size` (bytes),
+        tensors, stored under their own top-level keys. `kind` ("best", "epoch", "latest") says what it counts
+        as, whatever `is_best` and `epoch_every` would. Returns a mapping with `path, type, size` (bytes),
         `epoch_path, sequence, sha256`; reading from it waits for the commit. Raises
-        CheckpointWriteFailed, also for an earlier background save that failed unseen.
+        CheckpointWriteFailed, also for an earlier background save that failed unseen; ValueError for an
+        unknown kind.
         """
         return self._saver.save(
             model, optimizer, scheduler, config, epoch, metrics, is_best, save_optimizer, extra, kind
