@@ -69,7 +69,7 @@ from smartcash.domain.events import (
     StepEnded,
     Warned,
 )
-from smartcash.domain.ports import Command, EventSink
+from smartcash.domain.ports import Command, Control, EventSink
 from smartcash.handlers.checkpoint import CheckpointManager
 from smartcash.services.control import ControlFile, Interrupted, Signals, listen_to_signals
 from smartcash.services.event_log import EventLog
@@ -124,9 +124,11 @@ def resume(
     *,
     config: TrainConfig | None = None,
     signals: Signals | None = None,
+    commands: Control | None = None,
 ) -> Outcome:
     """Go on with a run from its newest checkpoint, as if it had never stopped: on the same machine, to the same
-    bits. `config`: a changed configuration, which takes the place of the run's own.
+    bits. `config`: a changed configuration, which takes the place of the run's own. `commands`: what brings the
+    run's commands (default: its control file, from now on).
 
     Raises RunNotResumable for a run that is finished, runs, or whose weights do not fit; else as `train`."""
     with ExitStack() as stack:
@@ -147,7 +149,7 @@ def resume(
         same_data = recorded.get("content_hash") in (None, data.content_hash)
         if not same_data and config.data.path == own.data.path:
             raise RunNotResumable("run_data_differ", run=run.id, path=config.data.path)
-        session = _Session(run, config, data, listen, signals, world)
+        session = _Session(run, config, data, listen, signals, world, commands)
         parent = facts.get("parent")
         if parent and not parent.get("copied") and world.leads:
             _copy_from_parent(run, RunFolder(Path(parent["path"])))
@@ -226,7 +228,9 @@ class _Session:
         listen: EventSink,
         signals: Signals,
         world: World,
+        commands: Control | None = None,
     ) -> None:
+        self.commands = commands or ControlFile(run.control)  # before anyone is told that it runs
         self.run, self.config, self.data, self.world = run, config, data, world
         self.listen, self.signals = listen, signals
         self.callbacks = Callbacks()
@@ -338,11 +342,10 @@ class _Session:
             output_dir=str(run.weights), logger=get_logger("checkpoint"),
             monitor=training.monitor, mode=training.mode,
         )  # fmt: skip
-        commands = ControlFile(run.control)
 
         def control() -> list[Command]:
             heard = [*self.signals(), *self.callbacks.commands()]
-            return heard + commands() if world.leads else heard
+            return [*heard, *self.commands()] if world.leads else heard
 
         self.signals.immediate = False
         with manager:

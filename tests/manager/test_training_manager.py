@@ -110,7 +110,7 @@ def test_the_whole_way_from_check_to_result(toy: Toy, tmp_path: Path) -> None:
     assert kinds.index("RunChecked") < kinds.index("RunReady") < kinds.index("EpochEnded")
     assert kinds[-1] == "RunFinished" and manager.state(run) == "finished"
     result = manager.result(run)
-    assert result["test"]["mAP50"] is not None and result["resources"]["cpu_s"] > 0
+    assert result["test"]["mAP50"] is not None and result["attempts"][-1]["resources"]["cpu_s"] > 0
     assert [entry.operation for entry in manager.log.operations(run=run.id)] == ["config-change", "start"]
     with pytest.raises(RunNotReady):
         manager.command(run, "pause")

@@ -12,6 +12,7 @@ from smartcash.cli import language_option
 from smartcash.utils.i18n import text
 
 if TYPE_CHECKING:
+    from smartcash.domain.ports import Command
     from smartcash.services.control import Signals
     from smartcash.services.run_store import RunFolder
 
@@ -54,9 +55,16 @@ def _train(folder: RunFolder, signals: Signals) -> None:
     from smartcash.services.workers import Turns, heartbeat
 
     control = ControlFile(folder.control)
+    early: list[Command] = []  # what came while the run was queued is for its training
 
     def given_up() -> bool:
-        return any(command.name in ("stop", "preempt", "keep_best") for command in control())
+        early.extend(control())
+        return any(command.name in ("stop", "preempt", "keep_best") for command in early)
+
+    def commands() -> list[Command]:
+        waiting = [*early, *control()]
+        early.clear()
+        return waiting
 
     turns = Turns(folder.path.parent.parent, folder.config().runtime.device)
     with heartbeat(folder), turns.waited_for(folder, given_up) as held:
@@ -66,7 +74,7 @@ def _train(folder: RunFolder, signals: Signals) -> None:
         from smartcash.worker import resume
 
         try:
-            outcome = resume(folder, signals=signals)
+            outcome = resume(folder, signals=signals, commands=commands)
         except SmartCashError as error:
             folder.describe({"state": "failed", "error": str(error)})
             raise
