@@ -183,7 +183,8 @@ def test_a_killed_worker_shows_as_crashed_and_can_go_on(toy: Toy, tmp_path: Path
         assert time.monotonic() - killed < 10
         if seen == "ready":  # it was done before the kill
             continue
-        assert not [p for p in psutil.process_iter() if _group(p) == worker["pid"]]
+        left = [process for process in psutil.process_iter() if _group(process) == worker.get("pid")]
+        assert all(process.status() == psutil.STATUS_ZOMBIE for process in left)
         if started:
             stranger.resume(run)
             wait_for(lambda run=run: manager.state(run) == "running")

@@ -409,7 +409,8 @@ def test_two_processes_train_as_one(notes: Path, tmp_path: Path) -> None:
     only the leading process writes; the run can be stopped and resumed."""
     settings = [*SETTINGS, "--set", "training.epochs=4"]
     alone = begin("train", notes, "--home", tmp_path / "alone", *settings)
-    assert alone.wait(timeout=200) == 0
+    printed, _ = alone.communicate(timeout=200)
+    assert alone.returncode == 0, printed
     both = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),

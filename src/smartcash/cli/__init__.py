@@ -6,6 +6,7 @@ Nothing here, and nothing a command module imports at its top, may load torch, t
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import TypeVar
@@ -53,6 +54,11 @@ def language_option(command: Command) -> Command:
         click.Option(["--lang"], type=click.Choice(LANGUAGES), expose_value=False, help=text("cli.help.lang"))
     )
     return command
+
+
+def leads() -> bool:
+    """Whether this process speaks and asks: of several that torchrun has started, only the first does."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _language_from(arguments: list[str]) -> str | None:

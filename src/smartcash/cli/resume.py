@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from smartcash.cli import language_option
+from smartcash.cli import language_option, leads
 from smartcash.utils.i18n import text
 
 
@@ -22,8 +22,9 @@ def command(
     run: str, data: Path | None, assignments: tuple[str, ...], home: Path | None, yes: bool, background: bool
 ) -> None:
     from smartcash.cli.confirming import confirmed_by
+    from smartcash.cli.running import foreground, turn_on
     from smartcash.domain.config import merge, parse_assignments
-    from smartcash.domain.errors import ConfigInvalid, RunNotReady
+    from smartcash.domain.errors import ConfigInvalid
     from smartcash.domain.events import Event, RunStarted
     from smartcash.handlers.training_manager import TrainingManager
     from smartcash.services.run_store import find_run
@@ -36,7 +37,7 @@ def command(
     review = manager.check(merge(folder.config().model_dump(mode="json"), changed), run=folder)
     if review.config is None or review.problems:
         raise ConfigInvalid(review.problems)
-    how = confirmed_by(review.changes, yes)
+    how = confirmed_by(review.changes, yes) if leads() else ""
     if background:
         if review.changes:
             manager.apply(review, significant=True, confirmed=how)
@@ -44,19 +45,13 @@ def command(
         click.echo(text("train.in_background", run=folder.id))
         return
 
-    from smartcash.cli.running import foreground
-    from smartcash.services.workers import Turns
-
-    config = review.config
-    with foreground() as (display, signals), Turns(manager.home, config.runtime.device).at_once() as free:
-        if not free:
-            raise RunNotReady("device_busy", home=str(manager.home))
+    with foreground() as (display, signals), turn_on(manager.home, review.config.runtime.device):
         from smartcash.worker import resume
 
-        def confirmed(event: Event) -> None:
+        def listen(event: Event) -> None:
             if isinstance(event, RunStarted):
                 manager.resumed(folder, review, how)
             display(event)
 
-        outcome = resume(folder, confirmed, config=config, signals=signals)
+        outcome = resume(folder, listen, config=review.config, signals=signals)
         display.finish(folder.path, outcome)

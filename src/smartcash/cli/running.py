@@ -5,13 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import click
 
+from smartcash.cli import leads
 from smartcash.cli.progress import TrainingDisplay, duration
+from smartcash.domain.errors import RunNotReady
 from smartcash.handlers.training_manager import TrainingManager
 from smartcash.services.control import Interrupted, Signals, listen_to_signals
 from smartcash.services.run_store import RunFolder
+from smartcash.services.workers import Turns
 from smartcash.utils.i18n import text
 
 EXIT_CODES = {"stopped": 130, "preempted": 143}
@@ -32,6 +36,18 @@ def foreground() -> Iterator[tuple[TrainingDisplay, Signals]]:
             sys.exit(EXIT_CODES["stopped"])
     if display.reason in EXIT_CODES:
         sys.exit(EXIT_CODES[display.reason])
+
+
+@contextmanager
+def turn_on(home: Path, device: str) -> Iterator[None]:
+    """Hold a device for a training in the foreground. Raises RunNotReady when another one of this home has it."""
+    if not leads():
+        yield
+        return
+    with Turns(home, device).at_once() as free:
+        if not free:
+            raise RunNotReady("device_busy", home=str(home))
+        yield
 
 
 def prepared(manager: TrainingManager, run: RunFolder) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from smartcash.cli import language_option
+from smartcash.cli import language_option, leads
 from smartcash.utils.i18n import text
 
 
@@ -42,7 +42,7 @@ def command(
     background: bool,
 ) -> None:
     from smartcash.domain.config import merge, parse_assignments, read_yaml
-    from smartcash.domain.errors import ConfigInvalid, RunNotReady
+    from smartcash.domain.errors import ConfigInvalid
     from smartcash.domain.events import Event, RunStarted
 
     named: list[tuple[str, Any]] = [
@@ -61,29 +61,24 @@ def command(
             section, _, field = key.rpartition(".")
             values = merge(values, {section: {field: value}} if section else {field: value})
     from smartcash.cli.confirming import confirmed_by
+    from smartcash.cli.running import foreground, prepared, turn_on
     from smartcash.handlers.training_manager import TrainingManager
 
     manager = TrainingManager(home, interface="cli")
     review = manager.check(merge(values, parse_assignments(assignments)))
     if review.config is None or review.problems:
         raise ConfigInvalid(review.problems)
-    how = confirmed_by([] if review.first else review.changes, yes)
+    how = confirmed_by([] if review.first else review.changes, yes) if leads() else ""
     if background:
-        from smartcash.cli.running import prepared
-
         run = manager.apply(review, significant=True, confirmed=how)
         prepared(manager, run)
         manager.start(run)
         click.echo(text("train.in_background", run=run.id))
         return
 
-    from smartcash.cli.running import foreground
-    from smartcash.services.workers import Turns
-
-    config = manager.confirm(review, significant=True, confirmed=how)
-    with foreground() as (display, signals), Turns(manager.home, config.runtime.device).at_once() as free:
-        if not free:
-            raise RunNotReady("device_busy", home=str(manager.home))
+    if leads():
+        manager.confirm(review, significant=True, confirmed=how)
+    with foreground() as (display, signals), turn_on(manager.home, review.config.runtime.device):
         from smartcash.worker import train
 
         def listen(event: Event) -> None:
@@ -91,7 +86,7 @@ def command(
                 manager.started(event.folder)
             display(event)
 
-        folder, outcome = train(config, manager.home, listen, signals=signals)
+        folder, outcome = train(review.config, manager.home, listen, signals=signals)
         display.finish(folder.path, outcome)
 
 

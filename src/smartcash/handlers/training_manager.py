@@ -207,6 +207,15 @@ class TrainingManager:
         self.service.resume(folder)
         self.log.append(Operation("resume", folder.id, confirmed=confirmed))
 
+    def extended(self, parent: Run, child: Run, epochs: int) -> None:
+        """Record that a run was extended, as a child run."""
+        before, after = self._run(parent), self._run(child)
+        changes = (
+            LoggedChange("parent", "", before.id),
+            LoggedChange("training.epochs", before.config().training.epochs, epochs),
+        )
+        self.log.append(Operation("extend", after.id, changes=changes))
+
     def resumed(self, run: Run, review: Review, how: str) -> None:
         """Record that a run went on in the foreground, with the changes of its review."""
         if review.changes:

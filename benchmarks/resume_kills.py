@@ -1,0 +1,159 @@
+"""A real training, killed again and again at random moments, against one that nobody disturbs.
+
+    python -m benchmarks.resume_kills DATA [--kills 50] [--epochs 4] [--every-steps 10] [--seed 0]
+
+Every attempt is a process of its own (`smartcash train`, then `smartcash resume`), killed by SIGKILL with its whole
+group at a random moment after its first event. Reported: how many went on, the most steps that a kill cost, and
+whether the last state has the same SHA-256 as the undisturbed training's (model, averaged model, optimizer, schedule,
+scaler, counters, best value; only times are left out). The exit code is 1 when anything differs or did not go on.
+
+It is not part of `python -m benchmarks`: it takes long, and wants data of one's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from smartcash.handlers.checkpoint import CheckpointManager
+from smartcash.services.event_log import read_events
+from smartcash.services.run_store import RunFolder
+
+TIMES = {
+    "seconds",
+    "images_per_s",
+    "train_s",
+    "data_wait_s",
+    "waited_s",
+    "eval_s",
+    "elapsed_s",
+    "peak_memory_mb",
+}
+COMPARED = (
+    *("model_state_dict", "ema_state_dict", "optimizer_state_dict", "scheduler_state_dict"),
+    *("scaler_state_dict", "progress", "step", "epoch"),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--every-steps", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    given = parser.parse_args()
+    settings = [f"checkpoint.every_steps={given.every_steps}", *given.settings]
+    begin = ["train", str(given.data), "--epochs", str(given.epochs), "--yes"]
+    begin += [part for setting in settings for part in ("--set", setting)]
+    with tempfile.TemporaryDirectory() as folder:
+        undisturbed, disturbed = Path(folder, "a"), Path(folder, "b")
+        started = time.monotonic()
+        subprocess.run([*COMMAND, *begin, "--home", undisturbed], check=True, stdout=subprocess.DEVNULL)
+        print(f"undisturbed: {time.monotonic() - started:.0f} s", flush=True)
+        kills, lost = killed_often(begin, disturbed, given.kills, random.Random(given.seed))
+        same = state_of(undisturbed) == state_of(disturbed)
+    print(f"{kills} kills, {len(lost)} of them in training, every one resumed")
+    print(f"steps lost by a kill: at most {max(lost, default=0)} (interval {given.every_steps})")
+    print("the last state is", "bit for bit the undisturbed one's" if same else "ANOTHER")
+    return 0 if same and max(lost, default=0) <= given.every_steps else 1
+
+
+COMMAND = [sys.executable, "-m", "smartcash"]
+
+
+def killed_often(begin: list[str], home: Path, kills: int, chance: random.Random) -> tuple[int, list[int]]:
+    """Train with so many kills, then to the end; the kills, and for each in training the steps it cost."""
+    arguments: list[str | Path] = [*begin, "--home", home]
+    lost: list[int] = []
+    reached = 0
+    for kill in range(kills + 1):
+        process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        if kill == kills:
+            if process.wait() != 0:
+                raise SystemExit("the last attempt failed")
+            break
+        run = _run_in(home, process)
+        resumed = _wait_for_first_step(run, reached)
+        if kill and resumed is not None:
+            lost.append(reached - resumed)
+        time.sleep(chance.uniform(0.0, 8.0))
+        if process.poll() is not None:
+            print(f"finished before kill {kill + 1}", flush=True)
+            return kill, lost
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        reached = _steps(run)
+        print(f"kill {kill + 1}: after step {reached}, {lost[-1:] or ''}", flush=True)
+        arguments = ["resume", run.path]
+    return kills, lost
+
+
+def _run_in(home: Path, process: subprocess.Popen[bytes]) -> RunFolder:
+    while not (found := list(home.glob("*/*/run.json"))):
+        if process.poll() is not None:
+            raise SystemExit(f"it ended with {process.returncode} before it had a run folder")
+        time.sleep(0.05)
+    return RunFolder(found[0].parent)
+
+
+def _wait_for_first_step(run: RunFolder, reached: int) -> int | None:
+    """Wait until this attempt has begun to train; the step it went on from, None for the very first."""
+    attempts = len(run.description().get("attempts", []))
+    while True:
+        records = list(read_events(run.events)) if run.events.exists() else []
+        begun = [i for i, record in enumerate(records) if record["type"] == "RunReady"]
+        if len(begun) >= max(1, attempts) and any(r["type"] == "EpochStarted" for r in records[begun[-1] :]):
+            resumed = [record["step"] for record in records[begun[-1] :] if record["type"] == "RunResumed"]
+            return resumed[0] if resumed else None
+        attempts = len(run.description().get("attempts", []))
+        time.sleep(0.05)
+
+
+def _steps(run: RunFolder) -> int:
+    return max((r["step_in_run"] for r in read_events(run.events) if r["type"] == "StepEnded"), default=0)
+
+
+def state_of(home: Path) -> str:
+    """SHA-256 of the newest state, times left out."""
+    weights = next(home.glob("*/*/weights"))
+    state = CheckpointManager(output_dir=str(weights)).load_checkpoint(which="latest")
+    whole = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            whole.update(value.contiguous().numpy().tobytes())
+        elif isinstance(value, dict):
+            for key in sorted(value.keys() - TIMES, key=str):
+                whole.update(str(key).encode())
+                add(value[key])
+        elif isinstance(value, list | tuple):
+            for item in value:
+                add(item)
+        else:
+            whole.update(json.dumps(value).encode())
+
+    add({key: state[key] for key in COMPARED})
+    return whole.hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
