@@ -1,6 +1,6 @@
 """A real training, killed again and again at random moments, against one that nobody disturbs.
 
-    python -m benchmarks.resume_kills DATA [--kills 50] [--epochs 4] [--every-steps 10] [--seed 0]
+    python -m benchmarks.resume_kills DATA [--kills 50] [--epochs 4] [--every-steps 10] [--most-seconds 16] [--seed 0]
 
 Every attempt is a process of its own (`smartcash train`, then `smartcash resume`), killed by SIGKILL with its whole
 group at a random moment after its first event. Reported: how many went on, the most steps that a kill cost, and
@@ -54,6 +54,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--every-steps", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--most-seconds", type=float, default=16.0, help="of training before a kill")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     given = parser.parse_args()
     settings = [f"checkpoint.every_steps={given.every_steps}", *given.settings]
@@ -64,7 +65,9 @@ def main() -> int:
         started = time.monotonic()
         subprocess.run([*COMMAND, *begin, "--home", undisturbed], check=True, stdout=subprocess.DEVNULL)
         print(f"undisturbed: {time.monotonic() - started:.0f} s", flush=True)
-        kills, lost = killed_often(begin, disturbed, given.kills, random.Random(given.seed))
+        kills, lost = killed_often(
+            begin, disturbed, given.kills, given.most_seconds, random.Random(given.seed)
+        )
         same = state_of(undisturbed) == state_of(disturbed)
     print(f"{kills} kills, {len(lost)} of them in training, every one resumed")
     print(f"steps lost by a kill: at most {max(lost, default=0)} (interval {given.every_steps})")
@@ -75,7 +78,9 @@ def main() -> int:
 COMMAND = [sys.executable, "-m", "smartcash"]
 
 
-def killed_often(begin: list[str], home: Path, kills: int, chance: random.Random) -> tuple[int, list[int]]:
+def killed_often(
+    begin: list[str], home: Path, kills: int, most_s: float, chance: random.Random
+) -> tuple[int, list[int]]:
     """Train with so many kills, then to the end; the kills, and for each in training the steps it cost."""
     arguments: list[str | Path] = [*begin, "--home", home]
     lost: list[int] = []
@@ -95,7 +100,7 @@ def killed_often(begin: list[str], home: Path, kills: int, chance: random.Random
         resumed = _wait_for_first_step(run, reached)
         if kill and resumed is not None:
             lost.append(reached - resumed)
-        time.sleep(chance.uniform(0.0, 8.0))
+        time.sleep(chance.uniform(0.0, most_s))
         if process.poll() is not None:
             print(f"finished before kill {kill + 1}", flush=True)
             return kill, lost
