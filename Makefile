@@ -39,9 +39,9 @@ endif
 train: setup ## draw sample notes and train a detector on them; or DATA=folder for your own, EPOCHS=n, ARGS="--set …"
 ifeq ($(DATA),)
 	@test -f $(SAMPLE)/data.yaml || $(BIN)/smartcash data sample --out $(SAMPLE) --images 480
-	$(BIN)/smartcash train $(SAMPLE) --image-size 224 --epochs $(or $(EPOCHS),13) $(ARGS)
+	$(BIN)/smartcash train $(SAMPLE) --image-size 224 --epochs $(or $(EPOCHS),13) --yes $(ARGS)
 else
-	$(BIN)/smartcash train "$(DATA)" $(if $(EPOCHS),--epochs $(EPOCHS)) $(ARGS)
+	$(BIN)/smartcash train "$(DATA)" $(if $(EPOCHS),--epochs $(EPOCHS)) --yes $(ARGS)
 endif
 
 test: setup-dev ## all tests, the slow ones too; the whole fault matrix is `make faults`
