@@ -36,6 +36,7 @@ from smartcash.domain.events import (
 from smartcash.domain.ports import CheckpointStore, Control, EventSink
 
 ROLLBACK_FACTOR = 0.5
+NOT_FINITE = ("loss_not_finite", "gradient_not_finite")
 JUDGED = (
     "finished",
     "early_stopped",
@@ -292,15 +293,19 @@ def _test_best(run: Run) -> Result | None:
 
 
 def _roll_back(run: Run, error: TrainingFailed) -> None:
-    """Go back to the last checkpoint with half the learning rate, or give up and raise `error`."""
+    """Go back to the last checkpoint with half the learning rate, or give up and raise `error`; also when it says
+    something else than that a loss or gradient was not finite."""
     allowed = run.built.config.training.nan_rollbacks
     rollbacks = run.progress.rollbacks + 1
-    if rollbacks > allowed:
+    if error.code not in NOT_FINITE or rollbacks > allowed:
         raise error
     run.saver.finish()
     run.built.parts.world.gather(None)  # nobody reads before the leader has written
     state = run.store.load_checkpoint(which="latest")
+    best_epoch = run.progress.best_epoch
     run.progress = restore(run.built, state, run.callbacks)
+    if run.progress.best_epoch != best_epoch:  # the newest whole checkpoint is older than the best weights
+        run.best_result = run.best_state = None
     run.progress.rollbacks, run.saver.saved_step = rollbacks, -1
     run.built.parts.schedule.factor = ROLLBACK_FACTOR**rollbacks
     run.emit(
