@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from fnmatch import fnmatch
-from importlib.metadata import Distribution, PathDistribution, distribution
+from importlib.metadata import Distribution, PackageNotFoundError, PathDistribution, distribution
 from pathlib import Path
 
 import pytest
@@ -95,6 +95,19 @@ def test_every_required_package_is_licensed_as_the_table_allows():
     """D16: permissive, or named with a reason in requirements/licences.toml."""
     packages = required("smartcash")
     assert {"torch", "timm", "numpy", "pillow", "huggingface-hub"} <= set(packages)
+    assert [line for package in packages.values() for line in objections(package)] == []
+
+
+@pytest.mark.parametrize("extra", ["tensorboard", "mlflow", "wandb", "notify"])
+def test_every_package_of_an_extra_is_licensed_as_the_table_allows(extra):
+    """D16: where the extra is installed."""
+    listed = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    packages = {}
+    for line in listed["project"]["optional-dependencies"][extra]:
+        try:
+            packages |= required(Requirement(line).name)
+        except PackageNotFoundError as missing:
+            pytest.skip(f'{missing.name} is not installed: pip install "smartcash[{extra}]"')
     assert [line for package in packages.values() for line in objections(package)] == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from smartcash.backend.callbacks import HOOKS, Callbacks
-from smartcash.domain.config import CallbackConfig
+from smartcash.domain.config import CallbackConfig, TrainConfig
 from smartcash.domain.errors import ConfigInvalid, TrainingFailed
 from smartcash.domain.events import Event, RolledBack, RunFailed, RunFinished, StepEnded
 from smartcash.domain.ports import Command
@@ -111,6 +112,25 @@ def test_a_class_of_the_users_is_told_everything_in_order(notes: Path, tmp_path:
     assert {line.split()[0] for line in lines} == {*HOOKS.values()} - {"on_run_failed"}
     assert all(len(row) > 10 for row in outcome.progress.rows)
     assert len((run.path / "epochs.csv").read_text().splitlines()[0].split(",")) > 10
+
+
+@pytest.mark.parametrize("language", ["en", "id"])
+def test_the_class_in_the_documentation_works(language: str, notes: Path, here: Path) -> None:
+    """A2: its Python and its YAML, as they are printed, without the tracker; the goal is met at once."""
+    page = (Path(__file__).parents[2] / "docs" / language / "training.md").read_text(encoding="utf-8")
+    source, settings = (
+        re.search(rf"```{kind}\n# {name}\n(.*?)```", page, re.DOTALL)[1]  # type: ignore[index]
+        for kind, name in (("python", "my_callbacks.py"), ("yaml", "mine.yaml"))
+    )
+    (here / "my_callbacks.py").write_text(source)
+    (here / "mine.yaml").write_text(
+        settings.replace("    - tensorboard\n", "").replace("goal: 0.8", "goal: 0.0")
+    )
+    config = TrainConfig.from_yaml(
+        here / "mine.yaml", toy_config(notes).model_dump(exclude={"training": {"callbacks"}})
+    )
+    _, outcome = train(config, here / "runs")
+    assert outcome.reason == "stopped" and outcome.progress.epoch == 1
 
 
 def test_a_callback_may_stop_the_training_and_its_memory_survives_the_resume(

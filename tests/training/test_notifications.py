@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from smartcash.domain.errors import ConfigInvalid
+from smartcash.domain.errors import ConfigInvalid, TrainingFailed
 from smartcash.domain.events import Event, StepEnded, Warned
 from smartcash.domain.ports import Command
 from smartcash.services.control import Signals
@@ -192,17 +192,17 @@ def test_a_finished_and_a_preempted_run_tell(finished: Callable[..., Any]) -> No
 
 
 def test_a_failed_run_tells_why_and_a_failing_notification_is_only_a_warning(
-    notes: Path, tmp_path: Path
+    notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A23: the error of the run stays the error; its folder holds the warning."""
-    config = {
-        "optimizer": {"name": "sgd", "lr": 10, "clip_norm": 0},
-        "training": {"epochs": 3, "nan_rollbacks": 0},
-    }
+    (tmp_path / "stumbling.py").write_text("class Stumbles:\n    def on_step_end(self, event): 1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = {"training": {"epochs": 1, "callbacks": ["stumbling:Stumbles"]}}
     with server(500) as received:
-        with pytest.raises(Exception, match=r"optimizer\.lr"):
+        with pytest.raises(TrainingFailed):
             train(toy_config(notes, notify={"targets": [received.url]}, **config), tmp_path)
-    assert received[0]["state"] == "failed" and "optimizer.lr" in received[0]["reason"]
+    assert received[0]["state"] == "failed" and "ZeroDivisionError" in received[0]["reason"]
     run = RunFolder(next(tmp_path.glob("detect/*")))
     assert run.description()["state"] == "failed"
     last = list(read_events(run.events))[-1]
