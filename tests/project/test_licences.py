@@ -38,8 +38,8 @@ def required(name: str) -> dict[str, Distribution]:
 def statements(package: Distribution) -> set[str]:
     """The licences that the metadata names, in SPDX's words where they are known; {"nothing"} for none."""
     metadata = package.metadata
-    named = [metadata["License-Expression"] or ""]
-    whole = metadata["License"] or ""
+    named = [metadata.get("License-Expression") or ""]
+    whole = metadata.get("License") or ""
     if whole.strip() not in ("", "UNKNOWN") and "\n" not in whole.strip():  # some put the whole text there
         named.append(whole.strip())
     for classifier in metadata.get_all("Classifier", []):

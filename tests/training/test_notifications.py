@@ -145,6 +145,7 @@ def test_targets_that_cannot_work_are_refused_without_showing_what_is_secret(
     assert shown("https://user:pw@host:8/s3cret?x") == "https://host/…"
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of its own
 def test_apprise_carries_what_is_no_webhook() -> None:
     """A23: through its own JSON scheme to a real server; an address it does not know is a problem."""
     pytest.importorskip("apprise", reason="extra notify: pip install apprise")

@@ -51,6 +51,7 @@ def test_tensorboard_reads_the_scalars_of_both_parts_as_one_curve(notes: Path, t
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of its own packages
 def test_mlflow_keeps_one_run_with_params_metrics_and_its_end(notes: Path, tmp_path: Path) -> None:
     """A2: in a file of its own beside the runs."""
     for module in ("mlflow", "sqlalchemy", "alembic"):
@@ -109,5 +110,5 @@ def test_steps_are_logged_each_nth_or_at_most_twice_a_second() -> None:
     steps = [StepEnded(1, n, 100, n, {"loss": 1.0}, 1.0, 1e-3, 9.0, 1.0) for n in range(1, 101)]
     every, timed = Run(25), Run(None)
     assert [step.step for step in steps if every.due(step)] == [25, 50, 75, 100]
-    assert next(step.step for step in steps if timed.due(step)) == 1
-    assert timed.step == 100
+    logged = [step.step for step in steps if timed.due(step)]
+    assert logged[0] == 1 and len(logged) < 5 and timed.step == 100
