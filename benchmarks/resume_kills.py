@@ -84,7 +84,7 @@ def killed_often(
     """Train with so many kills, then to the end; the kills, and for each in training the steps it cost."""
     arguments: list[str | Path] = [*begin, "--home", home]
     lost: list[int] = []
-    reached = 0
+    reached = heard = 0
     for kill in range(kills + 1):
         process = subprocess.Popen(
             [*COMMAND, *arguments],
@@ -97,7 +97,7 @@ def killed_often(
                 raise SystemExit("the last attempt failed")
             break
         run = _run_in(home, process)
-        resumed = _wait_for_first_step(run, reached)
+        resumed = _wait_for_first_step(run, heard)
         if kill and resumed is not None:
             lost.append(reached - resumed)
         time.sleep(chance.uniform(0.0, most_s))
@@ -106,7 +106,7 @@ def killed_often(
             return kill, lost
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        reached = _steps(run)
+        reached, heard = _steps(run), _last_event(run)
         print(f"kill {kill + 1}: after step {reached}, {lost[-1:] or ''}", flush=True)
         arguments = ["resume", run.path]
     return kills, lost
@@ -120,17 +120,19 @@ def _run_in(home: Path, process: subprocess.Popen[bytes]) -> RunFolder:
     return RunFolder(found[0].parent)
 
 
-def _wait_for_first_step(run: RunFolder, reached: int) -> int | None:
-    """Wait until this attempt has begun to train; the step it went on from, None for the very first."""
-    attempts = len(run.description().get("attempts", []))
+def _wait_for_first_step(run: RunFolder, after: int) -> int | None:
+    """Wait until an attempt trains whose events come behind number `after`; the step it went on from, None for the
+    very first."""
     while True:
-        records = list(read_events(run.events)) if run.events.exists() else []
-        begun = [i for i, record in enumerate(records) if record["type"] == "RunReady"]
-        if len(begun) >= max(1, attempts) and any(r["type"] == "EpochStarted" for r in records[begun[-1] :]):
-            resumed = [record["step"] for record in records[begun[-1] :] if record["type"] == "RunResumed"]
+        records = [r for r in read_events(run.events) if r["seq"] > after] if run.events.exists() else []
+        if any(record["type"] == "EpochStarted" for record in records):
+            resumed = [record["step"] for record in records if record["type"] == "RunResumed"]
             return resumed[0] if resumed else None
-        attempts = len(run.description().get("attempts", []))
         time.sleep(0.05)
+
+
+def _last_event(run: RunFolder) -> int:
+    return max((record["seq"] for record in read_events(run.events)), default=0)
 
 
 def _steps(run: RunFolder) -> int:

@@ -63,6 +63,7 @@ from smartcash.domain.events import (
     Event,
     RunChecked,
     RunFailed,
+    RunFinished,
     RunReady,
     RunResumed,
     RunStarted,
@@ -72,7 +73,8 @@ from smartcash.domain.events import (
 from smartcash.domain.ports import Command, Control, EventSink
 from smartcash.handlers.checkpoint import CheckpointManager
 from smartcash.services.control import ControlFile, Interrupted, Signals, listen_to_signals
-from smartcash.services.event_log import EventLog
+from smartcash.services.event_log import EventLog, finite
+from smartcash.services.notifications import Notice, notify, target_problems
 from smartcash.services.processes import identity
 from smartcash.services.run_store import RunFolder, find_run
 from smartcash.services.workers import heartbeat
@@ -108,6 +110,7 @@ def train(
         world = stack.enter_context(joined_world())
         if not config.data.path:
             raise ConfigInvalid([Problem("data.path", "data_path_missing", "")])
+        callbacks = _load_callbacks(config, world)
         data = load_data(config)
         config = config.model_copy(update={"task": data.task})
         run = None
@@ -115,7 +118,7 @@ def train(
             facts = {**environment(), **facts_of(data), "config_hash": config.hash()}
             run = RunFolder.create(base, config, facts)
         run = RunFolder(world.from_leader(run.path if run else base))
-        return run, _Session(run, config, data, listen, signals, world).train(None)
+        return run, _Session(run, config, data, listen, signals, world, callbacks).train(None)
 
 
 def resume(
@@ -142,6 +145,7 @@ def resume(
         fixed = [change.field for change in changes_between(own, config) if change.field in FIXED_BY_WEIGHTS]
         if fixed:
             raise RunNotResumable("run_weights_fixed", run=run.id, fields=", ".join(fixed))
+        callbacks = _load_callbacks(config, world)
         data = load_data(config)
         recorded = facts.get("data", {})
         if recorded.get("classes") not in (None, list(data.classes)):
@@ -149,7 +153,7 @@ def resume(
         same_data = recorded.get("content_hash") in (None, data.content_hash)
         if not same_data and config.data.path == own.data.path:
             raise RunNotResumable("run_data_differ", run=run.id, path=config.data.path)
-        session = _Session(run, config, data, listen, signals, world, commands)
+        session = _Session(run, config, data, listen, signals, world, callbacks, commands)
         parent = facts.get("parent")
         if parent and not parent.get("copied") and world.leads:
             _copy_from_parent(run, RunFolder(Path(parent["path"])))
@@ -165,6 +169,7 @@ def check(run: RunFolder, *, measured: bool, signals: Signals | None = None) -> 
         signals = signals or stack.enter_context(listen_to_signals())
         stack.enter_context(heartbeat(run))
         try:
+            callbacks = _load_callbacks(run.config(), World())
             data = load_data(run.config())
         except SmartCashError as error:
             problems = problems_in(error)
@@ -174,7 +179,7 @@ def check(run: RunFolder, *, measured: bool, signals: Signals | None = None) -> 
             )
             return problems
         config = run.config().model_copy(update={"task": data.task})
-        return _Session(run, config, data, _nobody, signals, World()).check(measured=measured)
+        return _Session(run, config, data, _nobody, signals, World(), callbacks).check(measured=measured)
 
 
 def extend(
@@ -217,6 +222,21 @@ def _copy_from_parent(run: RunFolder, parent: RunFolder) -> None:
     run.describe({"parent": {**run.description()["parent"], "copied": True}})
 
 
+def _load_callbacks(config: TrainConfig, world: World) -> Callbacks:
+    """Whoever is to be told of a training: of its steps now, of its end by `notify.targets`, which are looked at here
+    too, before data are read or a folder is made. Raises ConfigInvalid with every problem."""
+    if not world.leads:
+        return Callbacks()
+    problems = target_problems(config.notify.targets)
+    try:
+        callbacks = Callbacks.load(config.training.callbacks)
+    except ConfigInvalid as error:
+        raise ConfigInvalid([*error.problems, *problems]) from error
+    if problems:
+        raise ConfigInvalid(problems)
+    return callbacks
+
+
 class _Session:
     """One process's time with one run: from its claim on the folder to the state it leaves there."""
 
@@ -228,12 +248,12 @@ class _Session:
         listen: EventSink,
         signals: Signals,
         world: World,
+        callbacks: Callbacks,
         commands: Control | None = None,
     ) -> None:
         self.commands = commands or ControlFile(run.control)  # before anyone is told that it runs
         self.run, self.config, self.data, self.world = run, config, data, world
-        self.listen, self.signals = listen, signals
-        self.callbacks = Callbacks()
+        self.listen, self.signals, self.callbacks = listen, signals, callbacks
 
     def newest(self) -> Mapping[str, Any] | None:
         """The state of the run's newest whole checkpoint; None when it was stopped before its first."""
@@ -250,7 +270,6 @@ class _Session:
             problems: list[Problem] = []
             forecast: dict[str, Any] = {}
             try:
-                Callbacks.load(self.config.training.callbacks)
                 built = build(self.config, self.data)
                 self._previews(built)
                 run.describe({**facts_of(self.data), "choices": built.choices})
@@ -290,8 +309,6 @@ class _Session:
                 here = {"worker": identity(os.getpid()), "attempts": attempts}
                 run.describe({"state": "running", "error": None, "ended": None, **here})
                 outcome = self._fit(emit, state)
-                if self.callbacks.failure is not None:
-                    raise self.callbacks.failure
             except BaseException as error:
                 # the one place that looks at every error: to record it, then to raise it again
                 ending = self._failure(error, emit)
@@ -302,7 +319,21 @@ class _Session:
             finally:
                 begun |= {"ended": _now(), "state": ending["state"], "resources": resources()}
                 run.describe({**ending, **_ended(started), "attempts": attempts})
+                for warning in notify(self.config.notify.targets, self._notice(ending)):
+                    self.journal(warning)
         return outcome
+
+    def _notice(self, ending: Mapping[str, Any]) -> Notice:
+        reason = ending["error"] if ending["state"] == "failed" else ending["reason"]
+        metrics = ending.get("test") or ending.get("valid") or {}
+        return Notice(
+            self.run.id,
+            self.config.name,
+            ending["state"],
+            reason,
+            str(self.run.path.absolute()),
+            finite(metrics),
+        )
 
     def _failure(self, error: BaseException, emit: EventSink) -> dict[str, Any]:
         if isinstance(error, Interrupted):
@@ -313,6 +344,8 @@ class _Session:
 
     def _emitter(self, journal: EventSink) -> EventSink:
         def emit(event: Event) -> None:
+            if isinstance(event, RunFinished) and self.callbacks.failure is not None:
+                raise self.callbacks.failure  # a training that a callback ended has failed, not finished
             journal(event)
             for warning in self.callbacks(event):
                 journal(warning)
@@ -322,7 +355,6 @@ class _Session:
     def _fit(self, emit: EventSink, state: Mapping[str, Any] | None) -> Outcome:
         run, config, data, world = self.run, self.config, self.data, self.world
         if world.leads:
-            self.callbacks = Callbacks.load(config.training.callbacks)
             plain = config.model_dump(mode="json")
             emit(RunStarted(run.id, str(run.path.absolute()), plain, resumed=state is not None))
             for code, count in data.report.counts().items():

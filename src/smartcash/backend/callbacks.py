@@ -12,7 +12,8 @@ trainer, and may answer with a `Command` (`domain.ports`), for example to stop:
     on_run_end(RunFinished)       finished, stopped or pre-empted
     on_run_failed(RunFailed)
 
-With `state_dict()` and `load_state_dict(state)` (plain values and tensors) its memory survives a resume.
+With `state_dict()` and `load_state_dict(state)` (plain values and tensors) its memory survives a resume, and goes back
+with the training when a loss is not finite. `load_state_dict` is called between on_run_start and on_ready.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -65,54 +67,52 @@ class Callbacks:
         self.entries = list(entries)
         self.failure: TrainingFailed | None = None
         self._commands: list[Command] = []
+        self._warnings: list[events.Warned] = []
 
     @classmethod
     def load(cls, configs: Sequence[CallbackConfig]) -> Callbacks:
         """Import and make all of them. Raises ConfigInvalid with every problem."""
         entries, problems = [], []
         for number, config in enumerate(configs):
-            made = _make(f"training.callbacks.{number}", config)
-            if isinstance(made, Problem):
-                problems.append(made)
-            else:
-                entries.append(Entry(config, made))
+            try:
+                entries.append(Entry(config, _made(f"training.callbacks.{number}", config)))
+            except ConfigInvalid as error:
+                problems += error.problems
         if problems:
             raise ConfigInvalid(problems)
         return cls(entries)
 
     def __call__(self, event: events.Event) -> list[events.Warned]:
-        """Tell everyone of `event`; answers a warning for each that raised."""
+        """Tell everyone of `event`; answers a warning for each that has raised since the last call."""
         hook = HOOKS.get(type(event))
-        warnings = []
-        for entry in self.entries:
-            method: Callable[[events.Event], object] | None = getattr(entry.callback, hook or "", None)
-            if not entry.alive or method is None:
-                continue
-            try:
-                answer = method(event)
-                if isinstance(answer, Command):
-                    self._commands.append(answer)
-                elif answer is not None:
-                    raise TypeError(
-                        f"{hook} returned {type(answer).__name__}; it may return None or a Command"
-                    )
-            except Exception as error:  # noqa: BLE001 -- code of others may raise anything
-                warnings.append(self._raised(entry, hook or "", error))
+        if hook is not None:
+            for entry in self.entries:
+                self._tell(entry, hook, event)
+        warnings, self._warnings = self._warnings, []
         return warnings
 
-    def _raised(self, entry: Entry, hook: str, error: Exception) -> events.Warned:
+    def _tell(self, entry: Entry, hook: str, event: events.Event) -> None:
+        method: Callable[[events.Event], object] | None = getattr(entry.callback, hook, None)
+        if not entry.alive or method is None:
+            return
+        # a copy: what a callback does to the event's row must not reach the training
+        answer, error = _asked(method, deepcopy(event))
+        if isinstance(answer, Command):
+            self._commands.append(answer)
+        elif answer is not None:
+            error = TypeError(f"{hook} returned {type(answer).__name__}; it may return None or a Command")
+        if error is not None:
+            # of a training that has ended, nothing is left to stop
+            ended = isinstance(event, events.RunFinished | events.RunFailed)
+            self._leave_out(entry, hook, error, "skip" if ended else entry.config.on_error)
+
+    def _leave_out(self, entry: Entry, hook: str, error: Exception, on_error: str) -> None:
         entry.alive = False
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        facts: dict[str, Any] = {
-            "callback": entry.config.use,
-            "hook": hook,
-            "error": f"{type(error).__name__}: {error}",
-            "where": f"{Path(where.filename).name}:{where.lineno}",
-        }
-        if entry.config.on_error == "stop":
+        facts = _facts(entry, hook, error)
+        if on_error == "stop":
             self.failure = self.failure or TrainingFailed("callback_failed", **facts)
             self._commands.append(Command("stop", source=f"callback {entry.config.use}"))
-        return events.Warned(f"callback_failed_{entry.config.on_error}", facts)
+        self._warnings.append(events.Warned(f"callback_failed_{on_error}", facts))
 
     def commands(self) -> list[Command]:
         """What callbacks have asked for since the last call."""
@@ -120,40 +120,76 @@ class Callbacks:
         return commands
 
     def state_dict(self) -> dict[str, Any]:
-        """The states of those that have one, by their place and name in the configuration."""
-        return {
-            f"{number} {entry.config.use}": entry.callback.state_dict()
-            for number, entry in enumerate(self.entries)
-            if hasattr(entry.callback, "state_dict")
-        }
+        """The states of those that have one, by their place and name in the configuration: also of those that have
+        raised, which may be mended before the run goes on.
+
+        Raises TrainingFailed when one cannot tell its state and its `on_error` is "stop"."""
+        state = {}
+        for number, entry in enumerate(self.entries):
+            method = getattr(entry.callback, "state_dict", None)
+            if method is not None:
+                answer, error = _asked(method)
+                if error is None:
+                    state[f"{number} {entry.config.use}"] = answer
+                elif entry.alive:
+                    self._state_failed(entry, "state_dict", error)
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Give each its state back. Raises TrainingFailed when one cannot take it and its `on_error` is "stop"."""
         for number, entry in enumerate(self.entries):
             known = state.get(f"{number} {entry.config.use}")
-            if known is not None and hasattr(entry.callback, "load_state_dict"):
-                entry.callback.load_state_dict(known)
+            method = getattr(entry.callback, "load_state_dict", None)
+            if known is not None and method is not None:
+                _, error = _asked(method, known)
+                if error is not None:
+                    self._state_failed(entry, "load_state_dict", error)
+
+    def _state_failed(self, entry: Entry, hook: str, error: Exception) -> None:
+        """A checkpoint without the memory that it should hold must not take the place of one that holds it: so this
+        ends the training at once, or never."""
+        if entry.config.on_error == "stop":
+            raise TrainingFailed("callback_failed", **_facts(entry, hook, error)) from error
+        self._leave_out(entry, hook, error, "skip")
 
 
-def _make(field: str, config: CallbackConfig) -> object | Problem:
-    """The callback that `config` describes, or why it cannot be made."""
-    path = BUILT_IN.get(config.use, config.use)
-    module_name, colon, class_name = path.partition(":")
-    if not colon or not class_name:
-        near = ", ".join(get_close_matches(config.use, BUILT_IN, n=3, cutoff=0.4)) or ", ".join(BUILT_IN)
-        return Problem(field, "callback_form", config.use, {"near": near})
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)  # a class of the user's lies beside where they work
+def _asked(method: Callable[..., object], *arguments: object) -> tuple[Any, Exception | None]:
+    """What code of others answers, or what it raises, which may be anything."""
     try:
-        made: object = getattr(import_module(module_name), class_name)(**config.options)
-    except ConfigInvalid as error:
-        return error.problems[0]
-    except Exception as error:  # noqa: BLE001 -- code of others may raise anything
+        return method(*arguments), None
+    except Exception as error:  # noqa: BLE001 -- whoever asks makes it a named failure
+        return None, error
+
+
+def _facts(entry: Entry, hook: str, error: Exception) -> dict[str, Any]:
+    trace = traceback.extract_tb(error.__traceback__)
+    return {
+        "callback": entry.config.use,
+        "hook": hook,
+        "error": f"{type(error).__name__}: {error}",
+        "where": f"{Path(trace[-1].filename).name}:{trace[-1].lineno}" if trace else entry.config.use,
+    }
+
+
+def _made(field: str, config: CallbackConfig) -> object:
+    """The callback that `config` describes. Raises ConfigInvalid when it cannot be made."""
+    path = BUILT_IN.get(config.use, config.use)
+    module, colon, name = path.partition(":")
+    if not colon or not name:
+        near = ", ".join(get_close_matches(config.use, BUILT_IN, n=3, cutoff=0.4)) or ", ".join(BUILT_IN)
+        raise ConfigInvalid([Problem(field, "callback_form", config.use, {"near": near})])
+    here = str(Path.cwd())
+    if config.use not in BUILT_IN and here not in sys.path:
+        sys.path.insert(0, here)  # a class of the user's lies beside where they work
+    made, error = _asked(lambda: getattr(import_module(module), name)(**config.options))
+    if isinstance(error, ConfigInvalid):
+        raise ConfigInvalid([replace(problem, field=field) for problem in error.problems])
+    if error is not None:
         reason = f"{type(error).__name__}: {error}"
-        return Problem(field, "callback_not_made", config.use, {"reason": reason})
-    named = [name for name in dir(made) if name.startswith("on_") and callable(getattr(made, name))]
-    unknown = [name for name in named if name not in HOOKS.values()]
+        raise ConfigInvalid([Problem(field, "callback_not_made", config.use, {"reason": reason})])
+    named = [hook for hook in dir(made) if hook.startswith("on_") and callable(getattr(made, hook))]
+    unknown = [hook for hook in named if hook not in HOOKS.values()]
     if unknown or not named:
         facts = {"unknown": ", ".join(unknown) or "-", "known": ", ".join(HOOKS.values())}
-        return Problem(field, "callback_hooks", config.use, facts)
+        raise ConfigInvalid([Problem(field, "callback_hooks", config.use, facts)])
     return made

@@ -212,19 +212,22 @@ def evaluate(
     """Every figure of `model` on `batches`. `threshold`: the score above which notes are counted; by default
     the best one of this very split. `on_image(index, outcome)` sees each picture's outcome: boxes, scores and
     labels in px of the picture, or its class probabilities. None when `go_on`, asked after each batch, says
-    no."""
+    no. Raises TrainingFailed when an output is not finite: the weights have grown beyond all bounds."""
     model.eval()
     if isinstance(model, Detector):
         metrics: DetectionMetrics | ClassificationMetrics = DetectionMetrics(classes)
     else:
         metrics = ClassificationMetrics(classes)
-    loss_sum, count, whole = 0.0, 0, True
+    loss_sum, count, whole, broken = 0.0, 0, True, ""
     for batch in batches:
         images = preprocess.normalize(batch.images_B3HW.to(precision.device))
         with precision.autocast():
             output = model(images)
         if isinstance(model, Detector):
             boxes_BA4, scores_BAC = model.decode(output)
+            if not (boxes_BA4.isfinite().all() and scores_BAC.isfinite().all()):
+                broken = batches.sample(batch.indices[0]).path.name
+                break
             for row, index in enumerate(batch.indices):
                 sample = batches.sample(index)
                 boxes, scores, labels_found = (
@@ -235,6 +238,9 @@ def evaluate(
                 if on_image:
                     on_image(index, outcome)
         else:
+            if not output.isfinite().all():
+                broken = batches.sample(batch.indices[0]).path.name
+                break
             labels = batch.targets.labels_BM[:, 0]
             loss_sum += float(nn.functional.cross_entropy(output.cpu(), labels, reduction="sum"))
             count += len(labels)
@@ -246,6 +252,8 @@ def evaluate(
         whole = go_on()
         if not whole:
             break
+    if batches.world.any(bool(broken)):
+        raise TrainingFailed("output_not_finite", file=broken or "-")
     if batches.world.any(not whole):
         return None
     shares = batches.world.gather((metrics, loss_sum, count))

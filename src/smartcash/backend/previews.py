@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,10 @@ class Previews:
     """Watches an evaluation (`watch` is its `on_image`) and writes what was found after each epoch.
 
     The first validation decides which pictures: a third each of those found worst, middling and best, and those
-    that the configuration names. A run that goes on keeps the pictures of its index file."""
+    that the configuration names. A run that goes on keeps the pictures of its index file, as long as the validation
+    split still holds them in the same places; what the configuration names beyond them is added. Pictures from
+    elsewhere are looked at as they are stored, so their originals may go. Raises ConfigInvalid for a name that is
+    neither in the split nor a file."""
 
     def __init__(
         self,
@@ -64,14 +68,22 @@ class Previews:
     ) -> None:
         self.folder, self.valid, self.classes, self.config = folder, valid, classes, config
         self.preprocess, self.precision = preprocess, precision
-        self.named = _named(config.images, valid)
         self._found: dict[int, list[dict[str, Any]]] = {}
         self._quality: dict[int, float] = {}
-        self._pictures: list[Picture] | None = None
-        index = folder / "index.json"
-        if index.is_file():
-            known = json.loads(index.read_text(encoding="utf-8"))
-            self._pictures = [Picture(**picture) for picture in known["pictures"]]
+        self._pictures = self._kept()
+        kept = self._pictures or []
+        self.named = _named(
+            config.images, valid, {picture.source for picture in kept if picture.index is None}
+        )
+        places: set[int | str | None] = {
+            picture.source if picture.index is None else picture.index for picture in kept
+        }
+        added = [item for item in self.named if (item if isinstance(item, int) else str(item)) not in places]
+        if self._pictures is not None and added:
+            self._pictures += [
+                self._store(len(kept) + number, *self._chosen(item)) for number, item in enumerate(added)
+            ]
+            self._write_index(self._pictures)
 
     def watch(self, index: int, outcome: Any) -> None:
         """One picture of the validation split was looked at: (boxes, scores, labels) in px of the picture, or
@@ -91,41 +103,69 @@ class Previews:
             return None
         rows = []
         for picture in self._pictures:
-            found = self._found.get(picture.index if picture.index is not None else -1)
-            if found is None:
-                found = self._plain(self._look(model, picture.source))
-            rows.append({"found": [_scaled(row, picture.ratio) for row in found]})
+            if picture.index is not None and picture.index in self._found:
+                found = [_scaled(row, picture.ratio) for row in self._found[picture.index]]
+            else:
+                found = [_scaled(row, 1.0) for row in self._plain(self._look(model, picture))]
+            rows.append({"found": found})
         self._found.clear()
         path = self.folder / f"epoch_{epoch:04}.json"
         write_bytes(path, json.dumps({"epoch": epoch, "pictures": rows}, ensure_ascii=False).encode())
         return path
 
+    def _kept(self) -> list[Picture] | None:
+        """The pictures that this run has watched so far; None to choose: the first time, or with other data."""
+        index = self.folder / "index.json"
+        if not index.is_file():
+            return None
+        known = json.loads(index.read_text(encoding="utf-8"))
+        pictures = [Picture(**picture) for picture in known["pictures"]]
+        samples = self.valid.samples.pictures.samples
+        same = all(
+            picture.index is None
+            or (
+                picture.index < len(samples) and samples[picture.index].path.name == Path(picture.source).name
+            )
+            for picture in pictures
+        )
+        return pictures if same else None
+
     def _choose(self) -> list[Picture]:
         order = sorted(self._quality, key=lambda index: (self._quality[index], index))
         self._quality.clear()
         third = -(-self.config.count // 3)
-        middle = max(0, (len(order) - third) // 2)
-        ranked = [
-            *((index, WORST) for index in order[:third]),
-            *((index, BEST) for index in order[::-1][:third]),
-            *((index, MIDDLE) for index in order[middle : middle + third]),
-        ]
+        middle = order[max(0, (len(order) - third) // 2) :]
+        ranked = zip((WORST, BEST, MIDDLE), (order[:third], order[::-1][:third], middle[:third]))
+        turns = zip_longest(*([(index, why) for index in places] for why, places in ranked))
         chosen: dict[int, str] = {}
-        for index, why in ranked:
-            if len(chosen) < self.config.count:
-                chosen.setdefault(index, why)
+        for turn in turns:
+            for index, why in filter(None, turn):
+                if len(chosen) < self.config.count:
+                    chosen.setdefault(index, why)
         for item in self.named:
             if isinstance(item, int):
                 chosen[item] = CHOSEN
+        shown = sorted(chosen, key=lambda index: (WORST, MIDDLE, BEST, CHOSEN).index(chosen[index]))
         sources: list[tuple[int | None, str, str]] = [
-            (index, why, str(self.valid.sample(index).path)) for index, why in chosen.items()
+            (index, chosen[index], self._chosen(index)[2]) for index in shown
         ]
-        sources += [(None, CHOSEN, str(item)) for item in self.named if isinstance(item, Path)]
+        sources += [self._chosen(item) for item in self.named if isinstance(item, Path)]
         self.folder.mkdir(exist_ok=True)
+        for path in self.folder.glob("epoch_*.json"):  # of other data: they speak of other pictures
+            path.unlink()
         pictures = [self._store(number, *source) for number, source in enumerate(sources)]
+        self._write_index(pictures)
+        return pictures
+
+    def _chosen(self, item: int | Path) -> tuple[int | None, str, str]:
+        """Index, reason and source of a picture that the configuration names."""
+        if isinstance(item, Path):
+            return None, CHOSEN, str(item)
+        return item, CHOSEN, str(self.valid.sample(item).path)
+
+    def _write_index(self, pictures: Sequence[Picture]) -> None:
         described = {"classes": list(self.classes), "pictures": [asdict(picture) for picture in pictures]}
         write_bytes(self.folder / "index.json", json.dumps(described, indent=1, ensure_ascii=False).encode())
-        return pictures
 
     def _store(self, number: int, index: int | None, why: str, source: str) -> Picture:
         image = read_image(source)
@@ -148,6 +188,7 @@ class Previews:
             boxes, scores, labels = outcome
             kept = np.flatnonzero(scores >= LEAST_SCORE)[:KEPT_BOXES]
             return self._rows(boxes[kept], scores[kept], labels[kept])
+        outcome = np.nan_to_num(outcome)  # JSON has no NaN
         best = np.argsort(-outcome)[:5]
         return self._rows(None, outcome[best], best)
 
@@ -177,9 +218,9 @@ class Previews:
         return float(np.mean(best))
 
     @torch.inference_mode()
-    def _look(self, model: Model, source: str) -> Any:
-        """The outcome for a picture that is not in this process's validation split."""
-        image = read_image(source)
+    def _look(self, model: Model, picture: Picture) -> Any:
+        """The outcome for a picture that is not in this process's validation split, as it is stored."""
+        image = read_image(str(self.folder / picture.file))
         square = torch.from_numpy(self.preprocess.image(image)).permute(2, 0, 1)[None]
         model.eval()
         with self.precision.autocast():
@@ -191,15 +232,16 @@ class Previews:
         return self.preprocess.boxes_back(boxes, image.shape[1], image.shape[0]), scores, labels
 
 
-def _named(names: Sequence[str], valid: EvalBatches) -> list[int | Path]:
-    """Each named picture as its place in the validation split, or its path. Raises ConfigInvalid."""
+def _named(names: Sequence[str], valid: EvalBatches, stored: set[str]) -> list[int | Path]:
+    """Each named picture as its place in the validation split, or its path, which may be gone once it is `stored`.
+    Raises ConfigInvalid."""
     places = {sample.path.name: index for index, sample in enumerate(valid.samples.pictures.samples)}
     found: list[int | Path] = []
     problems = []
     for name in names:
         if name in places:
             found.append(places[name])
-        elif Path(name).is_file():
+        elif Path(name).is_file() or str(Path(name).absolute()) in stored:
             found.append(Path(name).absolute())
         else:
             problems.append(Problem("training.previews.images", "preview_missing", name))

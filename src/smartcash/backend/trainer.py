@@ -21,7 +21,7 @@ from smartcash.backend.previews import Previews
 from smartcash.backend.steering import Steering
 from smartcash.backend.watchdogs import Watchdogs
 from smartcash.domain.config import TrainConfig
-from smartcash.domain.errors import CheckpointMismatch, TrainingFailed
+from smartcash.domain.errors import CheckpointMismatch, CheckpointNotFound, TrainingFailed
 from smartcash.domain.events import (
     CheckpointSaved,
     EarlyStopped,
@@ -37,6 +37,7 @@ from smartcash.domain.events import (
 from smartcash.domain.ports import CheckpointStore, Control, EventSink
 
 ROLLBACK_FACTOR = 0.5
+NOT_FINITE = ("loss_not_finite", "gradient_not_finite", "output_not_finite")
 JUDGED = (
     "finished",
     "early_stopped",
@@ -127,6 +128,7 @@ class Run:
         self.saver = _Saver(self)
         self.best_result: Result | None = None
         self.best_state: dict[str, torch.Tensor] | None = None
+        self.went_back_to: set[int] = set()  # steps
 
     def take_over_changes(self) -> None:
         """Write epochs and patience that were changed on the way into the configuration and the schedule."""
@@ -297,15 +299,23 @@ def _test_best(run: Run) -> Result | None:
 
 
 def _roll_back(run: Run, error: TrainingFailed) -> None:
-    """Go back to the last checkpoint with half the learning rate, or give up and raise `error`."""
+    """Go back to the last checkpoint with half the learning rate, or give up and raise `error`; also when it says
+    something else than that a number was not finite.
+
+    A checkpoint from which it went wrong before already holds broken weights:
+    in its place comes the best one, then the first, the weights that the run began with."""
     allowed = run.built.config.training.nan_rollbacks
     rollbacks = run.progress.rollbacks + 1
-    if rollbacks > allowed:
+    if error.code not in NOT_FINITE or rollbacks > allowed:
         raise error
     run.saver.finish()
     run.built.parts.world.gather(None)  # nobody reads before the leader has written
-    state = run.store.load_checkpoint(which="latest")
+    state = _sound_state(run)
+    best_epoch = run.progress.best_epoch
     run.progress = restore(run.built, state, run.callbacks)
+    if run.progress.best_epoch != best_epoch:  # found after the checkpoint that it goes back to
+        run.best_result = run.best_state = None
+    run.went_back_to.add(run.progress.step)
     run.progress.rollbacks, run.saver.saved_step = rollbacks, -1
     run.built.parts.schedule.factor = ROLLBACK_FACTOR**rollbacks
     run.emit(
@@ -315,6 +325,18 @@ def _roll_back(run: Run, error: TrainingFailed) -> None:
         )
     )  # fmt: skip
     run.saver.save({})
+
+
+def _sound_state(run: Run) -> dict[str, Any]:
+    """The newest checkpoint that the training has not gone back to yet; else the best, else the first there is."""
+    for which in ("latest", "best", 0):
+        try:
+            state = run.store.load_checkpoint(which=which)
+        except CheckpointNotFound:
+            continue  # of an earlier epoch, cleaned up
+        if state["progress"]["step"] not in run.went_back_to:
+            return state
+    return run.store.load_checkpoint(which="best")
 
 
 def training_state(built: Built, progress: Progress, callbacks: Stateful) -> dict[str, Any]:

@@ -151,7 +151,8 @@ def memory_bytes() -> tuple[int, int]:
         and (limit := limit_file.read_text().strip()).isdigit()
         and int(limit) < machine.total
     ):
-        # file pages can be given back, so they are not in use
+        # pages of files can be given back, so they are not in use; those of shared memory cannot
         stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
-        return int((CGROUP / "memory.current").read_text()) - int(stat["file"]), int(limit)
+        reclaimable = int(stat["file"]) - int(stat["shmem"])
+        return int((CGROUP / "memory.current").read_text()) - reclaimable, int(limit)
     return machine.total - machine.available, machine.total

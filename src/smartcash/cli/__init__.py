@@ -32,6 +32,8 @@ COMMANDS = {
 }
 
 
+HIDDEN = ("worker",)  # started by SmartCash itself
+
 Command = TypeVar("Command", bound=click.Command)
 
 

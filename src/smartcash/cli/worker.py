@@ -20,7 +20,7 @@ MODES = ("check", "train")
 
 
 @language_option
-@click.command("worker", hidden=True, help=text("cli.worker.help"))
+@click.command("worker", hidden=True, help=text("cli.worker.help"), epilog=text("cli.worker.example"))
 @click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("mode", type=click.Choice(MODES))
 def command(run: Path, mode: str) -> None:
