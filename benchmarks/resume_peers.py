@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def ours(data: Path, folder: Path, kills: list[int]) -> tuple[str, str, float]:
         )
         if kill:
             while process.poll() is None and _last_step(home) < kill:
-                pass
+                time.sleep(0.05)
             process.kill()
             process.wait()
             run = next(home.glob("*/*/run.json")).parent

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -21,13 +20,13 @@ MODES = ("check", "train")
 
 @language_option
 @click.command("worker", hidden=True, help=text("cli.worker.help"), epilog=text("cli.worker.example"))
-@click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("run")
 @click.argument("mode", type=click.Choice(MODES))
-def command(run: Path, mode: str) -> None:
+def command(run: str, mode: str) -> None:
     from smartcash.services.control import Interrupted, listen_to_signals
-    from smartcash.services.run_store import RunFolder
+    from smartcash.services.run_store import find_run
 
-    folder = RunFolder(run)
+    folder = find_run(run)
     with listen_to_signals() as signals:
         try:
             if mode == "check":
