@@ -77,7 +77,7 @@ def ours(data: Path, folder: Path, kills: list[int]) -> tuple[str, str, float]:
     """SmartCash, by its command line; killed from outside when the log says that the step is done."""
     settings = {
         "model.backbone": "mobilenetv4_conv_small", "model.pretrained": "false", "data.image_size": SIZE,
-        "data.batch_size": BATCH, "training.epochs": EPOCHS, "checkpoint.every_steps": 2,
+        "data.batch_size": BATCH, "training.epochs": EPOCHS, "checkpoint.every_steps": 2, "runtime.threads": 1,
     }  # fmt: skip
     command = [sys.executable, "-m", "smartcash"]
     train = [*command, "train", data, *(p for k, v in settings.items() for p in ("--set", f"{k}={v}"))]

@@ -266,7 +266,7 @@ def _go_on(run: Run) -> Callable[[], bool]:
     """What an evaluation asks between two batches. Processes have different numbers of them: several never ask."""
     if run.built.parts.world.size > 1:
         return lambda: True
-    return lambda: run.steering.poll(run.progress.epoch, run.progress.step)
+    return lambda: run.steering.poll(run.progress.epoch, run.progress.step, lambda: run.saver.save({}))
 
 
 def least_epochs(config: TrainConfig) -> int:
