@@ -22,8 +22,8 @@ import torch
 
 from smartcash import __version__
 from smartcash.backend.augment import Augment, resolve_parts
-from smartcash.backend.backbones import resolve_name
-from smartcash.backend.builder import Built, build, choose_device, choose_image_size
+from smartcash.backend.backbones import resolve_name, weights_at_hand
+from smartcash.backend.builder import Built, build, choose_device, choose_dtype, choose_image_size
 from smartcash.backend.callbacks import Callbacks
 from smartcash.backend.data import CACHE_FACTOR, Pictures
 from smartcash.backend.distributed import World, joined_world, started_by_torchrun
@@ -524,6 +524,18 @@ def environment() -> dict[str, Any]:
         "command": sys.argv,
         "pid": os.getpid(),
         "started": _now(),
+    }
+
+
+def torch_facts() -> dict[str, Any]:
+    """What a training would compute with on this machine, as plain values; for `smartcash doctor`."""
+    device = choose_device("auto")
+    dtype = choose_dtype("auto", device)
+    return {
+        "torch": torch.__version__,
+        "device": str(device),
+        "precision": str(dtype).removeprefix("torch."),
+        "weights": weights_at_hand(),
     }
 
 

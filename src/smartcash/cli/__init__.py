@@ -28,6 +28,7 @@ COMMANDS = {
     "worker": "worker",
     "runs": "runs",
     "log": "log",
+    "doctor": "doctor",
 }
 
 
