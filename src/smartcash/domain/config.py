@@ -77,9 +77,10 @@ def _device(value: str) -> str:
     return value
 
 
-def _target(value: str) -> str:
-    if not _TARGET.fullmatch(value):
-        raise _RuleBroken("target_form", value)
+def _targets(value: tuple[str, ...]) -> tuple[str, ...]:
+    for number, target in enumerate(value):
+        if not _TARGET.fullmatch(target):
+            raise _RuleBroken("target_form", target, field=str(number))
     return value
 
 
@@ -356,7 +357,7 @@ class RuntimeConfig(Part):
 
 
 class NotifyConfig(Part):
-    targets: tuple[Annotated[str, AfterValidator(_target)], ...] = Field(
+    targets: Annotated[tuple[str, ...], AfterValidator(_targets)] = Field(
         default=(),
         description="who is told when a run ends or fails: bell, a webhook (https://…), or any apprise address "
         "(extra: notify)",
