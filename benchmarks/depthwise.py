@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from benchmarks.measuring import Row, medians, options, print_table
 from smartcash.backend.backbones import SHORT_NAMES
-from smartcash.backend.builder import available_cores, choose_dtype, set_threads
+from smartcash.backend.builder import choose_dtype, set_threads
 from smartcash.backend.depthwise import DepthwiseConv2d, replace_depthwise
+from smartcash.utils.machine import available_cores
 
 IMAGE_PX = 320
 BACKBONES = ("efficientnet_lite0", "mobilenetv4_conv_small", "efficientnet_b0")

@@ -22,7 +22,8 @@ import torch
 
 from smartcash import __version__
 from smartcash.backend.augment import Augment, resolve_parts
-from smartcash.backend.builder import Built, build, choose_image_size
+from smartcash.backend.backbones import resolve_name, weights_at_hand
+from smartcash.backend.builder import Built, build, choose_device, choose_dtype, choose_image_size
 from smartcash.backend.callbacks import Callbacks
 from smartcash.backend.data import CACHE_FACTOR, Pictures
 from smartcash.backend.distributed import World, joined_world, started_by_torchrun
@@ -47,14 +48,13 @@ from smartcash.backend.watchdogs import Watchdogs
 from smartcash.domain.changes import FIXED_BY_WEIGHTS, changes_between
 from smartcash.domain.config import TrainConfig
 from smartcash.domain.errors import (
-    BackboneUnknown,
     CheckpointWriteFailed,
     ConfigInvalid,
     DataInvalid,
+    Gathered,
     Problem,
     RunNotResumable,
     SmartCashError,
-    WeightsUnavailable,
 )
 from smartcash.domain.events import (
     Commanded,
@@ -79,13 +79,9 @@ from smartcash.services.processes import identity
 from smartcash.services.run_store import RunFolder, find_run
 from smartcash.services.workers import heartbeat
 from smartcash.utils.logger import get_logger, log_to
+from smartcash.utils.machine import free_memory
 
 STEP_INTERVAL_S = 0.5
-# the field of the configuration that an error is about
-ERROR_FIELDS: dict[type[SmartCashError], str] = {
-    BackboneUnknown: "model.backbone",
-    WeightsUnavailable: "model.pretrained",
-}
 STATES = {"finished": "finished", "early_stopped": "finished", "preempted": "preempted"}  # else stopped
 LOGGED = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "hotcoco")
 
@@ -168,18 +164,22 @@ def check(run: RunFolder, *, measured: bool, signals: Signals | None = None) -> 
     with ExitStack() as stack:
         signals = signals or stack.enter_context(listen_to_signals())
         stack.enter_context(heartbeat(run))
-        try:
-            callbacks = _load_callbacks(run.config(), World())
-            data = load_data(run.config())
-        except SmartCashError as error:
-            problems = problems_in(error)
-            plain = [asdict(problem) | {"message": problem.message()} for problem in problems]
-            run.describe(
-                {"state": "failed", "reason": "check", "error": str(error), "problems": plain, "forecast": {}}
-            )
-            return problems
-        config = run.config().model_copy(update={"task": data.task})
-        return _Session(run, config, data, _nobody, signals, World(), callbacks).check(measured=measured)
+        config, found = run.config(), Gathered()
+        data, callbacks = None, Callbacks()
+        with found:
+            callbacks = _load_callbacks(config, World())
+        with found:
+            data = load_data(config)
+        if data is None:  # what needs no data is looked at all the same
+            with found:
+                choose_device(config.runtime.device)
+            with found:
+                resolve_name(config.model.backbone)
+            run.describe(_checked(found.problems(), {}))
+            return found.problems()
+        config = config.model_copy(update={"task": data.task})
+        session = _Session(run, config, data, _nobody, signals, World(), callbacks)
+        return session.check(found, measured=measured)
 
 
 def extend(
@@ -262,28 +262,27 @@ class _Session:
         manager = CheckpointManager(output_dir=str(self.run.weights), logger=get_logger("checkpoint"))
         return manager.load_checkpoint(which="latest")
 
-    def check(self, *, measured: bool) -> list[Problem]:
+    def check(self, found: Gathered, *, measured: bool) -> list[Problem]:
         """Build everything and look at the data without training: the run becomes ready with a forecast, or failed
-        with the problems. `measured`: a few steps are timed for the forecast, so the device must be free."""
+        with the problems, those `found` before among them. `measured`: a few steps are timed for the forecast, so
+        the device must be free."""
         run, started = self.run, time.monotonic()
         with run.claimed(), EventLog(run.events) as log, log_to(run.path / "train.log"):
-            problems: list[Problem] = []
+            built = None
             forecast: dict[str, Any] = {}
-            try:
+            with found:
                 built = build(self.config, self.data)
-                self._previews(built)
+            if built is not None:
+                with found:
+                    self._previews(built)
                 run.describe({**facts_of(self.data), "choices": built.choices})
-                if measured:
-                    device = built.parts.precision.device
-                    forecast = measure(built, time.monotonic() - started, lambda: peak_memory_mb(device))
-                    problems = shortages(run, forecast)
-            except SmartCashError as error:
-                problems = problems_in(error)
-            plain = [asdict(problem) | {"message": problem.message()} for problem in problems]
-            log.append(RunChecked(plain, forecast))
-            ending = {"state": "failed", "reason": "check", "error": "\n".join(p["message"] for p in plain)}
-            ready = {"state": "ready", "error": None}
-            run.describe({**(ending if problems else ready), "problems": plain, "forecast": forecast})
+            if built is not None and measured and not found.errors:
+                device = built.parts.precision.device
+                forecast = measure(built, time.monotonic() - started, lambda: peak_memory_mb(device))
+            problems = found.problems() or shortages(run, forecast)
+            ending = _checked(problems, forecast)
+            log.append(RunChecked(ending["problems"], forecast))
+            run.describe(ending)
         return problems
 
     def _previews(self, built: Built) -> Previews | None:
@@ -412,22 +411,36 @@ class _Session:
             emit(RunResumed(progress.epoch + 1, progress.step, str(state["path"])))
 
 
-def problems_in(error: SmartCashError) -> list[Problem]:
-    """An error as problems of a configuration: its own, or one for the field it is about."""
-    problems: list[Problem] = getattr(error, "problems", [])
-    if problems:
-        return problems
-    field = ERROR_FIELDS.get(type(error), "data.path" if isinstance(error, DataInvalid) else "")
-    return [Problem(field, "as_error", facts={"message": error.message()})]
+def _checked(problems: list[Problem], forecast: dict[str, Any]) -> dict[str, Any]:
+    """What a run records of its check: ready, or failed and why."""
+    plain = [asdict(problem) | {"message": problem.message()} for problem in problems]
+    facts = {"problems": plain, "forecast": forecast}
+    if not problems:
+        return {"state": "ready", "error": None, **facts}
+    error = "\n".join(f"{problem['field']}: {problem['message']}" for problem in plain)
+    return {"state": "failed", "reason": "check", "error": error, **facts}
 
 
 def shortages(run: RunFolder, forecast: Mapping[str, Any]) -> list[Problem]:
-    """What this machine has too little of for a run."""
+    """What this machine has too little of for a run with this forecast (none, when nothing was measured)."""
+    if not forecast:
+        return []
+    found = []
     free_mb = psutil.disk_usage(str(run.path)).free / 2**20
     if free_mb < forecast["disk_mb"]:
         facts = {"free": round(free_mb), "needed": round(forecast["disk_mb"]), "folder": str(run.path)}
-        return [Problem("checkpoint.keep_epochs", "disk_short", facts=facts)]
-    return []
+        found.append(Problem("checkpoint.keep_epochs", "disk_short", facts=facts))
+    # what this process holds now, the training will hold instead
+    room_mb = (free_memory() + psutil.Process().memory_info().rss) / 2**20
+    if room_mb < forecast["memory_mb"]:
+        batch_size = int(forecast["batch_size"])
+        facts = {
+            "needed": forecast["memory_mb"],
+            "free": round(room_mb),
+            "fitting": max(1, batch_size // 2),
+        }
+        found.append(Problem("data.batch_size", "memory_short", batch_size, facts))
+    return found
 
 
 def forecast_of(run: RunFolder) -> Pace | None:
@@ -547,6 +560,18 @@ def environment() -> dict[str, Any]:
         "command": sys.argv,
         "pid": os.getpid(),
         "started": _now(),
+    }
+
+
+def torch_facts() -> dict[str, Any]:
+    """What a training would compute with on this machine, as plain values; for `smartcash doctor`."""
+    device = choose_device("auto")
+    dtype = choose_dtype("auto", device)
+    return {
+        "torch": torch.__version__,
+        "device": str(device),
+        "precision": str(dtype).removeprefix("torch."),
+        "weights": weights_at_hand(),
     }
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import timm
 import torch
+from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
 from smartcash.backend.depthwise import replace_depthwise
@@ -132,6 +133,19 @@ def bundled_weights(name: str) -> Path | None:
         return None
     package, file = BUNDLED[name]
     return Path(str(files(package).joinpath(file)))
+
+
+def weights_at_hand() -> list[str]:
+    """The short names whose ImageNet weights are on this machine: installed, or fetched from the hub before."""
+    return [name for name in SHORT_NAMES if name in BUNDLED or _fetched(SHORT_NAMES[name])]
+
+
+def _fetched(timm_name: str) -> bool:
+    config = timm.get_pretrained_cfg(timm_name)
+    names = ("model.safetensors", "pytorch_model.bin")
+    if config is None or not config.hf_hub_id:
+        return False
+    return any(isinstance(try_to_load_from_cache(config.hf_hub_id, name), str) for name in names)
 
 
 def load_pretrained(net: nn.Module, name: str, timm_name: str, **form: Any) -> None:

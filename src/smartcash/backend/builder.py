@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import psutil
 import torch
 
 from smartcash.backend.augment import Augment, resolve_parts
@@ -34,7 +32,8 @@ from smartcash.backend.optim import AUTO_LR, AveragedModel, Schedule, build_opti
 from smartcash.backend.preprocess import Preprocess
 from smartcash.backend.sampler import balance_weights
 from smartcash.domain.config import TrainConfig
-from smartcash.domain.errors import ConfigInvalid, Problem
+from smartcash.domain.errors import ConfigInvalid, Gathered, Problem
+from smartcash.utils.machine import available_cores, free_memory
 
 EVAL_BATCH = 32
 SMALLEST_AUTO_SIZE, LARGEST_AUTO_SIZE = 224, 320
@@ -48,6 +47,8 @@ MONITORS = {
     "classify": ("loss", "accuracy", "accuracy_top5", "precision", "recall", "f1", "ece", "train_loss"),
 }
 AUTO_MONITOR = {"detect": "mAP50_95", "classify": "loss"}
+# a step's memory as a multiple of what its activations take: 1.13 (EfficientNet-lite0, fp32) to 1.36 (bf16) measured
+STEP_FACTOR = 1.2
 FEWEST_STEPS = 6  # an epoch of fewer steps learns too little; auto batch size goes down to 4 for it
 
 
@@ -81,10 +82,19 @@ def _closing_from(config: TrainConfig) -> int:
 def build(config: TrainConfig, data: DataSet, world: World | None = None) -> Built:
     """Everything for a training of `config` on `data`, as this process's share of `world`.
 
-    Raises ConfigInvalid, BackboneUnknown or WeightsUnavailable."""
+    What can be judged apart from each other is judged before anything is raised. Raises ConfigInvalid; for a single
+    fault also BackboneUnknown or WeightsUnavailable."""
     world = world or World()
-    config = config.replaced(task=data.task, data={"format": data.format})
-    device = choose_device(config.runtime.device)
+    known = {"task": data.task, "data": config.data.model_copy(update={"format": data.format})}
+    config = config.model_copy(update=known)
+    found, device = Gathered(), torch.device("cpu")
+    with found:
+        device = choose_device(config.runtime.device)
+        config = config.replaced(runtime={"device": str(device)})  # the rules for this task and device
+    with found:
+        choose_monitors(config)
+    with found:
+        check_batch(config, data, config.data.batch_size)
     dtype = choose_dtype(config.runtime.precision, device)
     auto_threads = max(1, available_cores() // world.size)
     threads = auto_threads if config.runtime.threads == "auto" else config.runtime.threads
@@ -94,7 +104,9 @@ def build(config: TrainConfig, data: DataSet, world: World | None = None) -> Bui
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.manual_seed(config.seed)
 
-    model = build_model(config, len(data.classes)).to(device, memory_format=torch.channels_last)
+    with found:
+        model = build_model(config, len(data.classes)).to(device, memory_format=torch.channels_last)
+    found.raise_any()
     image_size = choose_image_size(data) if config.data.image_size == "auto" else config.data.image_size
     preprocess = Preprocess(image_size, model.backbone.mean, model.backbone.std, config.data.resize)
     precision = Precision(device, dtype)
@@ -107,17 +119,20 @@ def build(config: TrainConfig, data: DataSet, world: World | None = None) -> Bui
         if config.data.batch_size == "auto"
         else config.data.batch_size
     )
-
-    if batch_size > count:
-        facts = {"count": count}
-        raise ConfigInvalid([Problem("data.batch_size", "batch_larger_than_split", batch_size, facts)])
+    longest = round(image_size * CACHE_FACTOR)
+    with found:
+        check_batch(config, data, batch_size)
+    with found:
+        check_memory(batch_size // world.size, bytes_per_image, device)
+    with found:
+        check_cache(config.data.cache, data, longest)
+    found.raise_any()
 
     workers = (
         (0 if device.type == "cpu" else min(8, threads))
         if config.data.workers == "auto"
         else config.data.workers
     )
-    longest = round(image_size * CACHE_FACTOR)
     cached = choose_cache(config.data.cache, data, longest)
     parts_of_augment = resolve_parts(config.augment, data.task)
     config = resolved(
@@ -213,15 +228,7 @@ def resolved(
     device: torch.device, dtype: torch.dtype, augment: AugmentParts,
 ) -> TrainConfig:  # fmt: skip
     """The configuration with every "auto" replaced by what was chosen."""
-    monitor, mode = choose_monitor(
-        config, "training", config.training.monitor, config.training.mode, AUTO_MONITOR[config.task]
-    )
-    stopping = config.training.early_stopping
-    stop_monitor, stop_mode = choose_monitor(
-        config, "training.early_stopping", stopping.monitor, stopping.mode, monitor
-    )
-    if stopping.monitor == "auto" and stopping.mode == "auto":
-        stop_mode = mode
+    monitor, mode, stop_monitor, stop_mode = choose_monitors(config)
     warmup, frozen = config.schedule.warmup_epochs, config.model.freeze_epochs
     names = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
     lr = AUTO_LR[config.optimizer.name] if config.optimizer.lr == "auto" else config.optimizer.lr
@@ -246,13 +253,66 @@ def resolved(
     )
 
 
-def choose_monitor(config: TrainConfig, section: str, monitor: str, mode: str, auto: str) -> tuple[str, str]:
-    """Metric and mode of a section with "auto" replaced. Raises ConfigInvalid for a metric that the task lacks."""
-    monitor = auto if monitor == "auto" else monitor
-    if monitor not in MONITORS[config.task]:
-        known = ", ".join(MONITORS[config.task])
-        raise ConfigInvalid([Problem(f"{section}.monitor", "monitor_unknown", monitor, {"known": known})])
-    return monitor, ("min" if "loss" in monitor or monitor == "ece" else "max") if mode == "auto" else mode
+def choose_monitors(config: TrainConfig) -> tuple[str, str, str, str]:
+    """Metric and mode of the best epoch, then of early stopping, with "auto" replaced. Raises ConfigInvalid for
+    metrics that the task does not log."""
+    training, stopping = config.training, config.training.early_stopping
+    monitor = AUTO_MONITOR[config.task] if training.monitor == "auto" else training.monitor
+    stop_monitor = monitor if stopping.monitor == "auto" else stopping.monitor
+    known = ", ".join(MONITORS[config.task])
+    unknown = [
+        Problem(f"{section}.monitor", "monitor_unknown", named, {"known": known})
+        for section, named in (
+            ("training", training.monitor),
+            ("training.early_stopping", stopping.monitor),
+        )
+        if named not in ("auto", *MONITORS[config.task])
+    ]
+    if unknown:
+        raise ConfigInvalid(unknown)
+    mode = _mode(monitor) if training.mode == "auto" else training.mode
+    follows = stopping.monitor == "auto" and stopping.mode == "auto"
+    stop_mode = mode if follows else _mode(stop_monitor) if stopping.mode == "auto" else stopping.mode
+    return monitor, mode, stop_monitor, stop_mode
+
+
+def _mode(monitor: str) -> str:
+    return "min" if "loss" in monitor or monitor == "ece" else "max"
+
+
+def check_batch(config: TrainConfig, data: DataSet, batch_size: int | str) -> None:
+    """Raises ConfigInvalid when the training split is smaller than a batch, or than a step of several; "auto" is
+    chosen later."""
+    count, together = len(data.splits["train"]), config.optimizer.accumulate
+    if batch_size == "auto":
+        return
+    if batch_size > count:
+        facts = {"count": count}
+        raise ConfigInvalid([Problem("data.batch_size", "batch_larger_than_split", batch_size, facts)])
+    if batch_size * together > count:
+        facts = {"batch_size": batch_size, "count": count, "limit": count // batch_size}
+        raise ConfigInvalid([Problem("optimizer.accumulate", "accumulate_too_many", together, facts)])
+
+
+def check_memory(batch_size: int, bytes_per_image: int, device: torch.device) -> None:
+    """Raises ConfigInvalid when a batch surely does not fit: found out here, before the system ends the process
+    without a word."""
+    free = memory_left(device)
+    if STEP_FACTOR * batch_size * bytes_per_image > free:
+        facts = {
+            "needed": round(STEP_FACTOR * batch_size * bytes_per_image / 2**20),
+            "free": round(free / 2**20),
+            "fitting": max(1, int(free / STEP_FACTOR / bytes_per_image)),
+        }
+        raise ConfigInvalid([Problem("data.batch_size", "memory_short", batch_size, facts)])
+
+
+def check_cache(wanted: str, data: DataSet, longest_px: int) -> None:
+    """Raises ConfigInvalid when the decoded pictures are to be kept and do not fit."""
+    needed, free = cache_bytes(data, longest_px), free_memory()
+    if wanted == "ram" and needed > free:
+        facts = {"needed": round(needed / 2**20), "free": round(free / 2**20)}
+        raise ConfigInvalid([Problem("data.cache", "cache_too_large", wanted, facts)])
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -283,11 +343,6 @@ def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
         able = torch.cpu.get_capabilities()
         return torch.bfloat16 if able.get("amx_bf16") or able.get("avx512_bf16") else torch.float32
     return torch.float32
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def set_threads(threads: int) -> None:
@@ -338,11 +393,8 @@ def activation_bytes(
 def choose_batch_size(count: int, bytes_per_image: int, device: torch.device) -> int:
     """The largest power of two within bounds whose activations take at most 40 % of the free memory (the
     gradients and oneDNN's copies need about as much again), and that leaves an epoch enough steps."""
-    if device.type == "cuda":
-        free, most = torch.cuda.mem_get_info(device)[0], LARGEST_AUTO_BATCH_GPU
-    else:
-        free, most = psutil.virtual_memory().available, LARGEST_AUTO_BATCH_CPU
-    fits = max(1, int(0.4 * free / max(1, bytes_per_image)))
+    most = LARGEST_AUTO_BATCH_GPU if device.type == "cuda" else LARGEST_AUTO_BATCH_CPU
+    fits = max(1, int(0.4 * memory_left(device) / max(1, bytes_per_image)))
     enough_steps = max(4, count // FEWEST_STEPS)
     size = 1
     while size * 2 <= min(most, fits, enough_steps):
@@ -350,14 +402,21 @@ def choose_batch_size(count: int, bytes_per_image: int, device: torch.device) ->
     return size
 
 
+def memory_left(device: torch.device) -> int:
+    """Free bytes where the batches of `device` are."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+
+
 def choose_cache(wanted: str, data: DataSet, longest_px: int) -> bool:
     """`auto`: keep the decoded pictures when they take at most a third of the free memory."""
     if wanted != "auto":
         return wanted == "ram"
-    return (
-        sum(_cached_bytes(sample, longest_px) for sample in data.samples)
-        < psutil.virtual_memory().available / 3
-    )
+    return cache_bytes(data, longest_px) < free_memory() / 3
+
+
+def cache_bytes(data: DataSet, longest_px: int) -> int:
+    """What all pictures take when they are kept decoded, at most `longest_px` long."""
+    return sum(_cached_bytes(sample, longest_px) for sample in data.samples)
 
 
 def _cached_bytes(sample: Sample, longest_px: int) -> int:

@@ -49,6 +49,7 @@ def measure(built: Built, build_s: float, peak_memory_mb: Callable[[], float]) -
     return {
         "duration_s": round(build_s + pace.seconds(steps * epochs, frozen_steps, epochs) + last, 1),
         "memory_mb": round(peak_memory_mb()),
+        "batch_size": built.train.batch_size,
         "disk_mb": round(kept * size / 2**20, 1),
         "checkpoint_mb": round(size / 2**20, 1),
         "checkpoints": math.ceil(epochs / built.config.checkpoint.every_epochs),

@@ -12,7 +12,7 @@ import torch
 from torchvision.ops import nms
 
 from smartcash.backend.boxes import select
-from smartcash.backend.builder import available_cores, build_model, choose_device, choose_dtype, set_threads
+from smartcash.backend.builder import build_model, choose_device, choose_dtype, set_threads
 from smartcash.backend.data import EvalBatches, Pictures, PlainSamples
 from smartcash.backend.detector import Detector
 from smartcash.backend.engine import Model, Precision, Result, evaluate
@@ -22,6 +22,7 @@ from smartcash.backend.preprocess import Preprocess
 from smartcash.domain.banknotes import values_of
 from smartcash.domain.config import TrainConfig
 from smartcash.domain.errors import CheckpointMismatch
+from smartcash.utils.machine import available_cores
 
 DEFAULT_THRESHOLD = 0.5
 

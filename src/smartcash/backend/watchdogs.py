@@ -15,6 +15,7 @@ import psutil
 
 from smartcash.domain.config import TrainingConfig
 from smartcash.domain.events import StepEnded, Warned
+from smartcash.utils.machine import memory_bytes
 
 Row = Mapping[str, float | None]
 
@@ -137,22 +138,3 @@ class Watchdogs:
         return self._once(
             "memory_low", {"free": round((limit - used) / 2**20), "limit": round(limit / 2**20)}
         )
-
-
-CGROUP = Path("/sys/fs/cgroup")
-
-
-def memory_bytes() -> tuple[int, int]:
-    """Bytes in use and bytes there are: of this container where it has a limit, else of the machine."""
-    machine = psutil.virtual_memory()
-    limit_file = CGROUP / "memory.max"
-    if (
-        limit_file.is_file()
-        and (limit := limit_file.read_text().strip()).isdigit()
-        and int(limit) < machine.total
-    ):
-        # pages of files can be given back, so they are not in use; those of shared memory cannot
-        stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
-        reclaimable = int(stat["file"]) - int(stat["shmem"])
-        return int((CGROUP / "memory.current").read_text()) - reclaimable, int(limit)
-    return machine.total - machine.available, machine.total

@@ -29,6 +29,7 @@ COMMANDS = {
     "worker": "worker",
     "runs": "runs",
     "log": "log",
+    "doctor": "doctor",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -24,9 +25,12 @@ MODES = ("check", "train")
 @click.argument("mode", type=click.Choice(MODES))
 def command(run: str, mode: str) -> None:
     from smartcash.services.control import Interrupted, listen_to_signals
+    from smartcash.services.processes import identity
     from smartcash.services.run_store import find_run
 
     folder = find_run(run)
+    # whoever began this may have died before writing it down
+    folder.describe({"worker": identity(os.getpid())})
     with listen_to_signals() as signals:
         try:
             if mode == "check":

@@ -26,14 +26,28 @@ MAX_CONFIG_BYTES = 1_000_000
 
 # pydantic names the branch of a union in a place: data.batch_size.int
 _UNION_BRANCH = re.compile(r"(int|float|literal\[.*|function-after.*)$")
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+_TARGET = re.compile(r"bell|[a-z][a-z0-9+.-]*://[^\s/]\S*", re.IGNORECASE)
+MOST_TAGS, LONGEST_TAG = 20, 40
 
 
 class _RuleBroken(ValueError):
-    """Carries a Problem's parts through pydantic. `field`: where a whole model's rule was broken."""
+    """Carries a Problem's parts through pydantic. `field`: where a whole model's rule was broken; `reads`: the
+    other fields that the rule looked at."""
 
-    def __init__(self, code: str, value: object, *, field: str = "", **facts: object) -> None:
+    def __init__(
+        self, code: str, value: object, *, field: str = "", reads: Sequence[str] = (), **facts: object
+    ) -> None:
         super().__init__(code)
-        self.field, self.code, self.value, self.facts = field, code, value, facts
+        self.field, self.reads, self.code, self.value, self.facts = field, reads, code, value, facts
+
+
+class _RulesBroken(ValueError):
+    """Several at once: pydantic takes one error from a validator."""
+
+    def __init__(self, rules: Sequence[_RuleBroken]) -> None:
+        super().__init__(", ".join(rule.code for rule in rules))
+        self.rules = rules
 
 
 def _within(low: float, high: float) -> AfterValidator:
@@ -53,7 +67,29 @@ def _multiple_of_32(value: Any) -> Any:
 
 def _betas(value: tuple[float, float]) -> tuple[float, float]:
     if not all(0 <= beta < 1 for beta in value):
-        raise _RuleBroken("out_of_range", list(value), low=0, high=1)
+        raise _RuleBroken("betas_range", list(value))
+    return value
+
+
+def _device(value: str) -> str:
+    if not _DEVICE.fullmatch(value):
+        raise _RuleBroken("device_unknown", value)
+    return value
+
+
+def _targets(value: tuple[str, ...]) -> tuple[str, ...]:
+    for number, target in enumerate(value):
+        if not _TARGET.fullmatch(target):
+            raise _RuleBroken("target_form", target, field=str(number))
+    return value
+
+
+def _tags(value: tuple[str, ...]) -> tuple[str, ...]:
+    if len(value) > MOST_TAGS:
+        raise _RuleBroken("tags_many", len(value), limit=MOST_TAGS)
+    wrong = [tag for tag in value if not tag.strip() or len(tag) > LONGEST_TAG]
+    if wrong:
+        raise _RuleBroken("tag_form", wrong[0][: 2 * LONGEST_TAG], limit=LONGEST_TAG)
     return value
 
 
@@ -308,7 +344,9 @@ class CheckpointConfig(Part):
 
 
 class RuntimeConfig(Part):
-    device: str = Field(default="auto", min_length=1, description="auto, cpu, cuda, cuda:1, mps")
+    device: Annotated[str, AfterValidator(_device)] = Field(
+        default="auto", description="auto, cpu, cuda, cuda:1, mps"
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto", description="auto: bf16 where the hardware does it, else fp32"
     )
@@ -319,7 +357,7 @@ class RuntimeConfig(Part):
 
 
 class NotifyConfig(Part):
-    targets: tuple[str, ...] = Field(
+    targets: Annotated[tuple[str, ...], AfterValidator(_targets)] = Field(
         default=(),
         description="who is told when a run ends or fails: bell, a webhook (https://…), or any apprise address "
         "(extra: notify)",
@@ -335,7 +373,9 @@ class TrainConfig(Part):
     name: str = Field(default="", max_length=80, description="a name of your own for the run")
     seed: int = Field(default=0, ge=0, lt=2**31, description="seed of everything random")
     notes: str = Field(default="", max_length=10_000, description="free text")
-    tags: tuple[str, ...] = Field(default=(), description="labels to find the run by")
+    tags: Annotated[tuple[str, ...], AfterValidator(_tags)] = Field(
+        default=(), description="labels to find the run by"
+    )
     data: DataConfig = Field(default_factory=DataConfig)
     model: ModelConfig = Field(default_factory=ModelConfig)
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
@@ -348,11 +388,8 @@ class TrainConfig(Part):
 
     @model_validator(mode="after")
     def _check(self) -> TrainConfig:
-        epochs, warmup, frozen = self.training.epochs, self.schedule.warmup_epochs, self.model.freeze_epochs
-        if warmup != "auto" and warmup >= epochs:
-            raise _RuleBroken("warmup_too_long", warmup, field="schedule.warmup_epochs", epochs=epochs)
-        if frozen != "auto" and frozen > epochs:
-            raise _RuleBroken("freeze_too_long", frozen, field="model.freeze_epochs", epochs=epochs)
+        if broken := [*_broken_by_length(self), *_broken_by_task(self), *_broken_by_machine(self)]:
+            raise _RulesBroken(broken)
         return self
 
     @classmethod
@@ -360,10 +397,22 @@ class TrainConfig(Part):
         """The configuration that `values` (nested mappings) describe; absent fields take their defaults.
 
         Raises ConfigInvalid with every problem at once."""
+        values = _without_built_in_callbacks(values)
         try:
-            return cls.model_validate(_without_built_in_callbacks(values))
+            return cls.model_validate(values)
         except ValidationError as error:
-            raise ConfigInvalid(list(_problems(error))) from error
+            problems = [problem for problem, _ in _problems(error)]
+        # pydantic does not come to the rules between fields while a field is wrong; without it, it does
+        wrong = {_settable(problem.field) for problem in problems}
+        try:
+            cls.model_validate(_without(values, wrong))
+        except ValidationError as error:
+            problems += [
+                problem
+                for problem, reads in _problems(error)
+                if problem.field not in wrong and not wrong.intersection(reads)
+            ]
+        raise ConfigInvalid(problems)
 
     @classmethod
     def from_yaml(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
@@ -382,6 +431,70 @@ class TrainConfig(Part):
     def replaced(self, **fields: Any) -> TrainConfig:
         """A copy with fields replaced, those of sections by mappings: `config.replaced(data={"workers": 0})`."""
         return TrainConfig.parse(merge(self.model_dump(), fields))
+
+
+def _broken_by_length(config: TrainConfig) -> Iterator[_RuleBroken]:
+    """What does not fit into the epochs of the training."""
+    epochs, schedule = config.training.epochs, config.schedule
+    warmup, frozen, stopping = (
+        schedule.warmup_epochs,
+        config.model.freeze_epochs,
+        config.training.early_stopping,
+    )
+    reads = ("training.epochs",)
+    if warmup != "auto" and warmup >= epochs:
+        yield _RuleBroken(
+            "warmup_too_long", warmup, field="schedule.warmup_epochs", reads=reads, epochs=epochs
+        )
+    if frozen != "auto" and frozen > epochs:
+        yield _RuleBroken("freeze_too_long", frozen, field="model.freeze_epochs", reads=reads, epochs=epochs)
+    if schedule.name == "step" and schedule.step_epochs >= epochs:
+        reads_name = (*reads, "schedule.name")
+        yield _RuleBroken(
+            "step_too_long",
+            schedule.step_epochs,
+            field="schedule.step_epochs",
+            reads=reads_name,
+            epochs=epochs,
+        )
+    if schedule.extended_from >= epochs:
+        yield _RuleBroken(
+            "extension_empty",
+            schedule.extended_from,
+            field="schedule.extended_from",
+            reads=reads,
+            epochs=epochs,
+        )
+    if stopping.patience and stopping.start_epoch >= epochs:
+        field = "training.early_stopping.start_epoch"
+        reads_patience = (*reads, "training.early_stopping.patience")
+        yield _RuleBroken(
+            "stopping_too_late", stopping.start_epoch, field=field, reads=reads_patience, epochs=epochs
+        )
+
+
+def _broken_by_task(config: TrainConfig) -> Iterator[_RuleBroken]:
+    """What the task cannot use. "auto" becomes a task once the data are read."""
+    augment = config.augment
+    if config.task == "classify" and augment.mosaic:
+        yield _RuleBroken("mosaic_of_detect", augment.mosaic, field="augment.mosaic", reads=("task",))
+    if config.task == "detect" and augment.mixup:
+        yield _RuleBroken("mixup_of_classify", augment.mixup, field="augment.mixup", reads=("task",))
+
+
+def _broken_by_machine(config: TrainConfig) -> Iterator[_RuleBroken]:
+    """What cannot be together on any machine, and what is there twice."""
+    if config.runtime.device == "cpu" and config.runtime.precision == "fp16":
+        yield _RuleBroken(
+            "fp16_on_cpu", "fp16", field="runtime.precision", reads=("runtime.device",), device="cpu"
+        )
+    callbacks = config.training.callbacks
+    for number, callback in enumerate(callbacks):
+        first = callbacks.index(callback)
+        if first < number:
+            yield _RuleBroken(
+                "callback_twice", callback.use, field=f"training.callbacks.{number}", first=first
+            )
 
 
 # callbacks that every training has: their options are a section of the configuration
@@ -484,23 +597,94 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _problems(error: ValidationError) -> Iterator[Problem]:
-    """One Problem per failed field; a union's several complaints about one value become one."""
+# what pydantic finds wrong → the problem; the facts are named as in its context
+_BY_TYPE = {
+    "greater_than_equal": ("below_limit", {"limit": "ge"}),
+    "greater_than": ("not_above_limit", {"limit": "gt"}),
+    "less_than_equal": ("above_limit", {"limit": "le"}),
+    "less_than": ("not_below_limit", {"limit": "lt"}),
+    "string_too_long": ("text_too_long", {"limit": "max_length"}),
+    "string_too_short": ("text_empty", {}),
+    "finite_number": ("not_finite", {}),
+    "string_type": ("not_text", {}),
+    "tuple_type": ("not_list", {}),
+    "dict_type": ("not_mapping", {}),
+}
+_BY_KIND = {"int": "not_whole", "float": "not_number", "bool": "not_switch"}
+_SECTIONS = ("model_type", "model_attributes_type")
+
+
+def _problems(error: ValidationError) -> Iterator[tuple[Problem, Sequence[str]]]:
+    """One Problem per failed field, and the other fields that its rule looked at; a union's several complaints
+    about one value become one."""
     seen: set[str] = set()
     for item in error.errors():
-        context = item.get("ctx", {})
-        broken = context.get("error")
         place = [str(part) for part in item["loc"] if not _UNION_BRANCH.match(str(part))]
-        if isinstance(broken, _RuleBroken):
-            name = ".".join([*place, broken.field] if broken.field else place)
-            problem = Problem(name, broken.code, broken.value, broken.facts)
-        elif item["type"] == "extra_forbidden":
-            problem = Problem(".".join(place), "field_unknown", item["input"], {"near": _near(place)})
-        else:
-            problem = Problem(".".join(place), "value_wrong", item["input"], {"reason": item["msg"]})
-        if problem.field not in seen:
-            seen.add(problem.field)
-            yield problem
+        broken = item.get("ctx", {}).get("error")
+        rules = broken.rules if isinstance(broken, _RulesBroken) else [broken]
+        for rule in rules:
+            if isinstance(rule, _RuleBroken):
+                name = ".".join([*place, rule.field] if rule.field else place)
+                found = Problem(name, rule.code, rule.value, rule.facts), rule.reads
+            else:
+                found = _from_pydantic(place, item), ()
+            if found[0].field not in seen:
+                seen.add(found[0].field)
+                yield found
+
+
+def _from_pydantic(place: list[str], item: Any) -> Problem:
+    """A complaint of pydantic's own in our words, which exist in both languages."""
+    name, value, kind = ".".join(place), item["input"], str(item["type"])
+    context = item.get("ctx", {})
+    or_auto = "_or_auto" if any(_UNION_BRANCH.match(str(part)) for part in item["loc"]) else ""
+    if kind == "extra_forbidden":
+        return Problem(name, "field_unknown", value, {"near": _near(place)})
+    if kind == "literal_error":
+        choices = re.findall(r"'([^']*)'", str(context["expected"]))
+        return Problem(name, "choice_unknown", value, _choices(value, choices))
+    if kind in _SECTIONS:
+        return Problem(name, "not_section", value, {"example": _example(name)})
+    if kind == "missing" and not place[-1].isdigit():
+        return Problem(name, "field_missing")
+    if kind in ("missing", "too_long"):  # of the lists only betas has a fixed length
+        return Problem("optimizer.betas", "betas_length", value)
+    if kind in _BY_TYPE:
+        code, wanted = _BY_TYPE[kind]
+        facts: dict[str, Any] = {fact: context[key] for fact, key in wanted.items()}
+        if code == "text_too_long":
+            facts["length"] = len(value)
+        return Problem(name, code, value, facts)
+    if (code_of_kind := _BY_KIND.get(kind.partition("_")[0])) is not None:
+        return Problem(name, code_of_kind + or_auto, value)
+    return Problem(name, "value_wrong", value, {"reason": item["msg"]})
+
+
+def _choices(value: object, choices: list[str]) -> dict[str, str]:
+    from difflib import get_close_matches
+
+    near = get_close_matches(str(value), choices, n=1, cutoff=0.5) or choices[:1]
+    return {"choices": ", ".join(choices), "near": near[0]}
+
+
+def _example(section: str) -> str:
+    """A field of a section, to show how it is written."""
+    return next((name.rpartition(".")[2] for name in field_names() if name.startswith(f"{section}.")), "use")
+
+
+def _settable(name: str) -> str:
+    """The field that a place lies in (`training.callbacks.0.use`), or the place itself."""
+    inside = (field for field in field_names() if name.startswith(f"{field}."))
+    return next(inside, name)
+
+
+def _without(values: Mapping[str, Any], names: set[str], prefix: str = "") -> dict[str, Any]:
+    """The same nested values without those of these dotted names."""
+    return {
+        key: _without(value, names, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if f"{prefix}{key}" not in names
+    }
 
 
 def field_names(part: type[BaseModel] = TrainConfig, prefix: str = "") -> list[str]:
@@ -519,6 +703,7 @@ def _near(place: list[str]) -> str:
     from difflib import get_close_matches
 
     names = field_names()
+    names += dict.fromkeys(name.rpartition(".")[0] for name in names if "." in name)
     whole = ".".join(place)
     same_leaf = [name for name in names if name.rsplit(".", 1)[-1] == place[-1]]
     found = list(dict.fromkeys([*same_leaf, *get_close_matches(whole, names, n=3, cutoff=0.5)]))

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 from smartcash.utils.i18n import text
@@ -42,14 +43,17 @@ class Problem:
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def message(self, language: str | None = None) -> str:
-        """The problem in words, with the way out."""
-        return text(f"problems.{self.code}", language, field=self.field, value=self.value, **self.facts)
+        """The problem in words, with the way out. A code with a dot is that of an error: `errors.<code>`."""
+        key = self.code if "." in self.code else f"problems.{self.code}"
+        return text(key, language, field=self.field, value=self.value, **self.facts)
 
 
 class SmartCashError(Exception):
-    """Base of all errors that a user can meet. `exit_code` is what the command line answers."""
+    """Base of all errors that a user can meet. `exit_code` is what the command line answers; `about` the field of
+    a configuration that the error is mostly about, or ""."""
 
     exit_code = 1
+    about = ""
 
     def __init__(self, code: str, **facts: object) -> None:
         super().__init__(code, facts)
@@ -59,6 +63,10 @@ class SmartCashError(Exception):
     def message(self, language: str | None = None) -> str:
         """The error in words, with the way out."""
         return text(f"errors.{self.code}", language, **self.facts)
+
+    def as_problems(self) -> list[Problem]:
+        """The error as problems of a configuration."""
+        return [Problem(self.about, f"errors.{self.code}", facts=dict(self.facts))]
 
     def __str__(self) -> str:
         return self.message()
@@ -81,6 +89,9 @@ class _WithProblems(SmartCashError):
     def message(self, language: str | None = None) -> str:
         lines = [f"  • {problem.field}: {problem.message(language)}" for problem in self.problems]
         return "\n".join([super().message(language), *lines])
+
+    def as_problems(self) -> list[Problem]:
+        return self.problems or super().as_problems()
 
     def __reduce__(self) -> tuple[Any, ...]:
         facts = {key: value for key, value in self.facts.items() if key != "count"}
@@ -105,10 +116,43 @@ class ConfigInvalid(_WithProblems):
         return ConfigInvalid, (self.problems, self.code)
 
 
+class Gathered:
+    """Errors of checks that do not need each other, to be told together:
+
+    found = Gathered()
+    with found: ...    # as often as there are checks; a SmartCashError ends only its own block
+    found.raise_any()
+    """
+
+    def __init__(self) -> None:
+        self.errors: list[SmartCashError] = []
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if isinstance(error, SmartCashError):
+            self.errors.append(error)
+        return isinstance(error, SmartCashError)
+
+    def problems(self) -> list[Problem]:
+        """All of them as problems of a configuration."""
+        return [problem for error in self.errors for problem in error.as_problems()]
+
+    def raise_any(self) -> None:
+        """Raise the one error there is, or ConfigInvalid with the problems of several."""
+        if len(self.errors) == 1:
+            raise self.errors[0]
+        if self.errors:
+            raise ConfigInvalid(self.problems())
+
+
 class DataInvalid(_WithProblems):
     """A data set that cannot be used; `problems` lists every finding that made it so (may be empty)."""
 
     exit_code = 2
+    about = "data.path"
 
     def __init__(self, code: str, problems: list[Problem] | None = None, **facts: object) -> None:
         super().__init__(code, problems or [], **facts)
@@ -118,12 +162,14 @@ class WeightsUnavailable(SmartCashError):
     """Pretrained weights that can be had neither from disk nor from the hub."""
 
     exit_code = 2
+    about = "model.pretrained"
 
 
 class BackboneUnknown(SmartCashError):
     """No such backbone, or one without feature maps at strides 8, 16 and 32."""
 
     exit_code = 2
+    about = "model.backbone"
 
 
 class TrainingFailed(SmartCashError):

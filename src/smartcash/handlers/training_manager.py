@@ -34,9 +34,18 @@ from smartcash.services.run_store import RunFolder, find_run
 from smartcash.services.run_store import home as default_home
 from smartcash.services.training_service import ENDED, TrainingService
 from smartcash.utils.files import write_bytes
+from smartcash.utils.machine import (
+    available_cores,
+    free_disk,
+    is_writable_folder,
+    missing_drive,
+    nearest_existing,
+)
 
 Values = TrainConfig | Mapping[str, Any] | Path | str
 Run = RunFolder | str
+WORKERS_PER_CORE = 4
+LEAST_FREE_MB = 100  # before anything is known of the size of the checkpoints
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,7 @@ class TrainingManager:
             config = _parsed(values)
         except ConfigInvalid as error:
             return Review(None, error.problems, [], "", named)
-        problems = list(self._problems(config))
+        problems = list(self._problems(config, folder))
         changes = _changes(base, config, first)
         if folder is not None:
             fixed = [change for change in changes if change.field in FIXED_BY_WEIGHTS]
@@ -170,12 +179,37 @@ class TrainingManager:
         known = {"revision": revision, "config": config.model_dump(mode="json")}
         write_bytes(self._confirmed, (json.dumps(known, indent=1, ensure_ascii=False) + "\n").encode())
 
-    def _problems(self, config: TrainConfig) -> Iterator[Problem]:
+    def _problems(self, config: TrainConfig, folder: RunFolder | None) -> Iterator[Problem]:
         """What can be seen without loading anything heavy; the worker's check finds the rest."""
         if not config.data.path:
             yield Problem("data.path", "data_path_missing", "")
         elif not Path(config.data.path).exists():
             yield Problem("data.path", "data_path_wrong", config.data.path)
+        cores = available_cores()
+        if config.data.workers != "auto" and config.data.workers > WORKERS_PER_CORE * cores:
+            facts = {"cores": cores, "limit": WORKERS_PER_CORE * cores}
+            yield Problem("data.workers", "workers_many", config.data.workers, facts)
+        if not is_writable_folder(self.home):
+            nearest = {"nearest": str(nearest_existing(self.home))}
+            yield Problem("home", "home_not_writable", str(self.home), nearest)
+        elif (free_mb := free_disk(self.home) / 2**20) < LEAST_FREE_MB:
+            short = {"free": round(free_mb), "needed": LEAST_FREE_MB, "folder": str(self.home)}
+            yield Problem("checkpoint.keep_epochs", "disk_short", config.checkpoint.keep_epochs, short)
+        if config.checkpoint.backup_dir:
+            yield from self._backup_problems(config.checkpoint.backup_dir, folder)
+
+    def _backup_problems(self, named: str, folder: RunFolder | None) -> Iterator[Problem]:
+        target = Path(named).absolute()
+        for inside in (self.home, *([] if folder is None else [folder.path])):
+            if target.is_relative_to(inside.absolute()):
+                yield Problem("checkpoint.backup_dir", "backup_inside", named, {"inside": str(inside)})
+                return
+        missing = missing_drive(target)
+        if missing is not None:
+            yield Problem("checkpoint.backup_dir", "backup_not_mounted", named, {"nearest": str(missing)})
+        elif not is_writable_folder(target):
+            nearest = {"nearest": str(nearest_existing(target))}
+            yield Problem("checkpoint.backup_dir", "backup_not_writable", named, nearest)
 
     # running
 
@@ -223,8 +257,12 @@ class TrainingManager:
         self.log.append(Operation("resume", self._run(run).id, confirmed=how))
 
     def command(self, run: Run, name: CommandName, value: int | None = None) -> None:
-        """Send a command to a run that is being trained; it takes effect within one step. Raises RunNotReady."""
+        """Send a command to a run that is being trained; it takes effect within one step.
+
+        Raises RunNotReady, or ConfigInvalid for a number of epochs that the run's configuration cannot have."""
         folder = self._run(run)
+        if name == "epochs":
+            folder.config().replaced(training={"epochs": value})
         who = self.log.who
         self.service.send(folder, Command(name, value, f"{who.user}@{who.host} ({who.interface})"))
         operation = {"pause": "pause", "continue": "continue"}.get(name, "stop")

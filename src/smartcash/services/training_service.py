@@ -10,7 +10,7 @@ come back at any time, and any number of them may look at the same home.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ ACTIVE = ("checking", "queued", "running", "paused", "stopping")
 RESUMABLE = ("stopped", "preempted", "failed", "crashed")
 ENDED = ("ready", "finished", *RESUMABLE)
 POLL_S = 0.2
-STARTING_S = 10.0  # a worker without its identity yet is given so long
+STARTING_S = 5.0  # a worker without its identity yet is given so long
 
 
 class TrainingService:
@@ -71,9 +71,7 @@ class TrainingService:
         """How the run stands now; a worker that died is noticed here, and the run becomes "crashed"."""
         facts = run.description()
         state = str(facts.get("state"))
-        if state not in ACTIVE or is_alive(run.path, facts.get("worker", {})):
-            return state
-        if not facts.get("worker") and time.time() - (run.path / "run.json").stat().st_mtime < STARTING_S:
+        if not _has_died(run, facts):
             return state
         again = str(run.description().get("state"))
         if again != state:
@@ -95,6 +93,11 @@ class TrainingService:
         """Look at every run that is said to be active; those that turn out to have crashed."""
         active = [RunFolder(Path(run.path)) for run in self.store.runs() if run.state in ACTIVE]
         return [run for run in active if self.state(run) == "crashed"]
+
+    def dead(self) -> list[RunFolder]:
+        """The runs that are said to be active and whose worker has died; looks only."""
+        active = [RunFolder(Path(run.path)) for run in self.store.runs() if run.state in ACTIVE]
+        return [run for run in active if _has_died(run, run.description())]
 
     def waiting(self, config: TrainConfig) -> list[RunFolder]:
         """The runs in line for the device of `config`."""
@@ -128,3 +131,11 @@ class TrainingService:
         state = self.state(run)
         if state not in states:
             raise RunNotReady(code, run=run.id, state=state)
+
+
+def _has_died(run: RunFolder, facts: Mapping[str, Any]) -> bool:
+    """Whether a run with these facts is said to be active, and nobody is at work on it."""
+    worker = facts.get("worker", {})
+    if facts.get("state") not in ACTIVE or is_alive(run.path, worker):
+        return False
+    return bool(worker) or time.time() - (run.path / "run.json").stat().st_mtime >= STARTING_S

@@ -144,16 +144,10 @@ class Turns:
         """Tickets of living workers; those of dead ones are taken away."""
         living = []
         for ticket in sorted(self.folder.iterdir()):
-            try:
-                run = RunFolder(Path(ticket.read_text(encoding="utf-8")))
-                facts = run.description()
-            except FileNotFoundError:
+            if is_stale(ticket):
                 ticket.unlink(missing_ok=True)
-                continue
-            if is_alive(run.path, facts.get("worker", {})):
-                living.append(ticket)
             else:
-                ticket.unlink(missing_ok=True)
+                living.append(ticket)
         return living
 
     def _first(self, ticket: Path) -> bool:
@@ -165,3 +159,17 @@ class Turns:
         except Timeout:
             return False
         return True
+
+
+def is_stale(ticket: Path) -> bool:
+    """Whether nobody waits in line with this ticket any more: its run or its worker is gone."""
+    try:
+        run = RunFolder(Path(ticket.read_text(encoding="utf-8")))
+        return not is_alive(run.path, run.description().get("worker", {}))
+    except FileNotFoundError:
+        return True
+
+
+def stale_tickets(home: Path) -> list[Path]:
+    """The tickets in all lines of a home that nobody waits with; looks only."""
+    return [ticket for ticket in sorted(home.glob(".queue/*/*")) if is_stale(ticket)]

@@ -53,6 +53,7 @@ from smartcash.utils.files import (
     write_bytes,
 )
 from smartcash.utils.i18n import text
+from smartcash.utils.machine import missing_drive
 from smartcash.utils.stored_zip import StoredZip
 
 _OWN_KEYS = (
@@ -524,14 +525,9 @@ class CheckpointSaver:
 
 def _require_mounted(target: Path) -> None:
     """Raise CheckpointWriteFailed for a path on a Google Drive that is not there: no fake folder appears."""
-    roots = [
-        Path(*target.parts[: position + 1])
-        for position, part in enumerate(target.parts)
-        if part in ("MyDrive", "Shareddrives") or target.parts[: position + 1] == ("/", "content", "drive")
-    ]
-    for root in roots:
-        if not root.is_dir():
-            raise CheckpointWriteFailed("checkpoint_drive_missing", path=str(root))
+    missing = missing_drive(target)
+    if missing is not None:
+        raise CheckpointWriteFailed("checkpoint_drive_missing", path=str(missing))
 
 
 def _sidecar_of(copy: Path) -> Path:
