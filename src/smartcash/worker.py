@@ -48,12 +48,15 @@ from smartcash.domain.changes import FIXED_BY_WEIGHTS, changes_between
 from smartcash.domain.config import TrainConfig
 from smartcash.domain.errors import (
     BackboneUnknown,
+    CheckpointError,
     CheckpointWriteFailed,
     ConfigInvalid,
     DataInvalid,
+    OperationLogFailed,
     Problem,
     RunNotResumable,
     SmartCashError,
+    VersionRefused,
     WeightsUnavailable,
 )
 from smartcash.domain.events import (
@@ -71,6 +74,7 @@ from smartcash.domain.events import (
 )
 from smartcash.domain.ports import Command, EventSink
 from smartcash.handlers.checkpoint import CheckpointManager
+from smartcash.handlers.model_versions import ModelVersions
 from smartcash.services.control import ControlFile, Interrupted, Signals, listen_to_signals
 from smartcash.services.event_log import EventLog
 from smartcash.services.processes import identity
@@ -298,7 +302,17 @@ class _Session:
             finally:
                 begun |= {"ended": _now(), "state": ending["state"], "resources": resources()}
                 run.describe({**ending, **_ended(started), "attempts": attempts})
+            if ending["state"] == "finished":
+                self._register(emit)
         return outcome
+
+    def _register(self, emit: EventSink) -> None:
+        """The best checkpoint becomes a model version. What hinders that is a warning: the run is finished, and
+        `smartcash models add` makes good for it."""
+        try:
+            ModelVersions(self.run.path.parent.parent).register_run(self.run)
+        except (CheckpointError, RunNotResumable, VersionRefused, OperationLogFailed) as error:
+            emit(Warned("version_failed", {"run": self.run.id, "reason": str(error)}))
 
     def _failure(self, error: BaseException, emit: EventSink) -> dict[str, Any]:
         if isinstance(error, Interrupted):
@@ -577,10 +591,13 @@ def _now() -> str:
 
 
 def open_model(name: str, device: str = "auto") -> tuple[Predictor, Path]:
-    """The model at a checkpoint's path, or the best one of a run (its folder, id or "latest").
+    """The model at a checkpoint's path, of a version ("v3") or alias, or the best one of a run (its folder, id or
+    "latest").
 
-    Raises RunNotFound or a CheckpointError."""
-    path = Path(name)
+    Raises VersionNotFound, RunNotFound or a CheckpointError."""
+    path, versions = Path(name), ModelVersions()
+    if not path.is_file() and versions.store.knows(name):
+        path = versions.store.model_file(versions.find(name))
     if path.is_file():
         manager = CheckpointManager(output_dir=str(path.parent), logger=get_logger("checkpoint"))
         state = manager.load_checkpoint(checkpoint_path=str(path))
@@ -589,6 +606,12 @@ def open_model(name: str, device: str = "auto") -> tuple[Predictor, Path]:
     manager = CheckpointManager(output_dir=str(weights), logger=get_logger("checkpoint"))
     state = manager.load_checkpoint(which="best")
     return Predictor.from_state(state, device=device), Path(str(state["path"]))
+
+
+def load(name: str, device: str = "auto") -> Predictor:
+    """A model ready to look at pictures: `smartcash.load("produksi").predict("photo.jpg")`. `name` and errors as
+    those of `open_model`."""
+    return open_model(name, device)[0]
 
 
 def evaluate_model(
@@ -632,7 +655,7 @@ def predict_files(
             yield {"file": str(path), "error": str(error)}
             continue
         outcome = predictor(image, threshold)
-        facts = predictor.describe(path, outcome)
+        facts = {"file": str(path), **predictor.describe(outcome)}
         if drawn is not None and predictor.task == "detect":
             target = free_name(drawn, path)
             write_image(
@@ -641,6 +664,22 @@ def predict_files(
             )
             facts["drawn"] = str(target)
         yield facts
+
+
+def count_files(
+    name: str, paths: list[Path], *, abstain: float | None = None, device: str = "auto"
+) -> Iterator[dict[str, Any]]:
+    """What money a model counts in each picture, as plain values: see `Predictor.count`.
+
+    A picture that cannot be read gives {"file", "error"}; the others go on."""
+    predictor, _ = open_model(name, device)
+    for path in paths:
+        try:
+            image = read_image(path)
+        except DataInvalid as error:
+            yield {"file": str(path), "error": str(error)}
+            continue
+        yield {"file": str(path), **predictor.count(image, abstain)}
 
 
 def free_name(folder: Path, source: Path) -> Path:
