@@ -650,7 +650,7 @@ def predict_files(
         drawn.mkdir(parents=True, exist_ok=True)
     for path in paths:
         try:
-            image = read_image(path)
+            image = _picture(path)
         except DataInvalid as error:
             yield {"file": str(path), "error": str(error)}
             continue
@@ -675,11 +675,20 @@ def count_files(
     predictor, _ = open_model(name, device)
     for path in paths:
         try:
-            image = read_image(path)
+            image = _picture(path)
         except DataInvalid as error:
             yield {"file": str(path), "error": str(error)}
             continue
         yield {"file": str(path), **predictor.count(image, abstain)}
+
+
+def _picture(path: Path) -> np.ndarray:
+    """The picture at `path`. Raises DataInvalid, also where there is no such file or it may not be read."""
+    try:
+        return read_image(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataInvalid("picture_unreadable", path=str(path), reason=reason) from error
 
 
 def free_name(folder: Path, source: Path) -> Path:
