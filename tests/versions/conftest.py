@@ -68,6 +68,9 @@ def real(home: Path) -> Callable[[int], RunFolder]:
         config = TrainConfig.parse(values)
         torch.manual_seed(seed)
         model = build_model(config, len(CLASSES))
+        with torch.no_grad():  # a new detector says the same of everything
+            for weights in model.parameters():
+                weights.add_(0.05 * torch.randn_like(weights))
         run = RunFolder.create(home, config, FINISHED)
         saved(run, config, model, seed)
         return run
