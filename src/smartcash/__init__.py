@@ -5,14 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0.dev0"
-__all__ = ["TrainConfig", "TrainingManager", "__version__"]
+__all__ = ["ModelVersions", "TrainConfig", "TrainingManager", "__version__", "load"]
 
 if TYPE_CHECKING:
     from smartcash.domain.config import TrainConfig
+    from smartcash.handlers.model_versions import ModelVersions
     from smartcash.handlers.training_manager import TrainingManager
+    from smartcash.worker import load
 
 # loaded when first asked for: `smartcash --help` must not wait for them
-_HOMES = {"TrainConfig": "smartcash.domain.config", "TrainingManager": "smartcash.handlers.training_manager"}
+_HOMES = {
+    "TrainConfig": "smartcash.domain.config",
+    "TrainingManager": "smartcash.handlers.training_manager",
+    "ModelVersions": "smartcash.handlers.model_versions",
+    "load": "smartcash.worker",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -48,13 +48,16 @@ from smartcash.backend.watchdogs import Watchdogs
 from smartcash.domain.changes import FIXED_BY_WEIGHTS, changes_between
 from smartcash.domain.config import TrainConfig
 from smartcash.domain.errors import (
+    CheckpointError,
     CheckpointWriteFailed,
     ConfigInvalid,
     DataInvalid,
     Gathered,
+    OperationLogFailed,
     Problem,
     RunNotResumable,
     SmartCashError,
+    VersionRefused,
 )
 from smartcash.domain.events import (
     Commanded,
@@ -72,6 +75,7 @@ from smartcash.domain.events import (
 )
 from smartcash.domain.ports import Command, Control, EventSink
 from smartcash.handlers.checkpoint import CheckpointManager
+from smartcash.handlers.model_versions import ModelVersions
 from smartcash.services.control import ControlFile, Interrupted, Signals, listen_to_signals
 from smartcash.services.event_log import EventLog, finite
 from smartcash.services.notifications import Notice, notify, target_problems
@@ -318,6 +322,8 @@ class _Session:
             finally:
                 begun |= {"ended": _now(), "state": ending["state"], "resources": resources()}
                 run.describe({**ending, **_ended(started), "attempts": attempts})
+                if ending["state"] == "finished":
+                    self._register(emit)
                 for warning in notify(self.config.notify.targets, self._notice(ending)):
                     self.journal(warning)
         return outcome
@@ -333,6 +339,14 @@ class _Session:
             str(self.run.path.absolute()),
             finite(metrics),
         )
+
+    def _register(self, emit: EventSink) -> None:
+        """The best checkpoint becomes a model version. What hinders that is a warning: the run is finished, and
+        `smartcash models add` makes good for it."""
+        try:
+            ModelVersions(self.run.path.parent.parent).register_run(self.run)
+        except (CheckpointError, RunNotResumable, VersionRefused, OperationLogFailed) as error:
+            emit(Warned("version_failed", {"run": self.run.id, "reason": str(error)}))
 
     def _failure(self, error: BaseException, emit: EventSink) -> dict[str, Any]:
         if isinstance(error, Interrupted):
@@ -637,10 +651,13 @@ def _now() -> str:
 
 
 def open_model(name: str, device: str = "auto") -> tuple[Predictor, Path]:
-    """The model at a checkpoint's path, or the best one of a run (its folder, id or "latest").
+    """The model at a checkpoint's path, of a version ("v3") or alias, or the best one of a run (its folder, id or
+    "latest").
 
-    Raises RunNotFound or a CheckpointError."""
-    path = Path(name)
+    Raises VersionNotFound, RunNotFound or a CheckpointError."""
+    path, versions = Path(name), ModelVersions()
+    if not path.is_file() and versions.store.knows(name):
+        path = versions.store.model_file(versions.find(name))
     if path.is_file():
         manager = CheckpointManager(output_dir=str(path.parent), logger=get_logger("checkpoint"))
         state = manager.load_checkpoint(checkpoint_path=str(path))
@@ -649,6 +666,12 @@ def open_model(name: str, device: str = "auto") -> tuple[Predictor, Path]:
     manager = CheckpointManager(output_dir=str(weights), logger=get_logger("checkpoint"))
     state = manager.load_checkpoint(which="best")
     return Predictor.from_state(state, device=device), Path(str(state["path"]))
+
+
+def load(name: str, device: str = "auto") -> Predictor:
+    """A model ready to look at pictures: `smartcash.load("produksi").predict("photo.jpg")`. `name` and errors as
+    those of `open_model`."""
+    return open_model(name, device)[0]
 
 
 def evaluate_model(
@@ -687,12 +710,12 @@ def predict_files(
         drawn.mkdir(parents=True, exist_ok=True)
     for path in paths:
         try:
-            image = read_image(path)
+            image = _picture(path)
         except DataInvalid as error:
             yield {"file": str(path), "error": str(error)}
             continue
         outcome = predictor(image, threshold)
-        facts = predictor.describe(path, outcome)
+        facts = {"file": str(path), **predictor.describe(outcome)}
         if drawn is not None and predictor.task == "detect":
             target = free_name(drawn, path)
             write_image(
@@ -701,6 +724,31 @@ def predict_files(
             )
             facts["drawn"] = str(target)
         yield facts
+
+
+def count_files(
+    name: str, paths: list[Path], *, abstain: float | None = None, device: str = "auto"
+) -> Iterator[dict[str, Any]]:
+    """What money a model counts in each picture, as plain values: see `Predictor.count`.
+
+    A picture that cannot be read gives {"file", "error"}; the others go on."""
+    predictor, _ = open_model(name, device)
+    for path in paths:
+        try:
+            image = _picture(path)
+        except DataInvalid as error:
+            yield {"file": str(path), "error": str(error)}
+            continue
+        yield {"file": str(path), **predictor.count(image, abstain)}
+
+
+def _picture(path: Path) -> np.ndarray:
+    """The picture at `path`. Raises DataInvalid, also where there is no such file or it may not be read."""
+    try:
+        return read_image(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataInvalid("picture_unreadable", path=str(path), reason=reason) from error
 
 
 def free_name(folder: Path, source: Path) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from smartcash.backend import watchdogs
-from smartcash.backend.watchdogs import Watchdogs, memory_bytes
+from smartcash.backend.watchdogs import Watchdogs
 from smartcash.domain.config import TrainingConfig
 from smartcash.domain.errors import TrainingFailed
 from smartcash.domain.events import Event, RolledBack, StepEnded, Warned
@@ -118,7 +118,7 @@ def test_shared_memory_of_a_container_is_in_use_and_its_file_pages_are_not(
     (tmp_path / "memory.max").write_text("1000000\n")
     (tmp_path / "memory.current").write_text("900000\n")
     (tmp_path / "memory.stat").write_text("anon 300000\nfile 600000\nshmem 200000\n")
-    monkeypatch.setattr(watchdogs, "CGROUP", tmp_path)
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
     assert memory_bytes() == (500_000, 1_000_000)
     (tmp_path / "memory.max").write_text("max\n")
     assert memory_bytes()[1] > 1_000_000

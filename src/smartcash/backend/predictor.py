@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torchvision.ops import nms
 
 from smartcash.backend.boxes import select
@@ -17,6 +18,7 @@ from smartcash.backend.data import EvalBatches, Pictures, PlainSamples
 from smartcash.backend.detector import Detector
 from smartcash.backend.engine import Model, Precision, Result, evaluate
 from smartcash.backend.formats import Sample, Task
+from smartcash.backend.images import Pixels, read_image
 from smartcash.backend.metrics import SAME_NOTE_IOU
 from smartcash.backend.preprocess import Preprocess
 from smartcash.domain.banknotes import values_of
@@ -25,6 +27,7 @@ from smartcash.domain.errors import CheckpointMismatch
 from smartcash.utils.machine import available_cores
 
 DEFAULT_THRESHOLD = 0.5
+DOUBT = 0.5  # a note may be there from this part of the threshold on: then a count is not sure
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,11 @@ class Outcome:
     boxes_N4: np.ndarray
     scores_N: np.ndarray
     labels_N: np.ndarray
+
+    def where(self, chosen_N: np.ndarray) -> Outcome:
+        """Only the rows that are chosen."""
+        boxes = self.boxes_N4[chosen_N] if len(self.boxes_N4) else self.boxes_N4  # a classifier has none
+        return Outcome(boxes, self.scores_N[chosen_N], self.labels_N[chosen_N])
 
 
 class Predictor:
@@ -116,7 +124,40 @@ class Predictor:
             on_image=on_image,
         )
 
-    def describe(self, path: Path, outcome: Outcome) -> dict[str, Any]:
+    def predict(
+        self, picture: str | os.PathLike[str] | Pixels | Image.Image, threshold: float | None = None
+    ) -> dict[str, Any]:
+        """What is in a picture, as plain values: `task`, `found` (class, score, value in Rupiah and, for detection,
+        `box_xyxy` in px of the upright picture), `total_rupiah`.
+
+        `picture`: a file, a Pillow image, or RGB uint8 pixels, height × width × 3. Raises DataInvalid for a file
+        that is no picture, ValueError for pixels of another kind."""
+        return self.describe(self(pixels_of(picture), threshold))
+
+    def count(self, image_HW3: Pixels, abstain: float | None = None) -> dict[str, Any]:
+        """The money in one upright RGB picture, as plain values: `counts` (class, value, notes; every class),
+        `total_rupiah`, `sure`, and `doubts`, the possible notes that make it unsure.
+
+        Notes count from `threshold` on. A possible note that scores at least half of that, but below `abstain`
+        (default: the threshold), is a doubt: it may be one that was missed, or counted wrongly. The one note of a
+        classifier always counts, and is in doubt below `abstain`."""
+        limit = self.threshold if abstain is None else abstain
+        lowest = DOUBT * self.threshold
+        seen = self(image_HW3, lowest)
+        counted, doubted = seen, seen.where(seen.scores_N < limit)
+        if self.task == "detect":
+            counted = seen.where(seen.scores_N >= self.threshold)
+        notes = np.bincount(counted.labels_N, minlength=len(self.classes)).tolist()
+        rows = zip(self.classes, values_of(self.classes), notes)
+        return {
+            "counts": [{"class": name, "value": value, "notes": count} for name, value, count in rows],
+            "total_rupiah": self.describe(counted)["total_rupiah"],
+            "sure": not len(doubted.scores_N),
+            "doubts": self.describe(doubted)["found"],
+            "abstain": limit,
+        }
+
+    def describe(self, outcome: Outcome) -> dict[str, Any]:
         """An outcome as plain JSON values, with the sum in Rupiah where classes have a value."""
         values = values_of(self.classes)
         rows = []
@@ -131,4 +172,15 @@ class Predictor:
             rows.append(row)
         known = [row["value"] for row in rows if row["value"] is not None]
         total = sum(known) if any(value is not None for value in values) else None
-        return {"file": str(path), "task": self.task, "found": rows, "total_rupiah": total}
+        return {"task": self.task, "found": rows, "total_rupiah": total}
+
+
+def pixels_of(picture: str | os.PathLike[str] | Pixels | Image.Image) -> Pixels:
+    """A file, a Pillow image or an array as upright RGB uint8 pixels. Errors as those of `Predictor.predict`."""
+    if isinstance(picture, Image.Image):
+        return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    if not isinstance(picture, np.ndarray):
+        return read_image(picture)
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        raise ValueError(f"RGB uint8 pixels (H, W, 3) are needed, these are {picture.dtype} {picture.shape}")
+    return picture

@@ -24,10 +24,12 @@ COMMANDS = {
     "extend": "extend",
     "evaluate": "evaluate",
     "predict": "predict",
+    "count": "count",
     "data": "data",
     "checkpoint": "checkpoint",
     "worker": "worker",
     "runs": "runs",
+    "models": "models",
     "log": "log",
     "doctor": "doctor",
 }

@@ -31,7 +31,7 @@ def command(
     from smartcash.worker import predict_files
 
     failed = False
-    for facts in predict_files(model, _files(images), out, threshold=threshold, device=device):
+    for facts in predict_files(model, files_in(images), out, threshold=threshold, device=device):
         failed = failed or "error" in facts
         if as_json:
             click.echo(json.dumps(facts, ensure_ascii=False))
@@ -49,7 +49,7 @@ def command(
         raise SystemExit(1)
 
 
-def _files(given: tuple[Path, ...]) -> list[Path]:
+def files_in(given: tuple[Path, ...]) -> list[Path]:
     """Folders are opened, one level deep; hidden files are left out."""
     files: list[Path] = []
     for path in given:

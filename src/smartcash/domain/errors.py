@@ -11,6 +11,8 @@
     ├── RunNotReady           a run that is not in the state that the request needs
     ├── NotConfirmed          a change without the confirmation that belongs to it
     ├── RunRefused            a change that a run's state forbids: locked, running, name taken
+    ├── VersionNotFound       no such model version or alias
+    ├── VersionRefused        a change of versions or aliases that is not possible as they stand
     ├── OperationLogFailed    the operation log cannot be read or written
     └── CheckpointError       everything the CheckpointManager raises
         ├── CheckpointNotFound
@@ -202,6 +204,16 @@ class NotConfirmed(SmartCashError):
 
 class RunRefused(SmartCashError):
     """A change of a run that its state forbids: it is locked or running, or its place is taken."""
+
+
+class VersionNotFound(SmartCashError):
+    """No such model version or alias."""
+
+    exit_code = 2
+
+
+class VersionRefused(SmartCashError):
+    """A change of model versions or aliases that is not possible as they stand."""
 
 
 class OperationLogFailed(SmartCashError):

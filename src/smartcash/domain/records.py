@@ -1,4 +1,4 @@
-"""Records that outlive a process: a run as lists show it, and the entries of the operation log."""
+"""Records that outlive a process: a run as lists show it, a model version, the entries of the operation log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONFIRMATIONS = ("none", "asked", "token", "--yes")
 # every operation has its name in the locales: [operations]
 OPERATIONS = (
     *("config-change", "start", "pause", "continue", "stop", "resume", "extend"),
-    *("promote", "roll-back", "export", "delete", "cleanup", "copy-to-drive", "import"),
+    *("register", "promote", "roll-back", "export", "delete", "cleanup", "copy-to-drive", "import"),
     *("tag", "note", "lock", "unlock", "trash", "restore", "empty-trash", "repair"),
 )
 
@@ -117,6 +117,60 @@ class RunInfo:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A trained model that was given a number, with all that is known of its making.
+
+    `metrics`: "valid" and "test", each name → value. `threshold`: the score above which notes count, chosen on the
+    validation pictures; None for a classifier. `run` is "" for a checkpoint without a run, `code` the revision of
+    the source. `sha256` and `size` (bytes) are those of `model.pth`. Times are UTC, ISO 8601, or ""."""
+
+    number: int
+    path: str
+    created: str
+    task: str
+    backbone: str
+    classes: tuple[str, ...]
+    run: str
+    parent: str
+    checkpoint: str
+    epoch: int
+    config: dict[str, Any]
+    config_hash: str
+    data: dict[str, Any]
+    code: str
+    environment: dict[str, Any]
+    metrics: dict[str, dict[str, float]]
+    threshold: float | None
+    started: str
+    ended: str
+    elapsed_s: float | None
+    sha256: str
+    size: int
+    tags: tuple[str, ...] = ()
+    notes: str = ""
+    locked: bool = False
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """How people write it: v3."""
+        return f"v{self.number}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class AliasEvent:
+    """An alias was given to a version. `operation`: promote or roll-back; `seq`: its entry in the operation log."""
+
+    version: int
+    time: str
+    operation: str
+    seq: int
 
 
 @dataclass(frozen=True)

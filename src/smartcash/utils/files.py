@@ -130,6 +130,31 @@ def write_bytes(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def copy_proven(source: Path, target: Path, sha256: str) -> bool:
+    """Write the bytes of `source` as the new file `target`, durably, and read them back from the disk.
+
+    False, and no file, if what was read back has not this SHA-256. Raises OSError; then there is no file either.
+    """
+    try:
+        with source.open("rb") as original:
+            file = DurableFile(target)
+            try:
+                while chunk := original.read(CHUNK):
+                    file.write(chunk)
+                file.finish()
+            finally:
+                file.close()
+        with target.open("rb") as written:
+            forget_cached(written)
+            same = sha256_of(written) == sha256
+    except OSError:
+        remove(target)
+        raise
+    if not same:
+        remove(target)
+    return same
+
+
 def fsync_folder(folder: Path) -> None:
     """Make the names in `folder` durable. Windows has no such call and needs none."""
     if os.name == "nt":

@@ -1,0 +1,407 @@
+"""Model versions and aliases: numbered, proven, confirmed, logged, reversible; never half changed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smartcash.cli import main
+from smartcash.domain.errors import (
+    CheckpointCorrupt,
+    CheckpointMismatch,
+    CheckpointWriteFailed,
+    NotConfirmed,
+    RunNotFound,
+    RunNotResumable,
+    VersionNotFound,
+    VersionRefused,
+)
+from smartcash.handlers.model_versions import ModelVersions
+from smartcash.services.run_store import RunFolder
+
+Finished = Callable[..., RunFolder]
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def filled(home: Path, finished: Finished, count: int) -> ModelVersions:
+    """A home with versions v1 to v`count`."""
+    versions = ModelVersions(home)
+    for seed in range(count):
+        versions.register_run(finished(seed))
+    return versions
+
+
+def promote(versions: ModelVersions, number: int, alias: str = "produksi") -> None:
+    versions.apply(versions.check_promote(number, alias))
+
+
+def roll_back(versions: ModelVersions, alias: str = "produksi", to: int | None = None) -> int:
+    return versions.apply(versions.check_rollback(alias, to), significant=True).number
+
+
+# registering
+
+
+def test_a_run_becomes_a_version_with_its_lineage_and_a_copy_of_its_best_checkpoint(
+    home: Path, finished: Finished
+) -> None:
+    """A15, A18."""
+    run = finished(parent={"id": "earlier"})
+    (best,) = run.weights.glob("*.pth")
+    version = ModelVersions(home).register_run(run)
+    assert (version.name, version.run, version.parent, version.epoch) == ("v1", run.id, "earlier", 2)
+    assert sha256(home / "models/v1/model.pth") == version.sha256 == sha256(best)
+    assert version.metrics == {"valid": run.description()["valid"], "test": {"mAP50_95": 0.7}}
+    assert (version.threshold, version.config_hash, version.code) == (0.4, "beef", "abc1234")
+    assert (version.data["content_hash"], version.environment["python"]) == ("c0ffee", "3.11")
+    assert (version.tags, version.notes) == (("baseline",), "toy")
+    assert version.config["name"] == "run 0"
+    assert run.description()["version"] == 1
+    assert ModelVersions(home).versions() == [version], "read back from the disk it must be the same"
+    (entry,) = ModelVersions(home).log.operations()
+    assert (entry.operation, entry.run, entry.version) == ("register", run.id, "v1")
+
+
+def test_registering_a_run_again_changes_nothing(home: Path, finished: Finished) -> None:
+    """A15."""
+    versions, run = ModelVersions(home), finished()
+    first = versions.register_run(run)
+    assert versions.register_run(run) == versions.add(run.id) == versions.add("latest") == first
+    assert versions.register_missing() == []
+    assert len(versions.versions()) == len(versions.log.operations()) == 1
+
+
+def test_what_was_missed_is_registered_oldest_first_and_what_was_deleted_stays_out(
+    home: Path, finished: Finished
+) -> None:
+    """A15: also runs that finished before there were versions; not those that failed."""
+    runs = [finished(seed) for seed in range(3)]
+    failed = finished(9, state="failed")
+    versions = ModelVersions(home)
+    versions.register_run(runs[1])
+    versions.apply(versions.check_delete(1), significant=True)
+    assert [version.run for version in versions.register_missing()] == sorted([runs[0].id, runs[2].id])
+    assert versions.add(failed.id).name == "v4", "on request any run becomes one"
+
+
+def test_a_single_checkpoint_becomes_a_version_with_or_without_its_run(
+    home: Path, finished: Finished
+) -> None:
+    run = finished()
+    (best,) = run.weights.glob("*.pth")
+    alone = home.parent / "from elsewhere.pth"
+    alone.write_bytes(best.read_bytes())
+    version = ModelVersions(home).add(str(alone))
+    assert (version.run, version.config["name"], version.threshold) == ("", "run 0", 0.4)
+    assert version.metrics["valid"]["mAP50_95"] == 0.75
+    assert ModelVersions(home).add(str(best)) == version, "the same bytes are the same version"
+
+
+def test_what_is_no_model_is_refused_by_name(home: Path, finished: Finished) -> None:
+    import torch
+
+    empty = RunFolder.create(home, finished().config(), {"state": "stopped"})
+    junk, foreign = home / "junk.pth", home / "foreign.pth"
+    junk.write_bytes(b"no checkpoint")
+    torch.save({"epoch": 1, "model_state_dict": {}}, foreign)
+    versions = ModelVersions(home)
+    for name, error in (
+        (empty.id, RunNotResumable), ("nothing", RunNotFound), (str(junk), CheckpointCorrupt),
+        (str(foreign), CheckpointMismatch),
+    ):  # fmt: skip
+        with pytest.raises(error):
+            versions.add(name)
+    assert versions.versions() == []
+
+
+def test_versions_registered_at_once_get_numbers_of_their_own(home: Path, finished: Finished) -> None:
+    runs = [finished(seed) for seed in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        numbers = list(pool.map(lambda run: ModelVersions(home).register_run(run).number, runs))
+    assert sorted(numbers) == [1, 2, 3, 4, 5, 6]
+    assert ModelVersions(home).verify() == []
+
+
+# promoting and rolling back
+
+
+def test_promoting_needs_the_token_of_exactly_this_change(home: Path, finished: Finished) -> None:
+    """A12, A17."""
+    versions = filled(home, finished, 2)
+    review, other = versions.check_promote(1, "produksi"), versions.check_promote(2, "produksi")
+    with pytest.raises(NotConfirmed):
+        versions.apply(review, other.token)
+    assert versions.aliases() == {}
+    versions.apply(review, review.token)
+    with pytest.raises(NotConfirmed):
+        versions.apply(other)  # it was made when the alias was nobody's
+    assert versions.aliases() == {"produksi": 1}
+
+
+def test_rolling_back_and_deleting_need_a_second_confirmation(home: Path, finished: Finished) -> None:
+    """A25, A17."""
+    versions = filled(home, finished, 3)
+    promote(versions, 1)
+    promote(versions, 2)
+    for review in (versions.check_rollback("produksi"), versions.check_delete(3)):
+        assert review.significant
+        with pytest.raises(NotConfirmed):
+            versions.apply(review)
+    assert versions.aliases() == {"produksi": 2} and len(versions.versions()) == 3
+
+
+def test_a_roll_back_is_logged_and_can_be_taken_back(home: Path, finished: Finished) -> None:
+    """A13, A17, D5."""
+    versions = filled(home, finished, 2)
+    promote(versions, 1)
+    promote(versions, 2)
+    versions.apply(versions.check_rollback("produksi"), significant=True, confirmed="--yes")
+    assert versions.aliases() == {"produksi": 1}
+    promote(versions, 2)
+    assert versions.aliases() == {"produksi": 2}
+    entries = versions.log.operations()[2:]
+    assert [(e.operation, e.version, e.confirmed) for e in entries] == [
+        ("promote", "v1", "token"), ("promote", "v2", "token"), ("roll-back", "v1", "--yes"), ("promote", "v2", "token"),
+    ]  # fmt: skip
+    (change,) = entries[2].changes
+    assert (change.field, change.old, change.new) == ("alias.produksi", "v2", "v1")
+    assert [event.seq for event in versions.history("produksi")] == [entry.seq for entry in entries]
+    assert versions.log.verify().alteration is None
+
+
+def test_two_roll_backs_go_two_versions_back(home: Path, finished: Finished) -> None:
+    """A17."""
+    versions = filled(home, finished, 4)
+    for number in (1, 2, 3):
+        promote(versions, number)
+    assert [roll_back(versions), roll_back(versions)] == [2, 1]
+    with pytest.raises(VersionRefused):
+        versions.check_rollback("produksi")
+    promote(versions, 3)
+    assert roll_back(versions, to=2) == 2
+    with pytest.raises(VersionRefused, match="v4"):
+        versions.check_rollback("produksi", to=4)
+    with pytest.raises(VersionRefused):
+        versions.check_rollback("nobody")
+
+
+def test_which_version_was_served_on_a_date_can_be_told(home: Path, finished: Finished) -> None:
+    """A17, D5: also of a version that is gone."""
+    versions = filled(home, finished, 2)
+    promote(versions, 1)
+    time.sleep(0.02)
+    promote(versions, 2)
+    first, second = (datetime.fromisoformat(event.time) for event in versions.history("produksi"))
+    versions.apply(versions.check_delete(1), significant=True)
+    moment = timedelta(milliseconds=1)
+    assert versions.served("produksi", first - moment) is None
+    assert versions.served("produksi", first) == versions.served("produksi", second - moment) == 1
+    assert versions.served("produksi", second) == versions.served("produksi") == 2
+    assert versions.served("produksi", datetime(2100, 1, 1, tzinfo=UTC)) == 2
+
+
+@pytest.mark.parametrize(
+    "alias", ["", "..", "a/b", "v3", "v", "latest", "Produksi", "a" * 33, "con", "é", "-a", "a b"]
+)
+def test_a_word_that_could_mean_something_else_is_no_alias(
+    home: Path, finished: Finished, alias: str
+) -> None:
+    versions = filled(home, finished, 1)
+    with pytest.raises(VersionRefused):
+        versions.check_promote(1, alias)
+    assert sorted(path.name for path in (home / "models").iterdir()) == ["v1"]
+
+
+def test_deleting_is_refused_for_what_is_in_use_or_locked_and_its_number_is_not_given_again(
+    home: Path, finished: Finished
+) -> None:
+    """A17."""
+    versions = filled(home, finished, 2)
+    promote(versions, 1)
+    versions.lock("v2")
+    for number in (1, 2):
+        with pytest.raises(VersionRefused):
+            versions.check_delete(number)
+    versions.unlock("v2")
+    versions.apply(versions.check_delete(2), significant=True)
+    assert not (home / "models/v2").exists()
+    with pytest.raises(VersionNotFound):
+        versions.find("v2")
+    assert versions.register_run(finished(5)).name == "v3"
+
+
+def test_tags_notes_and_lock_are_logged_once(home: Path, finished: Finished) -> None:
+    versions = filled(home, finished, 1)
+    before = sha256(home / "models/v1/version.json")
+    versions.tag("v1", ["good"], ["baseline"])
+    versions.tag("1", ["good"])
+    versions.note("v1", "tested at the counter")
+    version = versions.lock("v1")
+    assert versions.versions() == [version]
+    assert (version.tags, version.notes, version.locked) == (("good",), "tested at the counter", True)
+    assert [entry.operation for entry in versions.log.operations()] == ["register", "tag", "note", "lock"]
+    assert sha256(home / "models/v1/version.json") == before, "what a version is never changes"
+
+
+# the files
+
+
+def reader(language: str) -> Callable[[Path], tuple[bytes, dict[str, Any]]]:
+    """The reader in the documentation, as it stands there."""
+    page = (DOCS / language / "versions.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(re.findall(r"```python\n(import hashlib.*?)```", page, re.DOTALL)[0], names)
+    read: Callable[[Path], tuple[bytes, dict[str, Any]]] = names["read_alias"]
+    return read
+
+
+@pytest.mark.parametrize("language", ["en", "id"])
+def test_a_program_that_watches_an_alias_never_gets_a_mixed_pair(
+    home: Path, finished: Finished, language: str
+) -> None:
+    """A17: the documentation's reader, while the alias goes back and forth."""
+    versions = filled(home, finished, 2)
+    promote(versions, 1)
+    wanted = {version.sha256: version.number for version in versions.versions()}
+    read, seen, over = reader(language), [], threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            data, facts = read(home / "models/produksi")
+            seen.append((hashlib.sha256(data).hexdigest(), facts["version"]))
+
+    with ThreadPoolExecutor(2) as pool:
+        watching = [pool.submit(watch) for _ in range(2)]
+        for turn in range(30):
+            promote(versions, 2 - turn % 2)
+        over.set()
+        for each in watching:
+            each.result()
+    assert {number for _, number in seen} == {1, 2}
+    assert all(wanted[digest] == number for digest, number in seen)
+
+
+KILLS = Path(__file__).with_name("kill_runner.py")
+
+
+@pytest.mark.parametrize("act", ["promote", "roll-back", "delete", "register"])
+def test_a_kill_at_any_file_call_leaves_the_old_or_the_new_and_the_next_change_clears_up(
+    home: Path, finished: Finished, act: str
+) -> None:
+    """D2, A17: at every open, write, fsync, rename and unlink of a change."""
+    versions = filled(home, finished, 3)
+    promote(versions, 1)
+    promote(versions, 2)
+    (best,) = finished(7).weights.glob("*.pth")
+    done = subprocess.run(
+        [sys.executable, KILLS, act, home, best], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout.split()[-1]) >= 10, "so many places to be killed at"
+
+
+def test_verify_names_every_file_that_is_not_as_it_was_written(home: Path, finished: Finished) -> None:
+    """A17, D4: model, record, alias and history; a run that is still there puts its model back."""
+    runs = [finished(seed) for seed in range(3)]
+    versions = ModelVersions(home)
+    for run in runs:
+        versions.register_run(run)
+    promote(versions, 1)
+    assert versions.verify() == []
+    model = home / "models/v2/model.pth"
+    data = bytearray(model.read_bytes())
+    data[len(data) // 2] ^= 1
+    model.write_bytes(data)
+    record = home / "models/v3/version.json"
+    record.write_text(record.read_text().replace("0.75", "0.95"))
+    (home / "models/produksi/model.pth").write_bytes(b"another")
+    book = home / "versions.json"
+    book.write_text(book.read_text().replace('"promote"', '"roll-back"'))
+    found = {finding.code for finding in versions.verify()}
+    assert found == {"model", "record", "alias", "unlogged"}
+    assert all(finding.message(language) for finding in versions.verify() for language in ("id", "en"))
+    with pytest.raises(CheckpointCorrupt):
+        versions.apply(versions.check_promote(2, "produksi"))
+    assert versions.register_run(runs[1]).name == "v2"
+    assert "model" not in {finding.code for finding in versions.verify()}
+
+
+def test_a_damaged_versions_file_stops_changes_and_says_where(home: Path, finished: Finished) -> None:
+    versions = filled(home, finished, 1)
+    (home / "versions.json").write_text("[]")
+    with pytest.raises(VersionRefused, match=re.escape(str(home / "versions.json"))):
+        versions.check_promote(1, "produksi")
+
+
+def test_a_disk_that_refuses_leaves_the_alias_where_it_was(home: Path, finished: Finished) -> None:
+    """B29, A17: the copy is made before anything is recorded."""
+    versions = filled(home, finished, 2)
+    promote(versions, 1)
+    review = versions.check_promote(2, "kandidat")
+    (home / "models/kandidat").write_text("a file where the folder should be")
+    with pytest.raises(CheckpointWriteFailed):
+        versions.apply(review)
+    assert versions.aliases() == {"produksi": 1}
+    assert len(versions.log.operations()) == 3
+
+
+# the command line
+
+
+def test_the_command_line_shows_promotes_and_rolls_back(
+    home: Path,
+    finished: Finished,
+    english: None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A17, A33: one command; without a confirmation nothing changes, exit code 3."""
+    monkeypatch.setattr("sys.stdin", io.StringIO())  # nobody answers
+    filled(home, finished, 2)
+
+    def answer(*words: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["models", *words])
+        return int(ended.value.code or 0), capsys.readouterr().out
+
+    assert "v2" in answer("list")[1]
+    assert answer("promote", "v1", "--alias", "produksi")[0] == 3
+    assert answer("promote", "v1", "--alias", "produksi", "--yes")[1].endswith("produksi is now v1\n")
+    answer("promote", "v2", "--alias", "produksi", "--yes")
+    assert answer("rollback", "produksi")[0] == 3
+    code, out = answer("rollback", "produksi", "--yes", "--json")
+    assert (code, json.loads(out)[0]["aliases"]) == (0, ["produksi"])
+    assert [event["version"] for event in json.loads(answer("history", "produksi", "--json")[1])] == [1, 2, 1]
+    assert "was v1" in answer("history", "produksi", "--at", "2100-01-01")[1]
+    assert json.loads(answer("show", "produksi", "--json")[1])["name"] == "v1"
+    assert "c0ffee" in answer("show", "v2")[1]
+    answer("tag", "v2", "good")
+    answer("note", "v2", "dark photos are weak")
+    answer("lock", "v2")
+    assert [v["name"] for v in json.loads(answer("list", "--tag", "good", "--json")[1])] == ["v2"]
+    assert answer("delete", "v2", "--yes")[0] == 1
+    answer("unlock", "v2")
+    assert answer("delete", "v2", "--yes")[0] == 0
+    assert answer("add")[0] == 0
+    assert answer("verify")[0] == 0
+    (home / "models/v1/model.pth").unlink()
+    code, out = answer("verify", "--json")
+    assert (code, [finding["code"] for finding in json.loads(out)["findings"]]) == (1, ["model"])
+    assert answer("show", "v9")[0] == 2
