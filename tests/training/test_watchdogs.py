@@ -14,7 +14,9 @@ from smartcash.domain.config import TrainingConfig
 from smartcash.domain.errors import TrainingFailed
 from smartcash.domain.events import Event, RolledBack, StepEnded, Warned
 from smartcash.services.run_store import RunFolder
+from smartcash.utils import machine
 from smartcash.utils.i18n import text
+from smartcash.utils.machine import memory_bytes
 from smartcash.worker import train
 
 from .conftest import toy_config
