@@ -23,6 +23,8 @@ COMMANDS = {
     "extend": "extend",
     "evaluate": "evaluate",
     "predict": "predict",
+    "export": "export",
+    "benchmark": "benchmark",
     "data": "data",
     "checkpoint": "checkpoint",
     "worker": "worker",

@@ -12,6 +12,8 @@
     ├── NotConfirmed          a change without the confirmation that belongs to it
     ├── RunRefused            a change that a run's state forbids: locked, running, name taken
     ├── OperationLogFailed    the operation log cannot be read or written
+    ├── ExportRefused         an export that its format, or what is installed, cannot do
+    ├── ExportFailed          an export that broke off, was changed, or does not say what the model says
     └── CheckpointError       everything the CheckpointManager raises
         ├── CheckpointNotFound
         ├── CheckpointCorrupt     the bytes are not what was written
@@ -160,6 +162,16 @@ class RunRefused(SmartCashError):
 
 class OperationLogFailed(SmartCashError):
     """The operation log cannot be read or written."""
+
+
+class ExportRefused(SmartCashError):
+    """An export that its format cannot do, or whose packages are not installed; a file that is no export."""
+
+    exit_code = 2
+
+
+class ExportFailed(SmartCashError):
+    """An export that broke off or was changed, or a file that does not say what its model says."""
 
 
 class CheckpointError(SmartCashError):
