@@ -743,7 +743,12 @@ def export_model(
 
     A form that cannot be had gives its ExportRefused, and the others go on; what broke off or did not pass the
     gate gives a record with the state "failed". Files go to `<run>/exports`, or to `out` (one request only).
-    Raises RunNotFound or a CheckpointError."""
+    Raises RunNotFound, a CheckpointError, or ExportRefused for an `out` with another suffix."""
+    if out is not None:
+        (request,) = requests
+        if out.suffix != FORMATS[request.format].suffix:
+            facts = {"format": request.format, "suffix": FORMATS[request.format].suffix}
+            raise ExportRefused("export_suffix", path=str(out), **facts)
     source = ExportSource.open(name, interface)
     needed = any(request.precision == "int8" for request in requests)
     with gathered(source.config, source.predictor, calibration=needed) as (evidence, calibration):

@@ -28,10 +28,9 @@ LIMITS: dict[str, dict[str, float]] = {
     "fp16": {"drop": 0.005},
     "int8": {"drop": 0.02},
 }
-# A file of reduced precision, run again elsewhere, against what it gave when it was made; in candidates that
-# score at least 0.05
+# a file of reduced precision, run again elsewhere, against what it gave when it was made
 AGAIN = {"box_px": 1.0, "score": 0.05}
-SCORES_SEEN = 0.05
+SCORES_SEEN = 0.05  # of reduced precision, the differences are those of candidates that score more
 SINGLE_CALLS, TOGETHER = 4, 4
 MATCH_IOU = 0.5
 
@@ -169,6 +168,7 @@ def prove(
     differences, calls = Differences(), set()
     tallies = [_Tally(predictor.classes, predictor.task), _Tally(predictor.classes, predictor.task)]
     limits = LIMITS[request.precision]
+    seen = -1.0 if request.precision == "fp32" else SCORES_SEEN
     for rows in _calls(len(evidence.pictures), request.batch):
         calls.add(len(rows))
         fetched = [evidence.pictures.fetch(row) for row in rows]
@@ -176,7 +176,7 @@ def prove(
         outputs = model(squares(ours, images)), run(squares(theirs, images))
         if not all(np.isfinite(values).all() for values in outputs[1].values()):
             return Proof("failed", "not_finite", evidence.kind, len(evidence.pictures), limits=limits)
-        differences.add(*outputs)
+        differences.add(*outputs, seen=seen)
         if evidence.labelled:
             once = fetched[: len(set(rows))]
             for tally, preprocess, output in zip(tallies, (ours, theirs), outputs):

@@ -18,8 +18,8 @@ class Graph(nn.Module):
     candidate; classify: probabilities_BC.
 
     A copy of `model` on the CPU, in evaluation mode, its tensors contiguous (a layout that is fast in training
-    would become copies in the graph) and without gradients, so that depthwise convolutions take their stock path. `half`: weights and
-    convolutions in float16, inputs and outputs float32."""
+    would become copies in the graph) and without gradients, so that depthwise convolutions take their stock path.
+    `half`: weights and convolutions in float16, inputs and outputs float32."""
 
     def __init__(self, model: Model, *, half: bool = False) -> None:
         super().__init__()

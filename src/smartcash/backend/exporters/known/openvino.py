@@ -16,22 +16,11 @@ def write(job: Job, path: Path) -> None:
     import openvino
 
     model = openvino.convert_model(traced(job))
-    if job.request.precision == "int8":
-        model = quantized(model, job.calibration_B3HW)
     for output, name in zip(model.outputs, job.outputs):
         output.get_tensor().set_names({name})
     model.inputs[0].get_tensor().set_names({"images"})
     model.set_rt_info(json.dumps(job.metadata), "smartcash")
     openvino.save_model(model, path, compress_to_fp16=job.request.precision == "fp16")
-
-
-def quantized(model: Any, calibration_B3HW: np.ndarray | None) -> Any:
-    """The model in int8, ranges taken from the calibration pictures."""
-    import nncf
-
-    assert calibration_B3HW is not None
-    pictures = nncf.Dataset([image[None] for image in calibration_B3HW])
-    return nncf.quantize(model, pictures, subset_size=len(calibration_B3HW))
 
 
 def read(path: Path) -> dict[str, Any]:
