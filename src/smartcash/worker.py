@@ -47,7 +47,7 @@ from smartcash.backend.predictor import Predictor
 from smartcash.backend.preprocess import Preprocess
 from smartcash.backend.previews import Previews
 from smartcash.backend.report import write_report
-from smartcash.backend.samples import write_samples
+from smartcash.backend.samples import SIZE_RANGE_PX, write_samples
 from smartcash.backend.trainer import (
     JUDGED,
     Outcome,
@@ -819,7 +819,8 @@ def gathered(
         return
     with tempfile.TemporaryDirectory(prefix="smartcash-") as folder:
         path = Path(folder) / "drawn"
-        write_samples(path, images=DRAWN_PICTURES, task=task, size_px=predictor.preprocess.image_size)
+        size = max(SIZE_RANGE_PX[0], predictor.preprocess.image_size)
+        write_samples(path, images=DRAWN_PICTURES, task=task, size_px=size)
         drawn = read_dataset(path, task=task)
         labelled = set(drawn.classes) <= set(predictor.classes)
         order = np.array([predictor.classes.index(each) if labelled else 0 for each in drawn.classes])

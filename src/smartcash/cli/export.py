@@ -60,8 +60,8 @@ command = language_option(
 @language_option
 @command.command("model", help=_help("model", "model latest --format onnx --nms"))
 @click.argument("model")
-@click.option("--format", "formats", type=click.Choice(FORMAT_NAMES), multiple=True, default=["onnx"],
-              show_default=True, help=text("cli.export.format"))  # fmt: skip
+@click.option("--format", "formats", type=click.Choice(FORMAT_NAMES), multiple=True,
+              help=text("cli.export.format"))  # fmt: skip
 @click.option("--all", "every", is_flag=True, help=text("cli.export.all"))
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True,
               help=text("cli.export.precision"))  # fmt: skip
@@ -81,7 +81,7 @@ def model(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    names = FORMAT_NAMES if every else tuple(dict.fromkeys(formats))
+    names = FORMAT_NAMES if every else tuple(dict.fromkeys(formats or ("onnx",)))
     if out is not None and len(names) != 1:
         raise click.UsageError(text("cli.export.one_file"))
     from smartcash.worker import export_model

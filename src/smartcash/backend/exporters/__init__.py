@@ -47,7 +47,7 @@ from smartcash.backend.exporters.pace import pace_of
 from smartcash.backend.metrics import SAME_NOTE_IOU
 from smartcash.backend.predictor import Predictor
 from smartcash.backend.preprocess import Preprocess
-from smartcash.backend.samples import draw_sample
+from smartcash.backend.samples import SIZE_RANGE_PX, draw_sample
 from smartcash.domain.banknotes import values_of
 from smartcash.domain.errors import ExportFailed, ExportRefused
 from smartcash.domain.exports import ExportRequest, Proof
@@ -236,7 +236,7 @@ def _calibration(evidence: Evidence, preprocess: Preprocess) -> np.ndarray:
 def _reference(run: Run, predictor: Predictor, batch: int | None) -> bytes:
     """Drawn pictures, a third cut off so that they are not square, with the outputs for each."""
     tensors: dict[str, np.ndarray] = {}
-    size = max(96, predictor.preprocess.image_size)
+    size = max(SIZE_RANGE_PX[0], predictor.preprocess.image_size)
     for row in range(REFERENCE_PICTURES):
         drawn, *_ = draw_sample("valid", row, REFERENCE_SEED, predictor.task, size)
         image = np.ascontiguousarray(drawn[: size * 2 // 3])
