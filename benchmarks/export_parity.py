@@ -61,7 +61,7 @@ def random_model(task: str, backbone: str, size_px: int = SIZE_PX) -> Predictor:
         if task == "detect":
             model.class_out.weight *= 1.0 / (output.scores_BAC + 4).std()
             model.class_out.bias.fill_(-2.0)
-            model.box_out.weight *= 0.2 / (output.distances_BA4K - 1).std()
+            model.box_out.weight *= 0.1 / (output.distances_BA4K - 1).std()
         else:
             model.out.weight *= 1.5 / output.std()
     model.requires_grad_(False)
