@@ -10,7 +10,16 @@ import sys
 from pathlib import Path
 
 # checkpoint_faults is not among them: it needs a compiled shim, see its first lines
-NAMES = ("startup", "pipeline", "data_health", "depthwise", "throughput", "checkpoint_speed", "run_store")
+NAMES = (
+    "startup",
+    "pipeline",
+    "data_health",
+    "depthwise",
+    "throughput",
+    "checkpoint_speed",
+    "run_store",
+    "export_parity",
+)
 
 
 def main() -> int:

@@ -140,7 +140,7 @@ def test_every_command_line_in_the_documentation_is_understood(text: str, line: 
         return
     command = import_module(f"smartcash.cli.{COMMANDS[name]}").command
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
-        command = command.commands[words.pop(0)]
+        _, command, words = command.resolve_command(click.Context(command), words)
     with command.make_context(command.name, words):
         pass
 

@@ -25,6 +25,8 @@ COMMANDS = {
     "evaluate": "evaluate",
     "predict": "predict",
     "count": "count",
+    "export": "export",
+    "benchmark": "benchmark",
     "data": "data",
     "checkpoint": "checkpoint",
     "worker": "worker",

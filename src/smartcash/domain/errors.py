@@ -14,6 +14,8 @@
     ├── VersionNotFound       no such model version or alias
     ├── VersionRefused        a change of versions or aliases that is not possible as they stand
     ├── OperationLogFailed    the operation log cannot be read or written
+    ├── ExportRefused         an export that its format, or what is installed, cannot do
+    ├── ExportFailed          an export that broke off, was changed, or does not say what the model says
     └── CheckpointError       everything the CheckpointManager raises
         ├── CheckpointNotFound
         ├── CheckpointCorrupt     the bytes are not what was written
@@ -218,6 +220,16 @@ class VersionRefused(SmartCashError):
 
 class OperationLogFailed(SmartCashError):
     """The operation log cannot be read or written."""
+
+
+class ExportRefused(SmartCashError):
+    """An export that its format cannot do, or whose packages are not installed; a file that is no export."""
+
+    exit_code = 2
+
+
+class ExportFailed(SmartCashError):
+    """An export that broke off or was changed, or a file that does not say what its model says."""
 
 
 class CheckpointError(SmartCashError):

@@ -1,0 +1,315 @@
+"""Exports: a trained model as a file for another runtime, with the proof that it says the same.
+
+    made = export(FORMATS["onnx"], predictor, request, lineage, evidence, calibration, Path("notes.onnx"))
+    again = verify(Path("notes.onnx"))
+
+Beside the file stand `<file>.json` (the metadata, which are also inside the file, its SHA-256 and the proof) and
+`<file>.proof.safetensors` (drawn pictures with the outputs that belong to them). To add a format, add a module to
+`known` that defines `FORMAT`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors import numpy as safe
+
+from smartcash import __version__
+from smartcash.backend.exporters.gate import (
+    Evidence,
+    Reference,
+    first_picture,
+    model_run,
+    prove,
+    prove_again,
+    squares,
+)
+from smartcash.backend.exporters.graph import Graph
+from smartcash.backend.exporters.known import FORMATS
+from smartcash.backend.exporters.model import Format, Job, Outputs, Run, Suppression
+from smartcash.backend.exporters.pace import pace_of
+from smartcash.backend.metrics import SAME_NOTE_IOU
+from smartcash.backend.predictor import Predictor
+from smartcash.backend.preprocess import Preprocess
+from smartcash.backend.samples import SIZE_RANGE_PX, draw_sample
+from smartcash.domain.banknotes import values_of
+from smartcash.domain.errors import ExportFailed, ExportRefused
+from smartcash.domain.exports import ExportRequest, Proof
+from smartcash.utils.files import fsync_folder, sha256_of, write_bytes
+
+NMS_IOU = 0.65
+REFERENCE_PICTURES = 3
+REFERENCE_SEED = 20  # far from the seeds of data sets that people draw
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written, or, with a failed proof, one that was not kept."""
+
+    path: Path
+    proof: Proof
+    sha256: str
+    size_bytes: int
+    image_size: int
+    seconds: float
+    created: str
+
+
+def check(form: Format, request: ExportRequest, task: str) -> None:
+    """Raises ExportRefused for what the format cannot do, or a package that is missing."""
+    if request.precision not in form.precisions:
+        known = ", ".join(form.precisions)
+        raise ExportRefused("export_precision", format=form.name, precision=request.precision, known=known)
+    if request.nms and task != "detect":
+        raise ExportRefused("export_nms_task")
+    if request.nms and not form.nms:
+        able = ", ".join(name for name, each in FORMATS.items() if each.nms)
+        raise ExportRefused("export_nms", format=form.name, known=able)
+    _installed(form)
+
+
+def _installed(form: Format) -> None:
+    missing = [name for name in form.packages if find_spec(name) is None]
+    if missing:
+        raise ExportRefused(
+            "export_extra_missing", format=form.name, packages=", ".join(missing), extra=form.extra
+        )
+
+
+def export(
+    form: Format,
+    predictor: Predictor,
+    request: ExportRequest,
+    lineage: Mapping[str, Any],
+    evidence: Evidence,
+    calibration: Evidence | None,
+    target: Path,
+) -> Exported:
+    """Write, load and prove one file. A proof that fails leaves nothing at `target`; what stood there stays.
+
+    `predictor`: on the CPU, in fp32. `calibration`: training pictures, for int8. Raises ExportRefused for what the
+    format cannot do and ExportFailed when the conversion breaks off or `target` cannot be written."""
+    check(form, request, predictor.task)
+    began = time.monotonic()
+    predictor = _sized(predictor, request.image_size)
+    rule = suppression_of(predictor)
+    graph = Graph(predictor.model, half=request.precision == "fp16")
+    pictures = None if calibration is None else _calibration(calibration, predictor.preprocess)
+    job = Job(graph, request, predictor.preprocess.image_size, {}, rule, pictures)
+    job = replace(job, metadata=describe(form, predictor, job, lineage))
+    with _written_beside(target, form) as draft:
+        with _conversion(form), warnings.catch_warnings():
+            # the converters warn of their own insides, which nobody here can act on
+            warnings.simplefilter("ignore")
+            form.write(job, draft)
+            metadata = form.read(draft)
+            run = form.open(draft, torch.get_num_threads())
+            proof = prove(predictor, run, metadata, request, rule, evidence)
+        sha256, size = _hash(draft, form)
+        made = Exported(
+            target, proof, sha256, size, job.image_size, round(time.monotonic() - began, 1),
+            str(metadata["created"]),
+        )  # fmt: skip
+        if proof.state != "failed":
+            kept = {"metadata": metadata, "sha256": sha256, "size_bytes": size, "proof": proof.to_dict()}
+            whole = json.dumps(kept, indent=1, ensure_ascii=False)
+            write_bytes(_beside(draft, ".json"), (whole + "\n").encode())
+            ours = run if request.precision != "fp32" else model_run(predictor, request, rule)
+            write_bytes(_beside(draft, ".proof.safetensors"), _reference(ours, predictor, request.batch))
+            for suffix in (*form.companions, ".proof.safetensors", ".json", ""):
+                _move(draft, target, suffix, form)
+            fsync_folder(target.parent)
+    return made
+
+
+def suppression_of(predictor: Predictor) -> Suppression:
+    """The rule by which the predictor itself counts notes."""
+    return Suppression(predictor.threshold, NMS_IOU, SAME_NOTE_IOU)
+
+
+def verify(path: Path) -> tuple[Proof, dict[str, Any]]:
+    """Prove a file again, on any machine: its SHA-256, the metadata inside it, and its outputs for the pictures that
+    travel with it. Returns the proof and the metadata.
+
+    Raises ExportRefused for a file that is none of ours, one without its companions, or a package that is missing,
+    and ExportFailed for one that was changed."""
+    form = next((form for form in FORMATS.values() if path.suffix == form.suffix), None)
+    beside, proof_path = _beside(path, ".json"), _beside(path, ".proof.safetensors")
+    absent = [each for each in (path, beside, proof_path) if not each.is_file()]
+    if form is None or absent:
+        raise ExportRefused(
+            "export_not_ours", path=str(path), missing=", ".join(each.name for each in absent) or "–"
+        )
+    try:
+        kept = json.loads(beside.read_text(encoding="utf-8"))
+        request = ExportRequest(**kept["metadata"]["request"])
+        reference = _read_reference(proof_path)
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise ExportFailed("export_changed", path=str(beside), reason=str(error)[:200]) from error
+    check(form, request, kept["metadata"]["task"])
+    try:
+        intact = _hash(path, form)[0] == kept["sha256"]
+    except FileNotFoundError as error:
+        raise ExportRefused("export_not_ours", path=str(path), missing=str(error.filename)) from error
+    if not intact:
+        raise ExportFailed("export_changed", path=str(path), reason="SHA-256")
+    with _conversion(form):
+        metadata = form.read(path)
+        if metadata != kept["metadata"]:
+            raise ExportFailed("export_changed", path=str(beside), reason="metadata")
+        run = form.open(path, torch.get_num_threads())
+        return prove_again(run, metadata, request.precision, request.batch, reference), metadata
+
+
+def open_export(path: Path, form: Format, threads: int) -> Run:
+    """A file of `form`, ready to be called, with so many threads. Raises ExportRefused or ExportFailed."""
+    _installed(form)
+    with _conversion(form):
+        return form.open(path, threads)
+
+
+def describe(form: Format, predictor: Predictor, job: Job, lineage: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata of a file: all that a program needs to use it, and where it comes from."""
+    request, size = job.request, job.image_size
+    batch: int | str = request.batch or "batch"
+    candidates = sum((size // stride) ** 2 for stride in (8, 16, 32))
+    classes = len(predictor.classes)
+    shapes: dict[str, list[int | str]] = {
+        "boxes": [batch, candidates, 4], "scores": [batch, candidates, classes],
+        "probabilities": [batch, classes], "image": ["detections"], "box": ["detections", 4],
+        "score": ["detections"], "label": ["detections"],
+    }  # fmt: skip
+    return {
+        "smartcash": __version__,
+        "format": form.name,
+        "task": predictor.task,
+        "classes": list(predictor.classes),
+        "values_rupiah": list(values_of(predictor.classes)),
+        "input": {
+            "name": "images", "shape": [batch, 3, size, size], "layout": "NCHW", "dtype": "float32",
+            "formula": "(x / 255 - mean) / std", "preprocess": predictor.preprocess.to_dict(),
+        },
+        "outputs": [{"name": name, "shape": shapes[name]} for name in job.outputs],
+        "boxes": "xyxy, px of the input square",
+        "nms": {
+            "inside": request.nms, "threshold": job.suppression.threshold, "iou": job.suppression.iou,
+            "same_note_iou": job.suppression.same_note_iou,
+        },
+        "precision": request.precision,
+        "request": {name: getattr(request, name) for name in ExportRequest.__dataclass_fields__},
+        "calibration_pictures": 0 if job.calibration_B3HW is None else len(job.calibration_B3HW),
+        "tools": {name: version(name) for name in ("torch", "timm", *form.packages)},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **lineage,
+    }  # fmt: skip
+
+
+def _sized(predictor: Predictor, image_size: int | None) -> Predictor:
+    """The predictor at another size of its input."""
+    sized = copy.copy(predictor)
+    if image_size is not None:
+        sized.preprocess = replace(predictor.preprocess, image_size=image_size)
+    return sized
+
+
+def _calibration(evidence: Evidence, preprocess: Preprocess) -> np.ndarray:
+    fetched = (evidence.pictures.fetch(row)[0] for row in range(len(evidence.pictures)))
+    return squares(preprocess, list(fetched))
+
+
+def _reference(run: Run, predictor: Predictor, batch: int | None) -> bytes:
+    """Drawn pictures, a third cut off so that they are not square, with the outputs for each."""
+    tensors: dict[str, np.ndarray] = {}
+    size = max(SIZE_RANGE_PX[0], predictor.preprocess.image_size)
+    for row in range(REFERENCE_PICTURES):
+        drawn, *_ = draw_sample("valid", row, REFERENCE_SEED, predictor.task, size)
+        image = np.ascontiguousarray(drawn[: size * 2 // 3])
+        outputs = run(squares(predictor.preprocess, [image] * (batch or 1)))
+        tensors[f"{row}/picture"] = image
+        for name, values in first_picture(outputs).items():
+            tensors[f"{row}/{name}"] = np.ascontiguousarray(values)
+    return safe.save(tensors)
+
+
+def _read_reference(path: Path) -> Reference:
+    images: list[np.ndarray] = []
+    outputs: list[Outputs] = []
+    tensors = safe.load(path.read_bytes())
+    for row in range(REFERENCE_PICTURES):
+        its = {
+            name.partition("/")[2]: values for name, values in tensors.items() if name.startswith(f"{row}/")
+        }
+        images.append(its.pop("picture"))
+        outputs.append(its)
+    return Reference(images, outputs)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _files(path: Path, form: Format) -> list[Path]:
+    return [path, *(path.with_suffix(companion) for companion in form.companions)]
+
+
+def _hash(path: Path, form: Format) -> tuple[str, int]:
+    """SHA-256 of the file, or of those of it and its companions one after the other; size in bytes."""
+    hashes, size = [], 0
+    for each in _files(path, form):
+        with each.open("rb") as file:
+            hashes.append(sha256_of(file))
+        size += each.stat().st_size
+    return "+".join(hashes), size
+
+
+def _move(draft: Path, target: Path, suffix: str, form: Format) -> None:
+    named = suffix in form.companions
+    source, end = (each.with_suffix(suffix) if named else _beside(each, suffix) for each in (draft, target))
+    with source.open("rb") as file:
+        os.fsync(file.fileno())
+    source.replace(end)
+
+
+@contextmanager
+def _written_beside(target: Path, form: Format) -> Iterator[Path]:
+    """A name in a folder of its own beside `target`, gone afterwards."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as folder:
+            yield Path(folder) / target.name
+    except OSError as error:
+        raise ExportFailed(
+            "export_unwritable", path=str(target), reason=error.strerror or str(error)
+        ) from error
+
+
+@contextmanager
+def _conversion(form: Format) -> Iterator[None]:
+    """What the format's library refuses becomes an ExportFailed."""
+    try:
+        yield
+    except form.errors as error:
+        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        raise ExportFailed("export_broke", format=form.name, reason=lines[0][:300]) from error
+
+
+__all__ = [
+    "FORMATS", "NMS_IOU", "Evidence", "Exported", "Format", "Graph", "Job", "Suppression", "check", "describe",
+    "export", "model_run", "open_export", "pace_of", "suppression_of", "verify",
+]  # fmt: skip

@@ -1,0 +1,75 @@
+"""What a format of exported files is, and what it is given to write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smartcash.backend.exporters.graph import Graph
+from smartcash.domain.exports import ExportRequest, Precision
+
+# named outputs of a file or of the model, as arrays
+Outputs = Mapping[str, np.ndarray]
+# normalised images_BCHW float32 → outputs
+Run = Callable[[np.ndarray], Outputs]
+
+# without `nms`; with it, detections of all pictures of the batch together, best first
+DETECT_OUTPUTS = ("boxes", "scores")
+DETECT_NMS_OUTPUTS = ("image", "box", "score", "label")
+CLASSIFY_OUTPUTS = ("probabilities",)
+
+
+@dataclass(frozen=True)
+class Suppression:
+    """Which candidates become detections: score above `threshold`, then non-maximum suppression within each class
+    at `iou`, then over all classes at `same_note_iou` (one note is not two)."""
+
+    threshold: float
+    iou: float
+    same_note_iou: float
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to write. `calibration_B3HW`: normalised float32 training pictures, for int8 only."""
+
+    graph: Graph
+    request: ExportRequest
+    image_size: int
+    metadata: dict[str, Any]
+    suppression: Suppression
+    calibration_B3HW: np.ndarray | None = None
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of what the file gives."""
+        if self.graph.task == "classify":
+            return CLASSIFY_OUTPUTS
+        return DETECT_NMS_OUTPUTS if self.request.nms else DETECT_OUTPUTS
+
+
+@dataclass(frozen=True)
+class Format:
+    """A way to write a model into a file.
+
+    write(job, path) writes the file and its `companions` (further suffixes) with the metadata inside.
+    read(path) gives the metadata back. open(path, threads) loads it into its own runtime. `packages`: what these
+    import, brought by the extra `extra`. `runtime`: the distribution whose version is recorded.
+    All three raise what is in `errors` for what the library refuses or a file that is damaged."""
+
+    name: str
+    suffix: str
+    runtime: str
+    write: Callable[[Job, Path], None]
+    read: Callable[[Path], dict[str, Any]]
+    open: Callable[[Path, int], Run]
+    precisions: tuple[Precision, ...] = ("fp32",)
+    nms: bool = False
+    extra: str = ""
+    packages: tuple[str, ...] = ()
+    companions: tuple[str, ...] = ()
+    errors: tuple[type[Exception], ...] = field(default=(RuntimeError, ValueError, KeyError, OSError))

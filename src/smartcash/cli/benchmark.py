@@ -1,0 +1,48 @@
+"""`smartcash benchmark`: how fast, how large and how good a model and its exported files are."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from smartcash.cli import language_option
+from smartcash.utils.i18n import text
+
+COLUMNS = ("file", "format", "precision", "state", "p50", "p95", "throughput", "size", "metric")
+
+
+@language_option
+@click.command("benchmark", help=text("cli.benchmark.help"), epilog=text("cli.benchmark.example"))
+@click.argument("run")
+@click.option("--seconds", type=click.FloatRange(0.1, 600), default=3.0, show_default=True,
+              help=text("cli.benchmark.seconds"))  # fmt: skip
+@click.option("--threads", type=click.IntRange(1, 1024), help=text("cli.benchmark.threads"))
+@click.option("--json", "as_json", is_flag=True, help=text("cli.json"))
+def command(run: str, seconds: float, threads: int | None, as_json: bool) -> None:
+    from smartcash.worker import benchmark_exports
+
+    rows = list(benchmark_exports(run, seconds=seconds, threads=threads or 0))
+    if as_json:
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    from smartcash.cli.tables import list_table, show_list
+
+    table = list_table("benchmark.column", COLUMNS, whole=("file", "p50", "p95"))
+    for row in rows:
+        if "error" in row:
+            click.echo(text("benchmark.error", **row), err=True)
+            continue
+        table.add_row(*_cells(row))
+    click.echo(text("benchmark.title", threads=rows[0]["threads"]))
+    show_list(table)
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    state = text(f"benchmark.state.{row['state']}") if row["state"] else ""
+    metric = "" if row["value"] is None else f"{row['metric']} {row['value']:.4f} ({-row['drop']:+.4f})"
+    return (
+        row["file"], row["format"], row["precision"], state, f"{row['p50_ms']:.1f}", f"{row['p95_ms']:.1f}",
+        f"{row['images_per_s']:.1f}", f"{row['size_bytes'] / 1e6:.1f}", metric,
+    )  # fmt: skip

@@ -1,0 +1,58 @@
+"""What is kept of exports: `<folder>/exports.json`, newest last, and a line in the operation log."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from filelock import FileLock
+
+from smartcash.domain.errors import ExportRefused
+from smartcash.domain.exports import ExportRecord
+from smartcash.domain.records import Change, Operation
+from smartcash.handlers.operation_log import OperationLog
+from smartcash.utils.files import write_bytes
+
+RECORDS = "exports.json"
+
+
+class Exports:
+    """The exports in one folder. `run`: the id of the run they belong to, "" for a checkpoint that has none."""
+
+    def __init__(self, folder: Path, home: Path, run: str = "", interface: str = "python") -> None:
+        self.folder, self.run = folder, run
+        self.log = OperationLog(home / "operations.jsonl", interface)
+
+    def records(self) -> list[ExportRecord]:
+        """Every export so far, oldest first, the failed ones too. Raises ExportRefused when they cannot be read."""
+        path = self.folder / RECORDS
+        if not path.exists():
+            return []
+        try:
+            return [ExportRecord(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
+        except (ValueError, TypeError) as error:
+            raise ExportRefused("exports_unreadable", path=str(path), reason=str(error)[:200]) from error
+
+    def present(self) -> list[ExportRecord]:
+        """The newest record of each file that is still there."""
+        newest = {record.file: record for record in self.records() if record.state != "failed"}
+        return [record for name, record in newest.items() if (self.folder / name).is_file()]
+
+    def add(self, record: ExportRecord) -> None:
+        """Keep a record and write it to the operation log: state, precision and SHA-256 as its changes.
+
+        Raises ExportRefused or OperationLogFailed."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / f".{RECORDS}.lock"):
+            rows = [each.to_dict() for each in (*self.records(), record)]
+            whole = json.dumps(rows, indent=1, ensure_ascii=False)
+            write_bytes(self.folder / RECORDS, (whole + "\n").encode())
+        facts = {
+            "file": record.file,
+            "precision": record.precision,
+            "state": record.state,
+            "sha256": record.sha256,
+        }
+        changes = tuple(Change(f"export.{name}", None, value) for name, value in facts.items())
+        result = "export_failed" if record.state == "failed" else "done"
+        self.log.append(Operation("export", self.run, record.checkpoint_sha256, changes, result=result))

@@ -1,0 +1,54 @@
+"""Small random models with scores all over 0 … 1, and drawn pictures to prove their exports with."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchmarks.export_parity import random_model
+
+from smartcash.backend.data import Pictures
+from smartcash.backend.exporters import FORMATS, Evidence
+from smartcash.backend.formats import read_dataset
+from smartcash.backend.predictor import Predictor
+from smartcash.backend.samples import CLASS_NAMES, write_samples
+
+TOY = "mobilenetv4_conv_small"
+
+
+def needs(name: str) -> None:
+    """Skip where the packages of a format are not installed."""
+    missing = [package for package in FORMATS[name].packages if find_spec(package) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)} (pip install 'smartcash[{FORMATS[name].extra}]')")
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Evidence]:
+    """Ten labelled pictures for each task."""
+    made = {}
+    for task in ("detect", "classify"):
+        folder = tmp_path_factory.mktemp(task) / "drawn"
+        write_samples(folder, images=14, seed=2, task=task, size_px=128)
+        data = read_dataset(folder, task=task)
+        order = np.array([CLASS_NAMES.index(name) for name in data.classes])
+        assert (order == np.arange(len(order))).all()
+        made[task] = Evidence("drawn", Pictures(data.samples[:10], 256, keep=True), True)
+    return made
+
+
+@pytest.fixture(scope="session")
+def detector() -> Predictor:
+    return random_model("detect", TOY)
+
+
+@pytest.fixture(scope="session")
+def classifier() -> Predictor:
+    return random_model("classify", TOY)
+
+
+@pytest.fixture
+def picture(drawn: dict[str, Evidence]) -> Path:
+    return drawn["detect"].pictures.samples[0].path

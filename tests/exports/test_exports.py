@@ -1,0 +1,342 @@
+"""Exported files say what their model says, or are not kept (A19, D11)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from benchmarks.export_parity import BACKBONES, lineage_of, random_model
+
+from smartcash.backend.exporters import FORMATS, Evidence, Graph, Job, export, suppression_of, verify
+from smartcash.backend.exporters.known.pt2 import traced
+from smartcash.backend.images import read_image
+from smartcash.backend.predictor import Predictor
+from smartcash.cli.export import FORMAT_NAMES
+from smartcash.domain.errors import ExportFailed, ExportRefused
+from smartcash.domain.exports import ExportRequest
+
+from .conftest import needs
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "export"
+SCRIPTS = {
+    "onnx": "onnx_runtime.py", "openvino": "openvino_runtime.py", "pt2": "pt2.py",
+    "safetensors": "safetensors_weights.py",
+}  # fmt: skip
+# a conversion takes 5 to 30 s, so only weights alone are for every day
+EACH = [pytest.param(name, marks=() if name == "safetensors" else pytest.mark.slow) for name in FORMAT_NAMES]
+Drawn = dict[str, Evidence]
+
+
+def exported(
+    predictor: Predictor, drawn: Drawn, target: Path, request: ExportRequest, form: Any = None
+) -> Any:
+    form = form or FORMATS[request.format]
+    evidence = drawn[predictor.task]
+    calibration = evidence if request.precision == "int8" else None
+    return export(form, predictor, request, lineage_of(predictor), evidence, calibration, target)
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_command_line_offers_every_format_and_each_has_an_example():
+    """A19: a format is added by adding a file; the lazy command cannot ask the registry for the names."""
+    assert tuple(FORMATS) == FORMAT_NAMES
+    assert set(SCRIPTS) == set(FORMATS)
+    for script in EXAMPLES.glob("*.py"):
+        if script.name in SCRIPTS.values():
+            assert len(script.read_text().splitlines()) <= 40
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_an_exported_detector_says_what_the_model_says_and_its_example_reads_it(
+    name: str, detector: Predictor, drawn: Drawn, picture: Path, tmp_path: Path
+):
+    """A19, D11: parity in its own runtime; a consumer that knows only the file's metadata finds the same notes."""
+    needs(name)
+    target = tmp_path / f"notes{FORMATS[name].suffix}"
+    made = exported(detector, drawn, target, ExportRequest(name))
+    assert made.proof.state == "verified"
+    assert made.proof.box_px is not None and made.proof.box_px <= 1e-2
+    assert made.proof.score is not None and made.proof.score <= 1e-3
+    assert made.proof.agreement == 1 and made.proof.batches == (1, 2, 4)
+    assert made.proof.drop == pytest.approx(0, abs=1e-3)
+    again, metadata = verify(target)
+    assert again.state == "verified"
+    assert metadata["classes"] == list(detector.classes) and metadata["values_rupiah"][0] == 1000
+    same_notes(run_example(name, target, picture), detector, picture)
+
+
+def run_example(name: str, file: Path, picture: Path) -> list[dict[str, Any]]:
+    answer = subprocess.run(
+        [sys.executable, EXAMPLES / SCRIPTS[name], file, picture],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stderr
+    found: list[dict[str, Any]] = json.loads(answer.stdout.splitlines()[-1])
+    return found
+
+
+def same_notes(found: list[dict[str, Any]], predictor: Predictor, picture: Path) -> None:
+    """As many as the predictor finds, each where it finds it (its boxes are clipped to the picture)."""
+    image = read_image(picture)
+    wanted = predictor(image)
+    assert len(found) == len(wanted.scores_N) > 3
+    height, width = image.shape[:2]
+    for note, box, score, label in zip(found, wanted.boxes_N4, wanted.scores_N, wanted.labels_N):
+        assert note["class"] == predictor.classes[label]
+        assert note["score"] == pytest.approx(float(score), abs=1e-3)
+        clipped = np.clip(note["box"], 0, [width, height, width, height])
+        assert np.abs(clipped - box).max() < 0.05
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_an_exported_classifier_says_what_the_model_says(
+    name: str, classifier: Predictor, drawn: Drawn, tmp_path: Path
+):
+    """A19, D11: also for a fixed number of pictures per call, which does not divide the number of pictures."""
+    needs(name)
+    target = tmp_path / f"notes{FORMATS[name].suffix}"
+    made = exported(classifier, drawn, target, ExportRequest(name, batch=3))
+    assert made.proof.state == "verified" and made.proof.batches == (3,)
+    assert made.proof.metric == "accuracy" and made.proof.drop == 0
+    assert verify(target)[0].state == "verified"
+    image = drawn["classify"].pictures.samples[0].path
+    (note,) = run_example(name, target, image)
+    outcome = classifier(read_image(image))
+    assert note["class"] == classifier.classes[outcome.labels_N[0]]
+    assert note["score"] == pytest.approx(float(outcome.scores_N[0]), abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [None, 2])
+def test_with_suppression_inside_an_onnx_file_gives_the_predictors_own_notes(
+    batch: int | None, detector: Predictor, drawn: Drawn, picture: Path, tmp_path: Path
+):
+    """A19, D11: the same set of notes, in batches too."""
+    needs("onnx")
+    target = tmp_path / "notes.onnx"
+    made = exported(detector, drawn, target, ExportRequest("onnx", nms=True, batch=batch))
+    assert made.proof.state == "verified" and made.proof.agreement == 1
+    assert verify(target)[0].state == "verified"
+    same_notes(run_example("onnx", target, picture), detector, picture)
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_a_half_precision_file_is_judged_by_what_it_costs(
+    name: str, detector: Predictor, drawn: Drawn, tmp_path: Path
+):
+    """D11: kept when the metric on labelled pictures holds; without labels it is written and called unverified."""
+    needs(name)
+    target = tmp_path / f"half{FORMATS[name].suffix}"
+    made = exported(detector, drawn, target, ExportRequest(name, "fp16"))
+    assert made.proof.state == "verified" and made.proof.drop is not None and made.proof.score > 0
+    unlabelled = {"detect": replace(drawn["detect"], labelled=False)}
+    made = exported(detector, unlabelled, tmp_path / f"b{target.suffix}", ExportRequest(name, "fp16"))
+    assert (made.proof.state, made.proof.reason) == ("unverified", "no_metric")
+    assert made.path.is_file()
+
+
+@pytest.mark.slow
+def test_an_int8_file_is_calibrated_and_smaller(classifier: Predictor, drawn: Drawn, tmp_path: Path):
+    """A19, D11: convolutions in int8; its proof is the accuracy it keeps."""
+    needs("onnx")
+    whole = exported(classifier, drawn, tmp_path / "whole.onnx", ExportRequest("onnx"))
+    made = exported(classifier, drawn, tmp_path / "small.onnx", ExportRequest("onnx", "int8"))
+    assert made.proof.metric == "accuracy" and made.proof.state in ("verified", "failed")
+    assert made.size_bytes < 0.5 * whole.size_bytes
+    assert made.path.exists() == (made.proof.state == "verified")
+
+
+def test_an_export_that_breaks_the_limit_leaves_nothing_behind(
+    detector: Predictor, drawn: Drawn, tmp_path: Path
+):
+    """D11: weights that are a little wrong are noticed, and there is no file under its final name."""
+    plain = FORMATS["safetensors"]
+
+    def wrong(job: Job, path: Path) -> None:
+        job.graph.model.class_out.bias += 0.05
+        plain.write(job, path)
+
+    made = exported(
+        detector, drawn, tmp_path / "a.safetensors", ExportRequest("safetensors"), replace(plain, write=wrong)
+    )
+    assert (made.proof.state, made.proof.reason) == ("failed", "score")
+    assert files_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"mean": [0.0, 0.0, 0.0]}, {"resize": "stretch"}, {"pad_value": 0}, {"std": [1.0, 1.0, 1.0]}],
+    ids=lambda part: next(iter(part)),
+)
+def test_a_file_that_names_another_preprocessing_is_not_kept(
+    wrong: dict[str, Any], detector: Predictor, drawn: Drawn, tmp_path: Path
+):
+    """D11: the gate prepares pictures as the file's own metadata say, so a wrong word in them shows."""
+    plain = FORMATS["safetensors"]
+
+    def mislabelled(job: Job, path: Path) -> None:
+        given = job.metadata["input"]
+        changed = {**given, "preprocess": {**given["preprocess"], **wrong}}
+        plain.write(replace(job, metadata={**job.metadata, "input": changed}), path)
+
+    wide = [cv2.resize(read_image(s.path), (128, 80)) for s in drawn["detect"].pictures.samples]
+
+    class Wide:
+        def __len__(self) -> int:
+            return len(wide)
+
+        def fetch(self, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            return wide[row], np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+
+    pictures = {"detect": Evidence("drawn", Wide(), False)}  # type: ignore[arg-type]
+    form = replace(plain, write=mislabelled)
+    made = exported(detector, pictures, tmp_path / "a.safetensors", ExportRequest("safetensors"), form)
+    assert made.proof.state == "failed"
+    assert files_in(tmp_path) == []
+
+
+def test_an_earlier_export_stays_when_a_new_one_fails(detector: Predictor, drawn: Drawn, tmp_path: Path):
+    """D11, A29: a file is the old one or the new one."""
+    target = tmp_path / "a.safetensors"
+    exported(detector, drawn, target, ExportRequest("safetensors"))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    form = FORMATS["safetensors"]
+
+    def breaks(job: Job, path: Path) -> None:
+        path.write_bytes(b"half of it")
+        raise RuntimeError("the converter gave up")
+
+    with pytest.raises(ExportFailed) as caught:
+        exported(detector, drawn, target, ExportRequest("safetensors"), replace(form, write=breaks))
+    assert caught.value.code == "export_broke" and "gave up" in str(caught.value)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_changed_file_is_named(detector: Predictor, drawn: Drawn, tmp_path: Path):
+    """D11: one flipped bit in the file, in its metadata or in its reference; a file that is missing; not an export."""
+    target = tmp_path / "a.safetensors"
+    exported(detector, drawn, target, ExportRequest("safetensors"))
+    kept, reference = (
+        target.with_name("a.safetensors.json"),
+        target.with_name("a.safetensors.proof.safetensors"),
+    )
+    for path in (target, kept, reference):
+        whole = path.read_bytes()
+        middle = len(whole) // 2 if path == target else 30
+        path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+        with pytest.raises(ExportFailed) as caught:
+            verify(target)
+        assert caught.value.code == "export_changed"
+        path.write_bytes(whole)
+    assert verify(target)[0].state == "verified"
+    reference.unlink()
+    with pytest.raises(ExportRefused, match=reference.name):
+        verify(target)
+    with pytest.raises(ExportRefused):
+        verify(tmp_path / "nothing.onnx")
+
+
+def test_a_file_with_other_weights_fails_even_when_its_checksum_was_renewed(
+    detector: Predictor, drawn: Drawn, tmp_path: Path
+):
+    """D11: the travelling reference, not only the checksum, speaks for the file."""
+    from safetensors.torch import load_file, save_file
+
+    target = tmp_path / "a.safetensors"
+    exported(detector, drawn, target, ExportRequest("safetensors"))
+    kept = json.loads(target.with_name("a.safetensors.json").read_text())
+    weights = load_file(target)
+    weights["class_out.bias"] += 0.5
+    save_file(weights, target, metadata={"smartcash": json.dumps(kept["metadata"])})
+    import hashlib
+
+    kept["sha256"] = hashlib.sha256(target.read_bytes()).hexdigest()
+    target.with_name("a.safetensors.json").write_text(json.dumps(kept))
+    proof, _ = verify(target)
+    assert (proof.state, proof.reason) == ("failed", "score")
+
+
+@pytest.mark.parametrize("task", ["detect", "classify"])
+def test_nothing_of_the_training_reaches_a_graph(task: str, request: pytest.FixtureRequest):
+    """D11: no autograd function, no memory layout, no autocast: even when traced under bf16 autocast outside."""
+    predictor: Predictor = request.getfixturevalue("detector" if task == "detect" else "classifier")
+    graph = Graph(predictor.model)
+    assert any(type(module).__name__ == "DepthwiseConv2d" for module in graph.modules())
+    job = Job(graph, ExportRequest("pt2"), 96, {}, suppression_of(predictor))
+    with torch.enable_grad():
+        program = traced(job)
+    named = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert not [name for name in named if "autograd" in name or "convolution_backward" in name]
+    layouts = [node for node in program.graph.nodes if "memory_format" in node.kwargs]
+    assert [node.kwargs["memory_format"] for node in layouts if node.kwargs["memory_format"]] == []
+    assert all(tensor.is_contiguous() for tensor in program.state_dict.values())
+
+
+def test_another_image_size_is_proved_at_that_size(detector: Predictor, drawn: Drawn, tmp_path: Path):
+    """A19: the model itself is asked at that size too."""
+    target = tmp_path / "a.safetensors"
+    made = exported(detector, drawn, target, ExportRequest("safetensors", image_size=64))
+    assert made.proof.state == "verified" and made.image_size == 64
+    assert verify(target)[1]["input"]["shape"] == ["batch", 3, 64, 64]
+    assert detector.preprocess.image_size == 96
+
+
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [
+        (ExportRequest("pt2", "int8"), "export_precision"),
+        (ExportRequest("pt2", nms=True), "export_nms"),
+    ],
+)
+def test_what_a_format_cannot_do_is_refused(
+    asked: ExportRequest, code: str, detector: Predictor, drawn: Drawn, tmp_path: Path
+):
+    """A19: before anything is written."""
+    with pytest.raises(ExportRefused) as caught:
+        exported(detector, drawn, tmp_path / "a.pt2", asked)
+    assert caught.value.code == code
+    assert files_in(tmp_path) == []
+
+
+def test_suppression_for_a_classifier_and_a_missing_package_are_refused(
+    classifier: Predictor, drawn: Drawn, tmp_path: Path
+):
+    """A19: the error names the extra to install."""
+    with pytest.raises(ExportRefused) as caught:
+        exported(classifier, drawn, tmp_path / "a.onnx", ExportRequest("onnx", nms=True))
+    assert caught.value.code == "export_nms_task"
+    form = replace(FORMATS["onnx"], packages=("no_such_package",))
+    with pytest.raises(ExportRefused, match=r"smartcash\[onnx\]"):
+        exported(classifier, drawn, tmp_path / "a.onnx", ExportRequest("onnx"), form)
+
+
+@pytest.mark.slow
+def test_a_proof_over_nothing_is_no_proof(detector: Predictor, drawn: Drawn, tmp_path: Path):
+    """D11: with suppression inside and no detection there is nothing to compare; success is not claimed."""
+    needs("onnx")
+    blind = Predictor(
+        detector.model, detector.classes, detector.preprocess, detector.precision, threshold=1.0
+    )
+    made = exported(blind, drawn, tmp_path / "a.onnx", ExportRequest("onnx", nms=True))
+    assert (made.proof.state, made.proof.reason) == ("unverified", "nothing_detected")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["detect", "classify"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_family_of_backbones_goes_through_onnx(backbone: str, task: str, drawn: Drawn, tmp_path: Path):
+    """A19, D7, D11: by its name alone, within the limits for fp32."""
+    needs("onnx")
+    made = exported(random_model(task, backbone), drawn, tmp_path / "a.onnx", ExportRequest("onnx"))
+    assert made.proof.state == "verified", made.proof
