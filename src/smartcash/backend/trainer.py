@@ -210,8 +210,8 @@ def _epoch(run: Run) -> str | None:
             return True
         go_on = steering.poll(epoch, progress.step, lambda: run.saver.save({}))
         run.take_over_changes()
-        if go_on and progress.step < (epoch + 1) * steps:
-            run.saver.save_if_due()
+        if go_on:
+            run.saver.save_if_due()  # before a validation too: it may take longer than the interval
         return go_on
 
     train_one_epoch(parts, built.train, epoch, progress.step - epoch * steps, progress.stats, on_step)
