@@ -202,6 +202,18 @@ def test_the_weights_of_a_run_are_no_place_for_their_own_backup(toy: Toy, tmp_pa
     speaks(problem, str(run.path))
 
 
+def test_a_running_training_is_not_sent_a_number_of_epochs_that_its_configuration_cannot_have(
+    toy: Toy, tmp_path: Path
+) -> None:
+    """A11: it would end the training with an error in the middle."""
+    values = toy(training={"epochs": 9}, schedule={"warmup_epochs": 3})
+    run = RunFolder.create(tmp_path, TrainConfig.parse(values), {})
+    with pytest.raises(ConfigInvalid) as caught:
+        TrainingManager(tmp_path).command(run, "epochs", 2)
+    assert [problem.field for problem in caught.value.problems] == ["schedule.warmup_epochs"]
+    assert not run.control.exists()
+
+
 def test_all_problems_come_at_once(tmp_path: Path) -> None:
     """A11: wrong fields, unknown names, rules between the right ones, and none about a field that is wrong itself."""
     values = {

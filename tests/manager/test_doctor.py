@@ -17,7 +17,7 @@ from torch import nn
 from smartcash import TrainConfig, TrainingManager
 from smartcash.domain.records import Operation
 from smartcash.handlers.checkpoint import CheckpointManager
-from smartcash.handlers.doctor import Finding, examine
+from smartcash.handlers.doctor import Diagnosis, examine
 from smartcash.services.processes import identity
 from smartcash.services.run_store import RunFolder, RunStore
 from smartcash.utils.files import temporary_beside
@@ -31,7 +31,7 @@ TORCH = {
 }
 
 
-def found(home: Path, **options: bool) -> dict[str, Finding]:
+def found(home: Path, **options: bool) -> dict[str, Diagnosis]:
     return {finding.code: finding for finding in examine(home, TORCH, **options)}
 
 

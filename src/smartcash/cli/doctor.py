@@ -13,7 +13,7 @@ from smartcash.cli import language_option
 from smartcash.utils.i18n import text
 
 if TYPE_CHECKING:
-    from smartcash.handlers.doctor import Finding
+    from smartcash.handlers.doctor import Diagnosis
 
 _MARKS = {"ok": ("✓", "green"), "note": ("•", ""), "warning": ("!", "yellow"), "error": ("✗", "red")}
 
@@ -51,7 +51,7 @@ def _torch_facts() -> dict[str, Any] | str:
     return torch_facts()
 
 
-def _shown(findings: Iterable[Finding]) -> Iterable[Finding]:
+def _shown(findings: Iterable[Diagnosis]) -> Iterable[Diagnosis]:
     """Print each as it is found, below the name of its area."""
     area = ""
     for finding in findings:

@@ -50,7 +50,7 @@ _REQUIREMENT = re.compile(
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """One thing looked at. `area`: machine, packages or home; `severity`: ok, note, warning or error; `code` and
     `facts`: its texts `doctor.<code>` and, with a way out, `doctor.advice.<code>`; `fixed`: it was put right now."""
 
@@ -84,7 +84,7 @@ class Finding:
 
 def examine(
     home: Path, torch_facts: Mapping[str, Any] | str, *, fix: bool = False, deep: bool = False
-) -> Iterator[Finding]:
+) -> Iterator[Diagnosis]:
     """Look at machine, packages and the home, in this order; findings come as they are made.
 
     `torch_facts`: `worker.torch_facts()`, or why torch could not be loaded. `fix`: put right what can be without
@@ -92,33 +92,33 @@ def examine(
     yield from _machine(home)
     yield from _packages(torch_facts)
     if not home.is_dir():
-        yield Finding("home", "note", "home_missing", {"home": str(home)})
+        yield Diagnosis("home", "note", "home_missing", {"home": str(home)})
         return
     yield from _home(home, fix, deep)
 
 
-def _machine(home: Path) -> Iterator[Finding]:
+def _machine(home: Path) -> Iterator[Diagnosis]:
     facts = {"smartcash": __version__, "python": platform.python_version(), "platform": platform.platform()}
     old = sys.version_info[:2] < LEAST_PYTHON
-    yield Finding("machine", "error" if old else "ok", "python", facts)
+    yield Diagnosis("machine", "error" if old else "ok", "python", facts)
     cores = {"cores": available_cores(), "machine": os.cpu_count() or 1}
-    yield Finding("machine", "ok", "cores", cores)
+    yield Diagnosis("machine", "ok", "cores", cores)
     used, limit = memory_bytes()
     free = free_memory() >> 20
     memory = {"total": limit >> 20, "free": free, "used": used >> 20}
-    yield Finding("machine", "warning" if free < LOW_MEMORY_MB else "ok", "memory", memory)
+    yield Diagnosis("machine", "warning" if free < LOW_MEMORY_MB else "ok", "memory", memory)
     free = free_disk(home) >> 20
     disk = {"free": free, "home": str(home)}
-    yield Finding("machine", "warning" if free < LOW_DISK_MB else "ok", "disk", disk)
+    yield Diagnosis("machine", "warning" if free < LOW_DISK_MB else "ok", "disk", disk)
     if not is_writable_folder(home):
         nearest = str(nearest_existing(home))
-        yield Finding("machine", "error", "home_not_writable", {"home": str(home), "nearest": nearest})
+        yield Diagnosis("machine", "error", "home_not_writable", {"home": str(home), "nearest": nearest})
     encoding = (sys.stdout.encoding or "").lower()
     spoken = {"spoken": current_language(), "encoding": encoding}
-    yield Finding("machine", "ok" if "utf" in encoding else "note", "language", spoken)
+    yield Diagnosis("machine", "ok" if "utf" in encoding else "note", "language", spoken)
 
 
-def _packages(torch_facts: Mapping[str, Any] | str) -> Iterator[Finding]:
+def _packages(torch_facts: Mapping[str, Any] | str) -> Iterator[Diagnosis]:
     missing: dict[str, list[str]] = {}
     extras: list[str] = metadata("smartcash").get_all("Provides-Extra") or []
     required: list[str] = metadata("smartcash").get_all("Requires-Dist") or []
@@ -131,26 +131,26 @@ def _packages(torch_facts: Mapping[str, Any] | str) -> Iterator[Finding]:
             missing.setdefault(extra, []).append(f"{name}>={least}" if least else name)
     core = missing.get("", [])
     if core:
-        yield Finding("packages", "error", "packages_missing", {"packages": " ".join(core)})
+        yield Diagnosis("packages", "error", "packages_missing", {"packages": " ".join(core)})
     else:
-        yield Finding(
+        yield Diagnosis(
             "packages", "ok", "packages", {"count": sum("extra ==" not in line for line in required)}
         )
     for extra in extras:
         there = extra not in missing
         lacking = ", ".join(missing.get(extra, []))
-        yield Finding(
+        yield Diagnosis(
             "packages", "ok" if there else "note", "extra" if there else "extra_missing",
             {"extra": extra, "packages": lacking},
         )  # fmt: skip
     if isinstance(torch_facts, str):
-        yield Finding("packages", "error", "torch_broken", {"reason": torch_facts})
+        yield Diagnosis("packages", "error", "torch_broken", {"reason": torch_facts})
         return
-    yield Finding(
+    yield Diagnosis(
         "packages", "ok", "torch", {key: torch_facts[key] for key in ("torch", "device", "precision")}
     )
     weights = ", ".join(torch_facts["weights"])
-    yield Finding("packages", "ok" if weights else "note", "weights", {"weights": weights or "–"})
+    yield Diagnosis("packages", "ok" if weights else "note", "weights", {"weights": weights or "–"})
 
 
 def _is_installed(name: str, least: str) -> bool:
@@ -165,14 +165,14 @@ def _numbers(release: str) -> list[int]:
     return [int(part) for part in re.match(r"[\d.]*", release)[0].split(".") if part]  # type: ignore[index]
 
 
-def _home(home: Path, fix: bool, deep: bool) -> Iterator[Finding]:
+def _home(home: Path, fix: bool, deep: bool) -> Iterator[Diagnosis]:
     store = RunStore(home)
     runs = store.runs()
-    yield Finding("home", "ok", "runs", {"count": len(runs), "home": str(home)})
+    yield Diagnosis("home", "ok", "runs", {"count": len(runs), "home": str(home)})
     for run in runs:
         if run.state == "broken":
             why = text(f"runs.broken.{run.reason}", detail=run.detail)
-            yield Finding("home", "error", "run_broken", {"run": run.id, "reason": why, "path": run.path})
+            yield Diagnosis("home", "error", "run_broken", {"run": run.id, "reason": why, "path": run.path})
     yield from _dead_runs(home, fix)
     yield from _queue(home, fix)
     yield from _litter(home, runs, fix)
@@ -184,25 +184,27 @@ def _home(home: Path, fix: bool, deep: bool) -> Iterator[Finding]:
             yield from _checkpoints(run, fix, deep)
 
 
-def _dead_runs(home: Path, fix: bool) -> Iterator[Finding]:
+def _dead_runs(home: Path, fix: bool) -> Iterator[Diagnosis]:
     service = TrainingService(home)
     for run in service.dead():
-        finding = Finding("home", "warning", "run_dead", {"run": run.id, "state": run.description()["state"]})
+        finding = Diagnosis(
+            "home", "warning", "run_dead", {"run": run.id, "state": run.description()["state"]}
+        )
         if fix:
             service.state(run)
         yield replace(finding, fixed=fix)
 
 
-def _queue(home: Path, fix: bool) -> Iterator[Finding]:
+def _queue(home: Path, fix: bool) -> Iterator[Diagnosis]:
     tickets = stale_tickets(home)
     if tickets:
         if fix:
             for ticket in tickets:
                 remove(ticket)
-        yield Finding("home", "warning", "tickets_stale", {"count": len(tickets)}, fixed=fix)
+        yield Diagnosis("home", "warning", "tickets_stale", {"count": len(tickets)}, fixed=fix)
 
 
-def _litter(home: Path, runs: list[RunInfo], fix: bool) -> Iterator[Finding]:
+def _litter(home: Path, runs: list[RunInfo], fix: bool) -> Iterator[Diagnosis]:
     """What crashed writes left; among checkpoints the CheckpointManager takes care of it."""
     at_work = [Path(run.path) for run in runs if is_alive(Path(run.path))]
     old = time.time() - LITTER_S
@@ -217,10 +219,10 @@ def _litter(home: Path, runs: list[RunInfo], fix: bool) -> Iterator[Finding]:
             for path in found:
                 remove(path)
         facts = {"count": len(found), "example": str(found[0])}
-        yield Finding("home", "warning", "litter", facts, fixed=fix)
+        yield Diagnosis("home", "warning", "litter", facts, fixed=fix)
 
 
-def _index(store: RunStore, listed: list[RunInfo], fix: bool) -> Iterator[Finding]:
+def _index(store: RunStore, listed: list[RunInfo], fix: bool) -> Iterator[Diagnosis]:
     """Does the index say what the folders say? An edited config.yaml is not noticed by it."""
     # a run at work may have gone on between the two looks
     steady = [run for run in listed if not is_alive(Path(run.path))]
@@ -229,19 +231,19 @@ def _index(store: RunStore, listed: list[RunInfo], fix: bool) -> Iterator[Findin
         if fix:
             store.rebuild()
         facts = {"count": len(stale), "example": stale[0]}
-        yield Finding("home", "warning", "index_stale", facts, fixed=fix)
+        yield Diagnosis("home", "warning", "index_stale", facts, fixed=fix)
 
 
-def _operation_log(home: Path) -> Finding:
+def _operation_log(home: Path) -> Diagnosis:
     log = OperationLog(home / "operations.jsonl")
     found = log.verify()
     if found.alteration is not None:
         reason = found.alteration.message()
-        return Finding("home", "error", "log_altered", {"path": str(log.path), "reason": reason})
-    return Finding("home", "ok", "log", {"count": found.entries})
+        return Diagnosis("home", "error", "log_altered", {"path": str(log.path), "reason": reason})
+    return Diagnosis("home", "ok", "log", {"count": found.entries})
 
 
-def _data(home: Path) -> Iterator[Finding]:
+def _data(home: Path) -> Iterator[Diagnosis]:
     """The data set of the configuration last confirmed."""
     confirmed = home / "confirmed.json"
     if not confirmed.exists():
@@ -251,13 +253,13 @@ def _data(home: Path) -> Iterator[Finding]:
         path = TrainConfig.parse(known["config"]).data.path
     except (ValueError, KeyError, TypeError, ConfigInvalid) as error:
         facts = {"path": str(confirmed), "reason": f"{type(error).__name__}: {error}"}
-        yield Finding("home", "error", "confirmed_broken", facts)
+        yield Diagnosis("home", "error", "confirmed_broken", facts)
         return
     there = Path(path).exists()
-    yield Finding("home", "ok" if there else "warning", "data" if there else "data_missing", {"path": path})
+    yield Diagnosis("home", "ok" if there else "warning", "data" if there else "data_missing", {"path": path})
 
 
-def _checkpoints(run: RunInfo, fix: bool, deep: bool) -> Iterator[Finding]:
+def _checkpoints(run: RunInfo, fix: bool, deep: bool) -> Iterator[Diagnosis]:
     folder = Path(run.path) / "weights"
     with CheckpointManager(folder) as manager:
         infos = manager.list_checkpoints()
@@ -267,9 +269,9 @@ def _checkpoints(run: RunInfo, fix: bool, deep: bool) -> Iterator[Finding]:
             manager.doctor()
     facts = {"run": run.id, "count": len(infos), "folder": str(folder), "files": ", ".join(bad)}
     if bad:
-        yield Finding("home", "error", "checkpoints_damaged", facts, fixed=fix)
+        yield Diagnosis("home", "error", "checkpoints_damaged", facts, fixed=fix)
     else:
-        yield Finding("home", "ok", "checkpoints_read" if deep else "checkpoints", facts)
+        yield Diagnosis("home", "ok", "checkpoints_read" if deep else "checkpoints", facts)
 
 
 def _looks_whole(info: CheckpointInfo) -> bool:
