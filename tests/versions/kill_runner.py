@@ -49,6 +49,9 @@ def act(name: str, home: Path, checkpoint: Path) -> None:
             digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
             versions.store.add(checkpoint, fresh(known, digest, checkpoint.stat().st_size), Labels(("new",)))
         return
+    if name == "note":
+        versions.note("v2", "a note")
+        return
     review = {
         "promote": lambda: versions.check_promote(3, "produksi"),
         "roll-back": lambda: versions.check_rollback("produksi"),
@@ -79,7 +82,7 @@ def check(home: Path, place: int) -> None:
     assert found == [], f"place {place}: {found}"
     assert versions.log.verify().alteration is None, f"place {place}: the log"
     litter = [
-        path for path in (home / "models").rglob("*") if path.name.startswith(".") and path.name != ".lock"
+        path for path in home.rglob(".*") if not path.name.endswith("lock") and "operations" not in path.name
     ]
     assert litter == [], f"place {place}: {litter}"
     numbers = [version.number for version in versions.versions()]

@@ -121,7 +121,7 @@ def test_a_model_opens_by_alias_number_run_and_file(
     version = versions.register_run(run)
     versions.apply(versions.check_promote(1, "produksi"))
     (best,) = run.weights.glob("*.pth")
-    opened = [open_model(name, "cpu")[0] for name in ("produksi", "v1", run.id, str(best))]
+    opened = [open_model(name, "cpu")[0] for name in ("produksi", "v1", run.id, run.id[:8], str(best))]
     image = Image.open(photo)
     answers = [model.predict(image, 0.001) for model in opened]
     model = smartcash.load("produksi", "cpu")

@@ -301,7 +301,8 @@ def test_a_program_that_watches_an_alias_never_gets_a_mixed_pair(
 KILLS = Path(__file__).with_name("kill_runner.py")
 
 
-@pytest.mark.parametrize("act", ["promote", "roll-back", "delete", "register"])
+@pytest.mark.skipif(sys.platform == "win32", reason="the children are forked")
+@pytest.mark.parametrize("act", ["promote", "roll-back", "delete", "register", "note"])
 def test_a_kill_at_any_file_call_leaves_the_old_or_the_new_and_the_next_change_clears_up(
     home: Path, finished: Finished, act: str
 ) -> None:

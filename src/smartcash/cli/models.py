@@ -67,12 +67,13 @@ def list_(tag: str, home: Path | None, as_json: bool) -> None:
         from rich.text import Text
 
         from smartcash.cli.tables import list_table, show_list
+        from smartcash.services.run_info import plain
 
         table = list_table(
             "models.column", COLUMNS, whole=("version", "aliases", "figure", "test", "created")
         )
         for version in found:
-            table.add_row(*(Text(_facts(version)[name]) for name in COLUMNS))
+            table.add_row(*(Text(plain(_facts(version)[name])) for name in COLUMNS))
         show_list(table)
 
 

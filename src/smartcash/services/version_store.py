@@ -36,6 +36,7 @@ from smartcash.domain.errors import (
 )
 from smartcash.domain.records import AliasEvent, ModelVersion
 from smartcash.services.event_log import finite
+from smartcash.services.labels import FILE as LABELS_FILE
 from smartcash.services.labels import Labels, read_labels, write_labels
 from smartcash.utils.files import (
     copy_proven,
@@ -55,6 +56,7 @@ _ALIAS = re.compile(r"[a-z][a-z0-9-]{0,31}")
 # words that mean something else as the name of a model, and names that Windows keeps for itself
 _TAKEN = re.compile(r"latest|v\d*|con|prn|aux|nul|com\d|lpt\d")
 _UNFINISHED = re.compile(r"\.v\d+\.[0-9a-f]{8}")  # a version being made or taken away
+_OURS = (MODEL, RECORD, METADATA, LABELS_FILE, "versions.json")  # written only while `changing` is held
 _LABELS = ("tags", "notes", "locked", "aliases", "path")
 _RECORDED = tuple(each.name for each in fields(ModelVersion) if each.name not in _LABELS)
 
@@ -139,8 +141,9 @@ class VersionStore:
         return self._read(self._path(number), book)
 
     def knows(self, name: str) -> bool:
-        """Whether `name` is written like a version's or is an alias."""
-        return number_in(name) is not None or name in self.book().aliases
+        """Whether `name` is written like a version's, with its v (a bare number may begin a run's id), or is an
+        alias."""
+        return (name.startswith("v") and number_in(name) is not None) or name in self.book().aliases
 
     def model_file(self, version: ModelVersion) -> Path:
         """The version's `model.pth`, compared with its SHA-256. Raises CheckpointCorrupt."""
@@ -224,11 +227,12 @@ class VersionStore:
         for path in self.folder.iterdir():
             if _UNFINISHED.fullmatch(path.name):
                 shutil.rmtree(path)
-        for alias, events in book.aliases.items():
-            folder, path = self.folder / alias, self._path(events[-1].version)
-            for litter in folder.glob(".*.tmp") if folder.is_dir() else ():
-                if temporary_target(litter.name):
+        for folder in (self.home, *(path for path in self.folder.iterdir() if path.is_dir())):
+            for litter in folder.glob(".*.tmp"):
+                if temporary_target(litter.name) in _OURS:
                     litter.unlink()
+        for alias, events in book.aliases.items():
+            path = self._path(events[-1].version)
             try:
                 version = self._read(path, book)
                 if not self.is_published(alias, version):
