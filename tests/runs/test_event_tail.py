@@ -23,7 +23,7 @@ from smartcash.services.event_log import EventLog
 path, count, lives = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 log = EventLog(path)
 for number in range(log._sequence, count):
-    log.append(StepEnded(1, number, count, 0.5, 30.0, 12.0))
+    log.append(StepEnded(1, number, count, number, {"loss": 0.5}, 0.5, 1e-3, 30.0, 12.0))
     if number + 1 == lives:
         log._file.write('{"seq": %d, "ty' % (number + 2))
         log._file.flush()
@@ -59,9 +59,14 @@ def follow(path: Path, count: int, lives: tuple[int, ...], late: int) -> None:
         )
         for after in (0, 0, late)
     ]
-    for life in (*lives, 0):
-        subprocess.run([sys.executable, "-c", WRITER, path, str(count), str(life)], check=life == 0)
-    assert [reader.communicate(timeout=200)[0] for reader in readers] == [f"{count}\n"] * 3
+    try:
+        for life in (*lives, 0):
+            subprocess.run([sys.executable, "-c", WRITER, path, str(count), str(life)], check=life == 0)
+        assert [reader.communicate(timeout=200)[0] for reader in readers] == [f"{count}\n"] * 3
+    finally:
+        for reader in readers:  # one that still waits would wait for ever
+            reader.kill()
+            reader.communicate()
 
 
 def test_three_readers_see_every_event_of_a_writer_that_dies_twice(tmp_path: Path) -> None:

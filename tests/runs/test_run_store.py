@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
 import sqlite3
 import subprocess
@@ -23,6 +22,7 @@ from smartcash.domain.records import RunFilter, RunInfo
 from smartcash.handlers.operation_log import OperationLog
 from smartcash.handlers.run_history import RunHistory
 from smartcash.services.labels import read_labels
+from smartcash.services.processes import identity
 from smartcash.services.run_store import RunFolder, RunStore, find_run
 from smartcash.utils.i18n import LANGUAGES, catalogue
 
@@ -49,7 +49,7 @@ def test_a_run_is_listed_with_everything_its_folder_says(tmp_path: Path) -> None
         "name": "yes", "notes": "baris: satu\ndua # tiga\n", "tags": ["a b", "1"], "model": {"backbone": "resnet50"},
         "training": {"epochs": 20, "monitor": "mAP50_95", "early_stopping": {"patience": 3}},
     }  # fmt: skip
-    run = made(tmp_path, config=config, parent="earlier")
+    run = made(tmp_path, config=config, parent={"id": "earlier"})
     (info,) = RunStore(tmp_path).runs()
     assert info == RunInfo(
         id=run.id, path=str(run.path), task="detect", state="finished", name="yes", backbone="resnet50",
@@ -335,7 +335,7 @@ def test_a_locked_run_is_neither_trashed_nor_cleaned_up(
 def test_a_run_at_work_is_not_trashed_and_a_dead_one_is(tmp_path: Path) -> None:
     """A34: what counts is whether its process lives, not what run.json still says."""
     worker = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    run = made(tmp_path, state="running", pid=worker.pid, host=platform.node())
+    run = made(tmp_path, state="running", worker=identity(worker.pid))
     store = RunStore(tmp_path)
     with pytest.raises(RunRefused) as caught:
         store.trash(run.id)
@@ -344,19 +344,19 @@ def test_a_run_at_work_is_not_trashed_and_a_dead_one_is(tmp_path: Path) -> None:
     store.trash(run.id)
 
 
-def test_a_run_on_another_machine_counts_as_alive_for_an_hour(tmp_path: Path) -> None:
-    run = made(tmp_path, state="running", pid=1, host="elsewhere")
-    run.events.write_text("")
+def test_a_run_on_another_machine_counts_as_alive_while_its_heart_beats(tmp_path: Path) -> None:
+    run = made(tmp_path, state="running", worker={"pid": 1, "begun": 0.0, "host": "elsewhere"})
+    heart = run.path / "heartbeat"
+    heart.touch()
     store = RunStore(tmp_path)
     with pytest.raises(RunRefused):
         store.trash(run.id)
-    os.utime(run.events, (time.time() - 4000, time.time() - 4000))
+    os.utime(heart, (time.time() - 60, time.time() - 60))
     store.trash(run.id)
 
 
 def test_a_process_that_only_has_the_number_of_a_dead_one_keeps_nothing(tmp_path: Path) -> None:
-    run = made(tmp_path, state="running", pid=os.getpid(), host=platform.node())
-    os.utime(run.path / "run.json", (0, 0))
+    run = made(tmp_path, state="running", worker=identity(os.getpid()) | {"begun": 1.0})
     RunStore(tmp_path).trash(run.id)
 
 
