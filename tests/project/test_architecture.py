@@ -91,7 +91,7 @@ def test_only_the_worker_looks_at_every_error_and_nobody_swallows_one():
         last = node.body[-1]
         assert isinstance(last, ast.Raise), f"{file}:{node.lineno} swallows every error"
         assert last.exc is None, f"{file}:{node.lineno} makes another error of every error"
-    assert [file for file, node in own if node.name] == ["worker.py"]
+    assert [file for file, node in own if node.name] == ["worker/training.py"]
     assert len(blind) - len(own) == 1
 
 

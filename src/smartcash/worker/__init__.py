@@ -1,0 +1,33 @@
+"""The composition root: builds every part and runs it. Nothing else knows all layers.
+
+training    train, resume, check, extend: one process's time with one run
+stores      where its checkpoints go
+data        load_data, preview_data
+facts       what a run records of machine, code and results
+models      a trained model by name: evaluate, predict, count
+exporting   files for other runtimes, with their proof
+"""
+
+from smartcash.worker.data import load_data, preview_data
+from smartcash.worker.exporting import benchmark_exports, export_model, verify_export
+from smartcash.worker.facts import torch_facts
+from smartcash.worker.models import count_files, evaluate_model, load, open_model, predict_files
+from smartcash.worker.training import check, extend, resume, train
+
+__all__ = [
+    "benchmark_exports",
+    "check",
+    "count_files",
+    "evaluate_model",
+    "export_model",
+    "extend",
+    "load",
+    "load_data",
+    "open_model",
+    "predict_files",
+    "preview_data",
+    "resume",
+    "torch_facts",
+    "train",
+    "verify_export",
+]

@@ -1,0 +1,215 @@
+"""Exports: written, proved against the model, measured, recorded."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from smartcash.backend.data import Pictures
+from smartcash.backend.exporters import (
+    FORMATS,
+    Evidence,
+    Exported,
+    export,
+    model_run,
+    open_export,
+    pace_of,
+    suppression_of,
+    verify,
+)
+from smartcash.backend.formats import Sample, read_dataset
+from smartcash.backend.predictor import Predictor
+from smartcash.backend.samples import SIZE_RANGE_PX, write_samples
+from smartcash.domain.config import TrainConfig
+from smartcash.domain.errors import (
+    DataInvalid,
+    ExportFailed,
+    ExportRefused,
+)
+from smartcash.domain.exports import ExportRecord, ExportRequest, Proof
+from smartcash.handlers.exports import Exports
+from smartcash.services.run_store import RunFolder, home
+from smartcash.utils.files import sha256_of
+from smartcash.utils.machine import available_cores
+from smartcash.worker.facts import git_revision, now
+from smartcash.worker.models import load_state
+
+# how many pictures an export is proved and, for int8, calibrated with
+PROOF_PICTURES, CALIBRATION_PICTURES, DRAWN_PICTURES = 200, 128, 48
+
+
+@dataclass(frozen=True)
+class ExportSource:
+    """What is exported: the model in fp32 on the CPU, its checkpoint, and where exports of it go."""
+
+    predictor: Predictor
+    checkpoint: Path
+    config: TrainConfig
+    lineage: dict[str, Any]
+    exports: Exports
+
+    @classmethod
+    def open(cls, name: str, interface: str) -> ExportSource:
+        """The checkpoint at a path, or the best one of a run. Raises as `load_state`."""
+        state, path = load_state(name)
+        predictor = Predictor.from_state(state, device="cpu", precision="fp32")
+        config = TrainConfig.parse(state["config"])
+        folder = path.absolute().parent
+        run = RunFolder(folder.parent) if (folder.parent / "run.json").is_file() else None
+        with path.open("rb") as file:
+            sha256 = sha256_of(file)
+        lineage = {
+            "model": {**config.model.model_dump(mode="json"), "pretrained": False},
+            "lineage": {
+                "run": run.id if run else "", "checkpoint": path.name, "checkpoint_sha256": sha256,
+                "epoch": state.get("epoch"), "config_hash": config.hash(),
+                "data": (run.description().get("data") or {}).get("content_hash", "") if run else "",
+                "git": git_revision(),
+            },
+        }  # fmt: skip
+        exports = (
+            Exports(run.path / "exports", run.path.parent.parent, run.id, interface)
+            if run
+            else Exports(folder / "exports", home(), "", interface)
+        )
+        return cls(predictor, path, config, lineage, exports)
+
+
+def export_model(
+    name: str, requests: Sequence[ExportRequest], out: Path | None = None, *, interface: str = "python"
+) -> Iterator[ExportRecord | ExportRefused]:
+    """Write the model of a run or checkpoint in each of the forms asked for, prove each file, and record it.
+
+    A form that cannot be had gives its ExportRefused, and the others go on; what broke off or did not pass the
+    gate gives a record with the state "failed". Files go to `<run>/exports`, or to `out` (one request only).
+    Raises RunNotFound, a CheckpointError, or ExportRefused for an `out` with another suffix."""
+    if out is not None:
+        (request,) = requests
+        if out.suffix != FORMATS[request.format].suffix:
+            facts = {"format": request.format, "suffix": FORMATS[request.format].suffix}
+            raise ExportRefused("export_suffix", path=str(out), **facts)
+    source = ExportSource.open(name, interface)
+    needed = any(request.precision == "int8" for request in requests)
+    with gathered(source.config, source.predictor, calibration=needed) as (evidence, calibration):
+        for request in requests:
+            form = FORMATS[request.format]
+            size = request.image_size or source.predictor.preprocess.image_size
+            target = out or source.exports.folder / export_name(source.config, request, size, form.suffix)
+            pictures = calibration if request.precision == "int8" else None
+            began = time.monotonic()
+            try:
+                made = export(form, source.predictor, request, source.lineage, evidence, pictures, target)
+            except ExportRefused as refused:
+                yield refused
+                continue
+            except ExportFailed as error:
+                seconds = round(time.monotonic() - began, 1)
+                made = Exported(target, Proof("failed", error.code), "", 0, size, seconds, now())
+                record = record_of(source, request, made, str(error))
+            else:
+                record = record_of(source, request, made)
+            source.exports.add(record)
+            yield record
+
+
+def record_of(source: ExportSource, request: ExportRequest, made: Exported, error: str = "") -> ExportRecord:
+    """What is kept of one export."""
+    inside = made.path.parent == source.exports.folder
+    return ExportRecord(
+        file=made.path.name if inside else str(made.path.absolute()), format=request.format,
+        precision=request.precision, nms=request.nms, batch=request.batch, image_size=made.image_size,
+        state=made.proof.state, sha256=made.sha256, size_bytes=made.size_bytes,
+        checkpoint=source.checkpoint.name, checkpoint_sha256=source.lineage["lineage"]["checkpoint_sha256"],
+        created=made.created, seconds=made.seconds, proof=made.proof.to_dict(), error=error,
+    )  # fmt: skip
+
+
+def export_name(config: TrainConfig, request: ExportRequest, image_size: int, suffix: str) -> str:
+    """`efficientnet_lite0-320-fp16-nms-b4.onnx`: what sets it apart from the usual form is in the name."""
+    special = [request.precision] if request.precision != "fp32" else []
+    special += ["nms"] if request.nms else []
+    special += [f"b{request.batch}"] if request.batch else []
+    return "-".join([re.sub(r"[^\w.]+", "_", config.model.backbone), str(image_size), *special]) + suffix
+
+
+@contextmanager
+def gathered(
+    config: TrainConfig, predictor: Predictor, *, calibration: bool
+) -> Iterator[tuple[Evidence, Evidence | None]]:
+    """Pictures for the gate, and for int8: of the run's own data set where it can be read and has the same classes,
+    else drawn ones (kind "drawn")."""
+    longest = 2 * predictor.preprocess.image_size
+
+    def evidence(kind: str, samples: Sequence[Sample], count: int, labelled: bool) -> Evidence:
+        spread = np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int).tolist()
+        return Evidence(kind, Pictures([samples[row] for row in spread], longest, keep=False), labelled)
+
+    task = predictor.task
+    try:
+        data = read_dataset(config.data.path, task=task, format=config.data.format, seed=config.seed)
+    except DataInvalid:
+        data = None
+    if data is not None and data.classes == predictor.classes:
+        own = evidence("validation", data.splits["valid"], PROOF_PICTURES, True)
+        yield (
+            own,
+            evidence("train", data.splits["train"], CALIBRATION_PICTURES, True) if calibration else None,
+        )
+        return
+    with tempfile.TemporaryDirectory(prefix="smartcash-") as folder:
+        path = Path(folder) / "drawn"
+        size = max(SIZE_RANGE_PX[0], predictor.preprocess.image_size)
+        write_samples(path, images=DRAWN_PICTURES, task=task, size_px=size)
+        drawn = read_dataset(path, task=task)
+        labelled = set(drawn.classes) <= set(predictor.classes)
+        order = np.array([predictor.classes.index(each) if labelled else 0 for each in drawn.classes])
+        samples = [replace(sample, labels_N=order[sample.labels_N]) for sample in drawn.samples]
+        half = len(samples) // 2
+        yield (
+            evidence("drawn", samples[:half], PROOF_PICTURES, labelled),
+            evidence("drawn", samples[half:], CALIBRATION_PICTURES, labelled) if calibration else None,
+        )
+
+
+def benchmark_exports(name: str, *, seconds: float = 3.0, threads: int = 0) -> Iterator[dict[str, Any]]:
+    """Latency, throughput, size and accuracy of the model of a run and of each of its exported files, as plain
+    values; a file that cannot be run gives {"file", "error"}. `threads`: 0 for all cores given to this process."""
+    source = ExportSource.open(name, "python")
+    threads = threads or available_cores()
+    torch.set_num_threads(threads)
+    predictor = source.predictor
+    size = predictor.preprocess.image_size
+    run = model_run(predictor, ExportRequest("torch"), suppression_of(predictor))
+    first = {
+        "file": source.checkpoint.name, "format": "torch", "precision": "fp32", "image_size": size, "state": "",
+        "size_bytes": source.checkpoint.stat().st_size, "metric": "", "value": None, "drop": None,
+    }  # fmt: skip
+    yield {**first, **pace_of(run, size, None, seconds), "threads": threads}
+    for record in source.exports.present():
+        form = FORMATS[record.format]
+        facts = {
+            "file": record.file, "format": record.format, "precision": record.precision,
+            "image_size": record.image_size, "state": record.state, "size_bytes": record.size_bytes,
+        }  # fmt: skip
+        try:
+            run = open_export(source.exports.folder / record.file, form, threads)
+        except (ExportRefused, ExportFailed) as error:
+            yield {"file": record.file, "error": str(error)}
+            continue
+        proof = Proof(**record.proof)
+        facts |= {"metric": proof.metric, "value": proof.metric_file, "drop": proof.drop}
+        yield {**facts, **pace_of(run, record.image_size, record.batch, seconds), "threads": threads}
+
+
+def verify_export(path: Path) -> tuple[Proof, dict[str, Any]]:
+    """Prove an exported file again, see `exporters.verify`. Raises ExportRefused or ExportFailed."""
+    return verify(path)

@@ -1,0 +1,137 @@
+"""Trained models at work: found by name, evaluated, asked about pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smartcash.backend.drawing import draw_boxes
+from smartcash.backend.formats import read_dataset, verify_images
+from smartcash.backend.images import read_image, write_image
+from smartcash.backend.predictor import Predictor
+from smartcash.domain.errors import (
+    DataInvalid,
+)
+from smartcash.handlers.checkpoint import CheckpointManager
+from smartcash.handlers.model_versions import ModelVersions
+from smartcash.services.run_store import find_run
+from smartcash.utils.logger import get_logger
+
+
+def load_state(name: str) -> tuple[Mapping[str, Any], Path]:
+    """The content of the checkpoint at a path, of a version ("v3") or alias, or of the best one of a run (its folder,
+    id or "latest").
+
+    Raises VersionNotFound, RunNotFound or a CheckpointError."""
+    path, versions = Path(name), ModelVersions()
+    if not path.is_file() and versions.store.knows(name):
+        path = versions.store.model_file(versions.find(name))
+    if path.is_file():
+        manager = CheckpointManager(output_dir=str(path.parent), logger=get_logger("checkpoint"))
+        return manager.load_checkpoint(checkpoint_path=str(path)), path
+    weights = find_run(name).weights
+    manager = CheckpointManager(output_dir=str(weights), logger=get_logger("checkpoint"))
+    state = manager.load_checkpoint(which="best")
+    return state, Path(str(state["path"]))
+
+
+def open_model(name: str, device: str = "auto") -> tuple[Predictor, Path]:
+    """The model that `load_state` finds, and where. Raises as it does."""
+    state, path = load_state(name)
+    return Predictor.from_state(state, device=device), path
+
+
+def load(name: str, device: str = "auto") -> Predictor:
+    """A model ready to look at pictures: `smartcash.load("produksi").predict("photo.jpg")`. `name` and errors as
+    those of `open_model`."""
+    return open_model(name, device)[0]
+
+
+def evaluate_model(
+    name: str, data_path: str, split: str, *, seed: int = 0, device: str = "auto"
+) -> dict[str, Any]:
+    """All figures of a model on one split of a data set, as plain values.
+
+    Classes are matched by name. Raises DataInvalid when the split or a class is missing."""
+    predictor, path = open_model(name, device)
+    data = verify_images(read_dataset(data_path, task=predictor.task, seed=seed))
+    if split not in data.splits:
+        raise DataInvalid("split_missing", path=data_path, split=split, splits=", ".join(data.splits))
+    unknown = [label for label in data.classes if label not in predictor.classes]
+    if unknown:
+        raise DataInvalid("classes_differ", unknown=", ".join(unknown), known=", ".join(predictor.classes))
+    order = np.array([predictor.classes.index(label) for label in data.classes])
+    samples = [replace(sample, labels_N=order[sample.labels_N]) for sample in data.splits[split]]
+    result = predictor.evaluate(samples)
+    return {
+        "model": str(path),
+        "data": str(data.root),
+        "split": split,
+        "task": predictor.task,
+        **result.to_dict(),
+    }
+
+
+def predict_files(
+    name: str, paths: list[Path], drawn: Path | None, *, threshold: float | None = None, device: str = "auto"
+) -> Iterator[dict[str, Any]]:
+    """What a model says of each picture, as plain values; drawn pictures go into the folder `drawn`.
+
+    A picture that cannot be read gives {"file", "error"}; the others go on."""
+    predictor, _ = open_model(name, device)
+    if drawn is not None:
+        drawn.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        try:
+            image = _picture(path)
+        except DataInvalid as error:
+            yield {"file": str(path), "error": str(error)}
+            continue
+        outcome = predictor(image, threshold)
+        facts = {"file": str(path), **predictor.describe(outcome)}
+        if drawn is not None and predictor.task == "detect":
+            target = free_name(drawn, path)
+            write_image(
+                target,
+                draw_boxes(image, outcome.boxes_N4, outcome.labels_N, outcome.scores_N, predictor.classes),
+            )
+            facts["drawn"] = str(target)
+        yield facts
+
+
+def count_files(
+    name: str, paths: list[Path], *, abstain: float | None = None, device: str = "auto"
+) -> Iterator[dict[str, Any]]:
+    """What money a model counts in each picture, as plain values: see `Predictor.count`.
+
+    A picture that cannot be read gives {"file", "error"}; the others go on."""
+    predictor, _ = open_model(name, device)
+    for path in paths:
+        try:
+            image = _picture(path)
+        except DataInvalid as error:
+            yield {"file": str(path), "error": str(error)}
+            continue
+        yield {"file": str(path), **predictor.count(image, abstain)}
+
+
+def _picture(path: Path) -> np.ndarray:
+    """The picture at `path`. Raises DataInvalid, also where there is no such file or it may not be read."""
+    try:
+        return read_image(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataInvalid("picture_unreadable", path=str(path), reason=reason) from error
+
+
+def free_name(folder: Path, source: Path) -> Path:
+    """A name for `source`'s drawing in `folder` that no file has yet."""
+    target, number = folder / f"{source.stem}.jpg", 1
+    while target.exists():
+        number += 1
+        target = folder / f"{source.stem}-{number}.jpg"
+    return target
