@@ -126,8 +126,8 @@ def test_with_suppression_inside_an_onnx_file_gives_the_predictors_own_notes(
     """A19, D11: the same set of notes, in batches too."""
     needs("onnx")
     target = tmp_path / "notes.onnx"
-    # the toy gives dozens of scores of exactly 1 in the second picture, and which of equals stays is anybody's choice
-    distinct = [drawn["detect"].pictures.samples[row] for row in (0, 2, 3, 6, 7, 8, 9)]
+    # the toy gives dozens of scores of exactly 1 in other pictures, and which of equals stays is anybody's choice
+    distinct = [drawn["detect"].pictures.samples[row] for row in (0, 2, 3, 8, 9, 0, 2, 3)]
     clear = {"detect": Evidence("drawn", Pictures(distinct, 256, keep=True), True)}
     made = exported(detector, clear, target, ExportRequest("onnx", nms=True, batch=batch))
     assert made.proof.state == "verified" and made.proof.agreement == 1
