@@ -131,7 +131,6 @@ def test_with_suppression_inside_an_onnx_file_gives_the_predictors_own_notes(
     clear = {"detect": Evidence("drawn", Pictures(distinct, 256, keep=True), True)}
     made = exported(detector, clear, target, ExportRequest("onnx", nms=True, batch=batch))
     assert made.proof.state == "verified" and made.proof.agreement == 1
-    assert verify(target)[0].state == "verified"
     same_notes(run_example("onnx", target, picture), detector, picture)
 
 
