@@ -361,7 +361,9 @@ def restore(built: Built, state: Mapping[str, Any], callbacks: Stateful) -> Prog
 
     Raises CheckpointMismatch when the checkpoint is not one of this configuration's model."""
     parts = built.parts
-    missing = [key for key in ("progress", "ema_state_dict", "optimizer_state_dict") if not state.get(key)]
+    missing = [
+        key for key in ("progress", "ema_state_dict", "optimizer_state_dict", "rng") if not state.get(key)
+    ]
     if missing:
         raise CheckpointMismatch("checkpoint_not_a_training", missing=", ".join(missing))
     try:
@@ -379,6 +381,7 @@ def restore(built: Built, state: Mapping[str, Any], callbacks: Stateful) -> Prog
     if state["scaler_state_dict"]:
         parts.scaler.load_state_dict(state["scaler_state_dict"])
     callbacks.load_state_dict(state.get("callbacks") or {})
+    torch.set_rng_state(state["rng"]["torch"])  # each step sets its own; what follows the last one has this
     progress = Progress.from_state(state["progress"])
     parts.schedule.set(max(0, progress.step - 1))  # the rates are those of the step that was done last
     return progress
