@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import cv2
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from smartcash.backend.augment import Augment
 from smartcash.backend.criterion import Targets
@@ -156,8 +158,8 @@ class TrainBatches:
         """Steps of one epoch."""
         return EpochBatches(len(self.samples.pictures), self.batch_size, self.seed, 0).steps
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """The batches of `epoch`, beginning with step `first_step`."""
+    def epoch(self, epoch: int, first_step: int = 0) -> Generator[Batch, None, None]:
+        """The batches of `epoch`, beginning with step `first_step`. To be closed: see `_batches`."""
         order = EpochBatches(
             len(self.samples.pictures),
             self.batch_size,
@@ -168,7 +170,7 @@ class TrainBatches:
             rank=self.world.rank,
             world=self.world.size,
         )
-        return iter(_loader(self.samples, workers=self.workers, pin=self.pin, batch_sampler=order))
+        return _batches(_loader(self.samples, workers=self.workers, pin=self.pin, batch_sampler=order))
 
 
 class EvalBatches:
@@ -180,9 +182,10 @@ class EvalBatches:
         self.samples, self.batch_size, self.workers = samples, batch_size, workers
         self.world = world or World()
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch, None, None]:
+        """This process's share of the split, in order. To be closed: see `_batches`."""
         share = range(self.world.rank, len(self.samples), self.world.size)
-        return iter(
+        return _batches(
             _loader(self.samples, workers=self.workers, pin=False, sampler=share, batch_size=self.batch_size)
         )
 
@@ -202,10 +205,37 @@ def _loader(samples: Dataset, *, workers: int, pin: bool, **how: object) -> Data
     )  # fmt: skip
 
 
+def _batches(loader: DataLoader) -> Generator[Batch, None, None]:
+    """The batches of a loader. Closing it ends the loader processes: since they are deaf to SIGTERM, one that is still
+    there when this process exits would be waited for without end."""
+    with _deaf():  # processes are begun here, and must not be hit before they are deaf themselves
+        batches = iter(loader)
+    try:
+        yield from batches
+    finally:
+        if isinstance(batches, _MultiProcessingDataLoaderIter):
+            batches._shutdown_workers()  # what its `__del__` does, but a traceback may keep it alive
+
+
+FOR_THE_GROUP = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Hold signals for the group back until the end of the block, and in processes begun in it for good."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_THE_GROUP)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker(worker: int) -> None:
     """In a new loader process: one thread, and deaf to signals for the group. Its parent decides when to stop."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in FOR_THE_GROUP:
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)

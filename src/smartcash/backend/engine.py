@@ -115,44 +115,47 @@ def train_one_epoch(
     pictures; the weights are then as they were."""
     before, last = stats.seconds, time.perf_counter()
     started = last
-    for within, batch in enumerate(batches.epoch(epoch, first_step), start=first_step):
-        stats.waited_s += time.perf_counter() - last
-        step = epoch * batches.steps + within
-        prepare_step(parts, step)
+    with contextlib.closing(batches.epoch(epoch, first_step)) as in_order:
+        for within, batch in enumerate(in_order, start=first_step):
+            stats.waited_s += time.perf_counter() - last
+            step = epoch * batches.steps + within
+            prepare_step(parts, step)
 
-        images = parts.preprocess.normalize(batch.images_B3HW.to(parts.precision.device, non_blocking=True))
-        losses = forward_loss(parts, images, batch, step)
-        objects = losses["loss"].new_tensor(float(batch.targets.valid_BM.sum()))
-        facts = torch.stack([*(value.detach() for value in losses.values()), objects])
-        *figures, objects_in_batch = parts.world.sum(facts).tolist()
-        values = dict(zip(losses, figures))
-        if not math.isfinite(values["loss"]):
-            raise _not_finite("loss_not_finite", parts, batch, epoch, step, values["loss"])
-        parts.scaler.scale(losses["loss"] / parts.accumulate).backward()
+            images = parts.preprocess.normalize(
+                batch.images_B3HW.to(parts.precision.device, non_blocking=True)
+            )
+            losses = forward_loss(parts, images, batch, step)
+            objects = losses["loss"].new_tensor(float(batch.targets.valid_BM.sum()))
+            facts = torch.stack([*(value.detach() for value in losses.values()), objects])
+            *figures, objects_in_batch = parts.world.sum(facts).tolist()
+            values = dict(zip(losses, figures))
+            if not math.isfinite(values["loss"]):
+                raise _not_finite("loss_not_finite", parts, batch, epoch, step, values["loss"])
+            parts.scaler.scale(losses["loss"] / parts.accumulate).backward()
 
-        norm = None
-        if (within + 1) % parts.accumulate == 0 or within + 1 == batches.steps:
-            parts.world.sum_gradients(parts.model.parameters())
-            parts.scaler.unscale_(parts.optimizer)
-            norm = float(nn.utils.clip_grad_norm_(parts.model.parameters(), parts.clip_norm or math.inf))
-            if not math.isfinite(norm) and not parts.scaler.is_enabled():
-                raise _not_finite("gradient_not_finite", parts, batch, epoch, step, norm)
-            parts.scaler.step(parts.optimizer)
-            parts.scaler.update()
-            parts.optimizer.zero_grad(set_to_none=True)
-            parts.averaged.update(parts.model)
-            stats.grad_norm = max(stats.grad_norm, norm)
+            norm = None
+            if (within + 1) % parts.accumulate == 0 or within + 1 == batches.steps:
+                parts.world.sum_gradients(parts.model.parameters())
+                parts.scaler.unscale_(parts.optimizer)
+                norm = float(nn.utils.clip_grad_norm_(parts.model.parameters(), parts.clip_norm or math.inf))
+                if not math.isfinite(norm) and not parts.scaler.is_enabled():
+                    raise _not_finite("gradient_not_finite", parts, batch, epoch, step, norm)
+                parts.scaler.step(parts.optimizer)
+                parts.scaler.update()
+                parts.optimizer.zero_grad(set_to_none=True)
+                parts.averaged.update(parts.model)
+                stats.grad_norm = max(stats.grad_norm, norm)
 
-        stats.steps += 1
-        stats.images += len(batch.indices) * parts.world.size
-        stats.objects += round(objects_in_batch)
-        stats.empty += not objects_in_batch
-        stats.seconds = before + time.perf_counter() - started
-        for name, value in values.items():
-            stats.sums[name] = stats.sums.get(name, 0.0) + value
-        if not on_step(Step(step, values, norm, updated=norm is not None)):
-            break
-        last = time.perf_counter()
+            stats.steps += 1
+            stats.images += len(batch.indices) * parts.world.size
+            stats.objects += round(objects_in_batch)
+            stats.empty += not objects_in_batch
+            stats.seconds = before + time.perf_counter() - started
+            for name, value in values.items():
+                stats.sums[name] = stats.sums.get(name, 0.0) + value
+            if not on_step(Step(step, values, norm, updated=norm is not None)):
+                break
+            last = time.perf_counter()
 
 
 def _not_finite(code: str, parts: Parts, batch: Batch, epoch: int, step: int, value: float) -> TrainingFailed:
@@ -219,39 +222,40 @@ def evaluate(
     else:
         metrics = ClassificationMetrics(classes)
     loss_sum, count, whole, broken = 0.0, 0, True, ""
-    for batch in batches:
-        images = preprocess.normalize(batch.images_B3HW.to(precision.device))
-        with precision.autocast():
-            output = model(images)
-        if isinstance(model, Detector):
-            boxes_BA4, scores_BAC = model.decode(output)
-            if not (boxes_BA4.isfinite().all() and scores_BAC.isfinite().all()):
-                broken = batches.sample(batch.indices[0]).path.name
-                break
-            for row, index in enumerate(batch.indices):
-                sample = batches.sample(index)
-                boxes, scores, labels_found = (
-                    t.cpu().numpy() for t in select(boxes_BA4[row], scores_BAC[row])
-                )
-                outcome = (preprocess.boxes_back(boxes, *sample.size), scores, labels_found)
-                metrics.update(outcome, (sample.boxes_N4, sample.labels_N))
-                if on_image:
-                    on_image(index, outcome)
-        else:
-            if not output.isfinite().all():
-                broken = batches.sample(batch.indices[0]).path.name
-                break
-            labels = batch.targets.labels_BM[:, 0]
-            loss_sum += float(nn.functional.cross_entropy(output.cpu(), labels, reduction="sum"))
-            count += len(labels)
-            probabilities = output.softmax(-1).cpu().numpy()
-            metrics.update(probabilities, labels.numpy(), probabilities=True)
-            if on_image:
+    with contextlib.closing(iter(batches)) as in_order:
+        for batch in in_order:
+            images = preprocess.normalize(batch.images_B3HW.to(precision.device))
+            with precision.autocast():
+                output = model(images)
+            if isinstance(model, Detector):
+                boxes_BA4, scores_BAC = model.decode(output)
+                if not (boxes_BA4.isfinite().all() and scores_BAC.isfinite().all()):
+                    broken = batches.sample(batch.indices[0]).path.name
+                    break
                 for row, index in enumerate(batch.indices):
-                    on_image(index, probabilities[row])
-        whole = go_on()
-        if not whole:
-            break
+                    sample = batches.sample(index)
+                    boxes, scores, labels_found = (
+                        t.cpu().numpy() for t in select(boxes_BA4[row], scores_BAC[row])
+                    )
+                    outcome = (preprocess.boxes_back(boxes, *sample.size), scores, labels_found)
+                    metrics.update(outcome, (sample.boxes_N4, sample.labels_N))
+                    if on_image:
+                        on_image(index, outcome)
+            else:
+                if not output.isfinite().all():
+                    broken = batches.sample(batch.indices[0]).path.name
+                    break
+                labels = batch.targets.labels_BM[:, 0]
+                loss_sum += float(nn.functional.cross_entropy(output.cpu(), labels, reduction="sum"))
+                count += len(labels)
+                probabilities = output.softmax(-1).cpu().numpy()
+                metrics.update(probabilities, labels.numpy(), probabilities=True)
+                if on_image:
+                    for row, index in enumerate(batch.indices):
+                        on_image(index, probabilities[row])
+            whole = go_on()
+            if not whole:
+                break
     if batches.world.any(bool(broken)):
         raise TrainingFailed("output_not_finite", file=broken or "-")
     if batches.world.any(not whole):
