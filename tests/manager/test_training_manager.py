@@ -183,7 +183,8 @@ def test_a_killed_worker_shows_as_crashed_and_can_go_on(toy: Toy, tmp_path: Path
         assert time.monotonic() - killed < 10
         if seen == "ready":  # it was done before the kill
             continue
-        wait_for(lambda group=worker.get("pid"): not _living(group), 5)  # killed, and soon gone
+        group = worker.get("pid")
+        wait_for(lambda group=group: not _living(group), 5)  # killed, and soon gone
         if started:
             stranger.resume(run)
             wait_for(lambda run=run: manager.state(run) == "running")
