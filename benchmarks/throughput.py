@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measuring import options, print_table
 from smartcash.backend.builder import build
-from smartcash.backend.engine import Parts, forward_loss, prepare_step, train_one_epoch
+from smartcash.backend.engine import EpochStats, Parts, Step, forward_loss, prepare_step, train_one_epoch
 from smartcash.backend.formats import read_dataset
 from smartcash.backend.samples import write_samples
 from smartcash.domain.config import TrainConfig
@@ -79,13 +79,13 @@ def ours_of(data: Path, model: dict[str, Any], warmup: int, steps: int) -> Speed
     built = build(config, read_dataset(data))
     ends: list[float] = []
 
-    def on_step(step: int, losses: dict[str, float], images: int) -> bool:
+    def on_step(step: Step) -> bool:
         ends.append(time.perf_counter())
         return len(ends) <= warmup + steps
 
     first = -(-built.parts.unfreeze_step // built.train.steps)
     for epoch in itertools.count(first):
-        train_one_epoch(built.parts, built.train, epoch, 0, on_step)
+        train_one_epoch(built.parts, built.train, epoch, 0, EpochStats(), on_step)
         if len(ends) > warmup + steps:
             break
     batch = next(built.train.epoch(first))

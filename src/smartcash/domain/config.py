@@ -293,7 +293,7 @@ class CallbackConfig(Part):
 
 
 class TrainingConfig(Part):
-    epochs: int = Field(default=18, ge=1, le=100_000, description="passes over the training data")
+    epochs: int = Field(default=16, ge=1, le=100_000, description="passes over the training data")
     max_hours: float | None = Field(default=None, gt=0, description="stop cleanly after this time, hours")
     monitor: str = Field(
         default="auto",
