@@ -13,8 +13,6 @@ It is not part of `python -m benchmarks`: it takes long, and wants data of one's
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import os
 import random
 import signal
@@ -23,28 +21,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
-import torch
-
+from smartcash.backend.trainer import state_digest
 from smartcash.handlers.checkpoint import CheckpointManager
 from smartcash.services.event_log import read_events
 from smartcash.services.run_store import RunFolder
-
-TIMES = {
-    "seconds",
-    "images_per_s",
-    "train_s",
-    "data_wait_s",
-    "waited_s",
-    "eval_s",
-    "elapsed_s",
-    "peak_memory_mb",
-}
-COMPARED = (
-    *("model_state_dict", "ema_state_dict", "optimizer_state_dict", "scheduler_state_dict"),
-    *("scaler_state_dict", "progress", "step", "epoch"),
-)
 
 
 def main() -> int:
@@ -142,24 +123,7 @@ def _steps(run: RunFolder) -> int:
 def state_of(home: Path) -> str:
     """SHA-256 of the newest state, times left out."""
     weights = next(home.glob("*/*/weights"))
-    state = CheckpointManager(output_dir=str(weights)).load_checkpoint(which="latest")
-    whole = hashlib.sha256()
-
-    def add(value: Any) -> None:
-        if isinstance(value, torch.Tensor):
-            whole.update(value.contiguous().numpy().tobytes())
-        elif isinstance(value, dict):
-            for key in sorted(value.keys() - TIMES, key=str):
-                whole.update(str(key).encode())
-                add(value[key])
-        elif isinstance(value, list | tuple):
-            for item in value:
-                add(item)
-        else:
-            whole.update(json.dumps(value).encode())
-
-    add({key: state[key] for key in COMPARED})
-    return whole.hexdigest()
+    return state_digest(CheckpointManager(output_dir=str(weights)).load_checkpoint(which="latest"))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -15,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
+from smartcash.backend.trainer import state_digest
 from smartcash.domain.config import TrainConfig
 from smartcash.domain.errors import ConfigInvalid, RunNotResumable
 from smartcash.domain.events import (
@@ -38,50 +37,11 @@ from smartcash.worker import evaluate_model, extend, resume, train
 
 from .conftest import toy_config
 
-TIMES = {
-    "seconds",
-    "images_per_s",
-    "train_s",
-    "data_wait_s",
-    "eval_s",
-    "elapsed_s",
-    "peak_memory_mb",
-    "waited_s",
-}
-
-
-def digest(value: Any) -> str:
-    """SHA-256 over a whole state: every tensor, number and name; only times and the clock are left out."""
-    whole = hashlib.sha256()
-
-    def add(value: Any) -> None:
-        if isinstance(value, torch.Tensor):
-            whole.update(f"{value.dtype}{tuple(value.shape)}".encode() + value.contiguous().numpy().tobytes())
-        elif isinstance(value, dict):
-            for key in sorted(value, key=str):
-                if key not in TIMES:
-                    whole.update(str(key).encode())
-                    add(value[key])
-        elif isinstance(value, list | tuple):
-            for item in value:
-                add(item)
-        else:
-            whole.update(repr(value).encode())
-
-    add(value)
-    return whole.hexdigest()
-
-
-COMPARED = (
-    *("model_state_dict", "optimizer_state_dict", "scheduler_state_dict", "ema_state_dict"),
-    *("scaler_state_dict", "rng", "progress", "step", "epoch"),
-)
-
 
 def final_state(run: RunFolder) -> str:
     """The digest of the newest checkpoint: model, averaged model, optimizer, schedule, scaler, counters, best."""
     state = CheckpointManager(output_dir=str(run.weights)).load_checkpoint(which="latest")
-    return digest({key: state[key] for key in COMPARED})
+    return state_digest(state)
 
 
 class StopAt:
@@ -122,7 +82,7 @@ def states(run: RunFolder) -> dict[tuple[int, int], str]:
     found = {}
     for info in manager.list_checkpoints():
         state = manager.load_checkpoint(info.path)
-        found[state["step"], state["epoch"]] = digest({key: state[key] for key in COMPARED})
+        found[state["step"], state["epoch"]] = state_digest(state)
     return found
 
 

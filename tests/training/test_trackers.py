@@ -101,7 +101,7 @@ def test_what_may_be_secret_is_no_hyperparameter() -> None:
     )
     flat = hyperparameters(config)
     assert "s3cret" not in str(flat)
-    assert flat["training.callbacks"] == "['wandb']" and flat["training.epochs"] == 18
+    assert flat["training.callbacks"] == "['wandb']" and flat["training.epochs"] == config.training.epochs
     assert flat["augment.flip"] == "None"
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 from smartcash.backend.distributed import World
-from smartcash.domain.events import Commanded
+from smartcash.domain.config import TrainConfig
+from smartcash.domain.errors import ConfigInvalid
+from smartcash.domain.events import Commanded, Warned
 from smartcash.domain.ports import Command, Control, EventSink
 
 PAUSE_POLL_S = 0.1
@@ -14,28 +18,29 @@ STOPS = {"stop": "stopped", "preempt": "preempted", "keep_best": "kept_best"}
 
 
 class Steering:
-    """Polls `control` and keeps what was asked for. `reason`: why to stop now, None to go on. `last_epoch`: the
-    number of epochs to train. With several processes the leader listens, and all learn of it."""
+    """Polls `control` and keeps what was asked for. `reason`: why to stop now, None to go on. `config`: the resolved
+    configuration with the epochs and the patience that were asked for on the way. With several processes the leader
+    listens, and all learn of it."""
 
     def __init__(
         self,
         control: Control,
         emit: EventSink,
         world: World,
-        *,
-        epochs: int,
-        least_epochs: int,
-        patience: int,
-        limit_s: float,
+        config: TrainConfig,
         seconds: float,
     ) -> None:
-        self.control, self.emit, self.world = control, emit, world
-        self.epochs, self.least_epochs, self.patience = epochs, least_epochs, patience
+        self.control, self.emit, self.world, self.config = control, emit, world, config
         self.reason: str | None = None
         self.after_epoch = False
         self._paused = False
-        self._limit_s = limit_s
+        self._limit_s = (config.training.max_hours or math.inf) * 3600
         self._started = time.monotonic() - seconds
+
+    @property
+    def epochs(self) -> int:
+        """How many to train in all."""
+        return self.config.training.epochs
 
     @property
     def seconds(self) -> float:
@@ -75,8 +80,15 @@ class Steering:
                     self.reason = STOPS[command.name]
             case "stop_after_epoch":
                 self.after_epoch = True
-            case "patience":
-                was, self.patience = self.patience, command.value or 0
-            case "epochs":
-                was, self.epochs = self.epochs, max(command.value or 0, self.least_epochs)
+            case "patience" | "epochs":
+                changed: dict[str, Any] = {"epochs": command.value}
+                was = self.epochs
+                if command.name == "patience":
+                    changed = {"early_stopping": {"patience": command.value}}
+                    was = self.config.training.early_stopping.patience
+                try:
+                    self.config = self.config.replaced(training=changed)
+                except ConfigInvalid as error:  # the control file is open to anyone
+                    self.emit(Warned("command_refused", {"command": command.name, "reason": str(error)}))
+                    return
         self.emit(Commanded(command.name, command.value, was, command.source, epoch, step))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
 import time
@@ -37,6 +38,29 @@ from smartcash.domain.events import (
 from smartcash.domain.ports import CheckpointStore, Control, EventSink
 
 ROLLBACK_FACTOR = 0.5
+# what of a checkpoint decides how the training goes on, and what in it only a clock or the memory showed
+DECISIVE = (
+    *(
+        "model_state_dict",
+        "ema_state_dict",
+        "optimizer_state_dict",
+        "scheduler_state_dict",
+        "scaler_state_dict",
+    ),
+    *("rng", "progress", "step", "epoch"),
+)
+MEASURED = {
+    *(
+        "seconds",
+        "waited_s",
+        "elapsed_s",
+        "train_s",
+        "data_wait_s",
+        "eval_s",
+        "images_per_s",
+        "peak_memory_mb",
+    ),
+}
 NOT_FINITE = ("loss_not_finite", "gradient_not_finite", "output_not_finite")
 JUDGED = (
     "finished",
@@ -118,12 +142,7 @@ class Run:
     ) -> None:
         self.built, self.store, self.emit, self.progress = built, store, emit, progress
         self.callbacks, self.previews, self.watchdogs = callbacks, previews, watchdogs
-        training = built.config.training
-        self.steering = Steering(
-            control, emit, built.parts.world, epochs=training.epochs, least_epochs=least_epochs(built.config),
-            patience=training.early_stopping.patience,
-            limit_s=(training.max_hours or math.inf) * 3600, seconds=progress.seconds,
-        )  # fmt: skip
+        self.steering = Steering(control, emit, built.parts.world, built.config, progress.seconds)
         self.clock = _Clock(built.parts.unfreeze_step, forecast)
         self.saver = _Saver(self)
         self.best_result: Result | None = None
@@ -131,12 +150,9 @@ class Run:
         self.went_back_to: set[int] = set()  # steps
 
     def take_over_changes(self) -> None:
-        """Write epochs and patience that were changed on the way into the configuration and the schedule."""
-        steering, training = self.steering, self.built.config.training
-        if (steering.epochs, steering.patience) != (training.epochs, training.early_stopping.patience):
-            changed = {"epochs": steering.epochs, "early_stopping": {"patience": steering.patience}}
-            self.built.config = self.built.config.replaced(training=changed)
-            self.built.parts.schedule.epochs = steering.epochs
+        """Epochs and patience may have been changed on the way."""
+        self.built.config = self.steering.config
+        self.built.parts.schedule.epochs = self.steering.epochs
 
 
 def fit(
@@ -187,7 +203,7 @@ def _epoch(run: Run) -> str | None:
     """Train and validate the next epoch, or the rest of it. Returns why the training ends here, or None."""
     built, parts, progress, steering = run.built, run.built.parts, run.progress, run.steering
     epoch, steps = progress.epoch, built.train.steps
-    if stopped := early_stopped(progress, built.config, steering.patience):
+    if stopped := early_stopped(progress, steering.config):
         run.emit(stopped)
         return "early_stopped"
     if epoch >= steering.epochs:
@@ -267,11 +283,6 @@ def _go_on(run: Run) -> Callable[[], bool]:
     if run.built.parts.world.size > 1:
         return lambda: True
     return lambda: run.steering.poll(run.progress.epoch, run.progress.step, lambda: run.saver.save({}))
-
-
-def least_epochs(config: TrainConfig) -> int:
-    """The fewest epochs that a resolved configuration may have: warm-up and frozen epochs must fit."""
-    return max(math.floor(config.schedule.warmup_epochs) + 1, math.ceil(config.model.freeze_epochs))
 
 
 def _test_best(run: Run) -> Result | None:
@@ -354,6 +365,31 @@ def training_state(built: Built, progress: Progress, callbacks: Stateful) -> dic
         "task": built.config.task,
         "preprocess": parts.preprocess.to_dict(),
     }
+
+
+def state_digest(state: Mapping[str, Any]) -> str:
+    """SHA-256 of everything in a checkpoint that decides how the training goes on: every tensor, counter and figure of
+    model, averaged model, optimizer, schedule, scaler, random state and progress. What a clock or the memory showed
+    is left out, so a training that was interrupted has the digests of one that was not."""
+    whole = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            whole.update(f"{value.dtype}{tuple(value.shape)}".encode())
+            whole.update(value.cpu().flatten().contiguous().view(torch.uint8).numpy())
+        elif isinstance(value, Mapping):
+            for key in sorted(value.keys() - MEASURED, key=str):
+                whole.update(str(key).encode())
+                add(value[key])
+        elif isinstance(value, list | tuple):
+            for item in value:
+                add(item)
+        else:
+            whole.update(repr(value).encode())
+
+    for key in DECISIVE:
+        add(state[key])
+    return whole.hexdigest()
 
 
 def restore(built: Built, state: Mapping[str, Any], callbacks: Stateful) -> Progress:
@@ -563,9 +599,10 @@ def is_better(value: float, best: float | None, mode: str, margin: float) -> boo
     return best is None or (value < best - margin if mode == "min" else value > best + margin)
 
 
-def early_stopped(progress: Progress, config: TrainConfig, patience: int) -> EarlyStopped | None:
+def early_stopped(progress: Progress, config: TrainConfig) -> EarlyStopped | None:
     """The verdict when the last `patience` watched epochs brought no improvement of `min_delta`, else None."""
     rule = config.training.early_stopping
+    patience = rule.patience
     if not patience:
         return None
     best, best_epoch, since = None, 0, 0

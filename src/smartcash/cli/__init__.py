@@ -6,9 +6,11 @@ Nothing here, and nothing a command module imports at its top, may load torch, t
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import TypeVar
 
 import click
@@ -37,6 +39,8 @@ COMMANDS = {
 }
 
 
+# what a disk may answer to any write: no fault of the program's
+DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 HIDDEN = ("worker",)  # started by SmartCash itself
 
 Command = TypeVar("Command", bound=click.Command)
@@ -93,3 +97,9 @@ def main(arguments: list[str] | None = None) -> None:
     except SmartCashError as error:
         click.echo(f"✗ {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in DISK_TROUBLE:
+            raise
+        place = error.filename or str(Path.cwd())
+        click.echo(f"✗ {text('errors.disk', place=place, reason=error.strerror)}", err=True)
+        sys.exit(1)

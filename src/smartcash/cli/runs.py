@@ -270,12 +270,23 @@ def stop(run: str, when: str | None, home: Path | None, as_json: bool) -> None:
 @_run
 @click.option("--epochs", type=click.IntRange(1, 100_000), help=text("cli.runs.change_epochs"))
 @click.option("--patience", type=click.IntRange(0, 100_000), help=text("cli.runs.change_patience"))
-def change(run: str, epochs: int | None, patience: int | None, home: Path | None, as_json: bool) -> None:
+@click.option("--yes", is_flag=True, help=text("cli.train.yes"))
+def change(
+    run: str, epochs: int | None, patience: int | None, yes: bool, home: Path | None, as_json: bool
+) -> None:
+    from smartcash.cli.confirming import confirmed_by
+    from smartcash.domain.changes import changes_between
+
     def act(manager: TrainingManager) -> None:
-        if epochs is not None:
-            manager.command(run, "epochs", epochs)
+        own = manager.find(run).config()
+        wanted: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
         if patience is not None:
-            manager.command(run, "patience", patience)
+            wanted["early_stopping"] = {"patience": patience}
+        how = confirmed_by(changes_between(own, own.replaced(training=wanted)), yes, quiet=as_json)
+        if epochs is not None:
+            manager.command(run, "epochs", epochs, confirmed=how)
+        if patience is not None:
+            manager.command(run, "patience", patience, confirmed=how)
 
     _act(home, run, as_json, act)
 

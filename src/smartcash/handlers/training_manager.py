@@ -88,7 +88,7 @@ class TrainingManager:
         against its base: the configuration of `run`, else the one last confirmed in this home, else the defaults.
 
         Nothing is started or written. Does not raise for a wrong configuration."""
-        folder = None if run is None else self._run(run)
+        folder = None if run is None else self.find(run)
         named = str(folder.path) if folder else ""
         base, revision, first = self._base(folder)
         try:
@@ -112,7 +112,7 @@ class TrainingManager:
         Arguments and errors as those of `confirm`."""
         with self._confirmation(review, token, significant, confirmed) as (config, record):
             if review.run:
-                folder = self._run(review.run)
+                folder = self.find(review.run)
                 folder.write_config(config)
             else:
                 facts = {"smartcash": __version__, "config_hash": config.hash(), "created": _now()}
@@ -132,7 +132,7 @@ class TrainingManager:
         log how it was: asked, token or --yes. Raises ConfigInvalid, NotConfirmed (stale or wrong token, missing
         second confirmation)."""
         with self._confirmation(review, token, significant, confirmed) as (config, record):
-            record(self._run(review.run).id if review.run else "")
+            record(self.find(review.run).id if review.run else "")
         return config
 
     @contextmanager
@@ -144,7 +144,7 @@ class TrainingManager:
             raise ConfigInvalid(review.problems)
         self.home.mkdir(parents=True, exist_ok=True)
         with FileLock(self.home / ".confirmed.lock"):
-            folder = self._run(review.run) if review.run else None
+            folder = self.find(review.run) if review.run else None
             base, revision, first = self._base(folder)
             changes = _changes(base, review.config, first)
             wanted = _token(revision, review.config, changes)
@@ -217,7 +217,7 @@ class TrainingManager:
         """Wait for the preparation and return the forecast (empty when the device was busy).
 
         Raises ConfigInvalid with every problem that the preparation found; RunNotReady when it was interrupted."""
-        folder = self._run(run)
+        folder = self.find(run)
         state = self.service.wait(folder, ENDED, timeout_s)
         facts = folder.description()
         if state == "ready":
@@ -231,19 +231,19 @@ class TrainingManager:
 
     def start(self, run: Run, *, confirmed: str = "none") -> None:
         """Train a run that is ready; it waits in line while the device is busy. Raises RunNotReady."""
-        folder = self._run(run)
+        folder = self.find(run)
         self.service.start(folder)
         self.log.append(Operation("start", folder.id, confirmed=confirmed))
 
     def resume(self, run: Run, *, confirmed: str = "none") -> None:
         """Go on with a run in the background. Raises RunNotResumable."""
-        folder = self._run(run)
+        folder = self.find(run)
         self.service.resume(folder)
         self.log.append(Operation("resume", folder.id, confirmed=confirmed))
 
     def extended(self, parent: Run, child: Run, epochs: int) -> None:
         """Record that a run was extended, as a child run."""
-        before, after = self._run(parent), self._run(child)
+        before, after = self.find(parent), self.find(child)
         changes = (
             LoggedChange("parent", "", before.id),
             LoggedChange("training.epochs", before.config().training.epochs, epochs),
@@ -254,13 +254,15 @@ class TrainingManager:
         """Record that a run went on in the foreground, with the changes of its review."""
         if review.changes:
             self.confirm(review, significant=True, confirmed=how)
-        self.log.append(Operation("resume", self._run(run).id, confirmed=how))
+        self.log.append(Operation("resume", self.find(run).id, confirmed=how))
 
-    def command(self, run: Run, name: CommandName, value: int | None = None) -> None:
+    def command(
+        self, run: Run, name: CommandName, value: int | None = None, *, confirmed: str = "none"
+    ) -> None:
         """Send a command to a run that is being trained; it takes effect within one step.
 
         Raises RunNotReady, or ConfigInvalid for a number of epochs that the run's configuration cannot have."""
-        folder = self._run(run)
+        folder = self.find(run)
         if name == "epochs":
             folder.config().replaced(training={"epochs": value})
         who = self.log.who
@@ -271,27 +273,28 @@ class TrainingManager:
             training, operation = folder.config().training, "config-change"
             old = training.epochs if name == "epochs" else training.early_stopping.patience
             changes = (LoggedChange(f"training.{name}", old, value),)
-        self.log.append(Operation(operation, folder.id, changes=changes))
+        self.log.append(Operation(operation, folder.id, changes=changes, confirmed=confirmed))
 
     def started(self, run: Run, *, confirmed: str = "none") -> None:
         """Record that a training was begun in the foreground."""
-        self.log.append(Operation("start", self._run(run).id, confirmed=confirmed))
+        self.log.append(Operation("start", self.find(run).id, confirmed=confirmed))
 
     def state(self, run: Run) -> str:
         """How a run stands now."""
-        return self.service.state(self._run(run))
+        return self.service.state(self.find(run))
 
     def watch(self, run: Run, after: int = 0) -> Iterator[dict[str, Any]]:
         """The run's events beyond number `after`, as they come, until it is no longer active."""
-        return self.service.watch(self._run(run), after)
+        return self.service.watch(self.find(run), after)
 
     def result(self, run: Run) -> dict[str, Any]:
         """What is recorded of a run: state, times, best epoch, figures of validation and test."""
-        folder = self._run(run)
+        folder = self.find(run)
         self.service.state(folder)
         return folder.description()
 
-    def _run(self, run: Run) -> RunFolder:
+    def find(self, run: Run) -> RunFolder:
+        """The run of that id, beginning of an id, or folder; "latest" is the newest. Raises RunNotFound."""
         return run if isinstance(run, RunFolder) else find_run(run, self.home)
 
 

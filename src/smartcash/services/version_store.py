@@ -356,7 +356,9 @@ def _is(path: Path, sha256: str) -> bool:
 
 
 def _copy(source: Path, target: Path, sha256: str) -> None:
-    if not copy_proven(source, target, sha256):
+    with source.open("rb") as original:
+        same = copy_proven(original, target, sha256)
+    if not same:
         raise CheckpointWriteFailed("checkpoint_copy_differs", path=str(target))
 
 

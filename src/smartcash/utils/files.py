@@ -130,20 +130,20 @@ def write_bytes(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def copy_proven(source: Path, target: Path, sha256: str) -> bool:
-    """Write the bytes of `source` as the new file `target`, durably, and read them back from the disk.
+def copy_proven(source: BinaryIO, target: Path, sha256: str) -> bool:
+    """Write the bytes of `source` in place as the file `target`, durably, and read them back from the disk.
 
     False, and no file, if what was read back has not this SHA-256. Raises OSError; then there is no file either.
     """
     try:
-        with source.open("rb") as original:
-            file = DurableFile(target)
-            try:
-                while chunk := original.read(CHUNK):
-                    file.write(chunk)
-                file.finish()
-            finally:
-                file.close()
+        remove(target)  # and never through a link that someone planted
+        file = DurableFile(target)
+        try:
+            while chunk := source.read(CHUNK):
+                file.write(chunk)
+            file.finish()
+        finally:
+            file.close()
         with target.open("rb") as written:
             forget_cached(written)
             same = sha256_of(written) == sha256

@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -302,18 +302,23 @@ class _Session:
                 outcome = self._fit(emit, state)
             except BaseException as error:
                 # the one place that looks at every error: to record it, then to raise it again
-                ending = self._failure(error, emit)
+                ending = _failure(error)
+                if ending["state"] == "failed":
+                    with suppress(OSError):  # a full disk, most likely the error itself
+                        emit(RunFailed(type(error).__name__, ending["error"], traceback.format_exc()))
                 raise
             else:
                 ending = {"state": STATES.get(outcome.reason, "stopped"), "reason": outcome.reason}
                 ending |= results_of(outcome)
             finally:
                 begun |= {"ended": now(), "state": ending["state"], "resources": resources()}
-                run.describe({**ending, **ended(started), "attempts": attempts})
-                if ending["state"] == "finished":
-                    self._register(emit)
-                for warning in notify(self.config.notify.targets, self._notice(ending)):
-                    self.journal(warning)
+                # what cannot be written after a failure must not hide the failure
+                with suppress(OSError) if ending["state"] == "failed" else nullcontext():
+                    run.describe({**ending, **ended(started), "attempts": attempts})
+                    if ending["state"] == "finished":
+                        self._register(emit)
+                    for warning in notify(self.config.notify.targets, self._notice(ending)):
+                        self.journal(warning)
         return outcome
 
     def _notice(self, ending: Mapping[str, Any]) -> Notice:
@@ -335,13 +340,6 @@ class _Session:
             ModelVersions(self.run.path.parent.parent).register_run(self.run)
         except (CheckpointError, RunNotResumable, VersionRefused, OperationLogFailed) as error:
             emit(Warned("version_failed", {"run": self.run.id, "reason": str(error)}))
-
-    def _failure(self, error: BaseException, emit: EventSink) -> dict[str, Any]:
-        if isinstance(error, Interrupted):
-            return {"state": error.reason, "reason": error.reason}
-        message = str(error) if isinstance(error, SmartCashError) else f"{type(error).__name__}: {error}"
-        emit(RunFailed(type(error).__name__, message, traceback.format_exc()))
-        return {"state": "failed", "error": message}
 
     def _emitter(self, journal: EventSink) -> EventSink:
         def emit(event: Event) -> None:
@@ -411,6 +409,14 @@ class _Session:
         if state is not None and progress is not None:
             self.journal.rows = list(progress.rows)
             emit(RunResumed(progress.epoch + 1, progress.step, str(state["path"])))
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    """What a run records of the error that ended it; a signal that came while it was built is none."""
+    if isinstance(error, Interrupted):
+        return {"state": error.reason, "reason": error.reason}
+    message = str(error) if isinstance(error, SmartCashError) else f"{type(error).__name__}: {error}"
+    return {"state": "failed", "error": message}
 
 
 def _checked(problems: list[Problem], forecast: dict[str, Any]) -> dict[str, Any]:

@@ -44,9 +44,8 @@ from smartcash.handlers.checkpoint.checkpoint_utils import (
     writing,
 )
 from smartcash.utils.files import (
-    CHUNK,
     DurableFile,
-    forget_cached,
+    copy_proven,
     remove,
     sha256_of,
     temporary_beside,
@@ -544,28 +543,10 @@ def _hash_of(path: Path) -> str:
 
 
 def _copy(source: BinaryIO, target: Path, sha256: str) -> None:
-    """Write `target` in place (a Drive has no rename), read it back from its disk, compare.
-
-    Raises CheckpointWriteFailed; a copy that is not equal is removed.
-    """
+    """Write `target` in place (a Drive has no rename) and prove it. Raises CheckpointWriteFailed; then it is gone."""
     with writing(target):
-        try:
-            remove(target)  # and never through a link that someone planted
-            file = DurableFile(target)
-            try:
-                while chunk := source.read(CHUNK):
-                    file.write(chunk)
-                file.finish()
-            finally:
-                file.close()
-            with target.open("rb") as written:
-                forget_cached(written)
-                same = sha256_of(written) == sha256
-        except OSError:
-            remove(target)
-            raise
+        same = copy_proven(source, target, sha256)
     if not same:
-        remove(target)
         raise CheckpointWriteFailed("checkpoint_copy_differs", path=str(target))
 
 
