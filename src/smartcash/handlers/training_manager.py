@@ -110,10 +110,10 @@ class TrainingManager:
     ) -> RunFolder:
         """Confirm a review, make its run (or change the one that goes on) and have it prepared.
 
-        Arguments and errors as those of `confirm`."""
+        Arguments and errors as those of `confirm`; RunNotResumable when the run has gone on meanwhile."""
         with self._confirmation(review, token, significant, confirmed) as (config, record):
             if review.run:
-                folder = self.find(review.run)
+                folder = self._resumable(review.run)
                 folder.write_config(config)
             else:
                 facts = {"smartcash": __version__, "config_hash": config.hash(), "created": _now()}
@@ -145,7 +145,7 @@ class TrainingManager:
             raise ConfigInvalid(review.problems)
         self.home.mkdir(parents=True, exist_ok=True)
         with FileLock(self.home / ".confirmed.lock"):
-            folder = self._resumable(review.run) if review.run else None
+            folder = self.find(review.run) if review.run else None
             base, revision, first = self._base(folder)
             changes = _changes(base, review.config, first)
             wanted = _token(revision, review.config, changes)
