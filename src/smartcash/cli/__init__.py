@@ -32,16 +32,18 @@ COMMANDS = {
     "data": "data",
     "checkpoint": "checkpoint",
     "worker": "worker",
+    "answer": "answer",
     "runs": "runs",
     "models": "models",
     "log": "log",
     "doctor": "doctor",
+    "studio": "studio",
 }
 
 
 # what a disk may answer to any write: no fault of the program's
 DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
-HIDDEN = ("worker",)  # started by SmartCash itself
+HIDDEN = ("worker", "answer")  # started by SmartCash itself
 
 Command = TypeVar("Command", bound=click.Command)
 

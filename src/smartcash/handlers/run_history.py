@@ -3,6 +3,7 @@ operation log; the command line, the page and a notebook use the same door."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -46,6 +47,11 @@ class RunHistory:
         """Move the run's folder back from the trash."""
         run = self.store.find_trashed(name)
         return self._recorded("restore", run.id, lambda: self.store.restore(run.id))
+
+    def trash_token(self) -> str:
+        """Belongs to exactly what is in the trash now: confirms that this, and nothing else, is deleted for good."""
+        names = "\n".join(run.id for run in self.store.trashed())
+        return hashlib.sha256(f"empty-trash\n{names}".encode()).hexdigest()
 
     def empty_trash(self, confirmed: str) -> list[RunInfo]:
         """Delete what is in the trash for good. `confirmed`: how the person agreed ("asked", "token", "--yes")."""
