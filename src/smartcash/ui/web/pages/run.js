@@ -202,7 +202,7 @@ function Figures({ course, run }) {
   const [first, , third] = QUALITY[taskOf(run)];
   const share = taskOf(run) === "detect" && third in epochs ? third : QUALITY[taskOf(run)][1];
   const lr = lastOf(series.lr?.mean) ?? lastOf(epochs.lr);
-  return html`<dl class="kpis">
+  return html`<dl class="kpis" id="figures" data-step=${lastOf(course.step) ?? 0}>
     <div><dt>${metricName(first)} (${t("split.valid")})</dt><dd class="big">${figure(lastOf(epochs[first]))}</dd><dd class="note">${since(first)}</dd></div>
     <div><dt>${metricName(share)}</dt><dd class="big">${share === "exact_sum" ? percent(lastOf(epochs[share]), 1) : figure(lastOf(epochs[share]))}</dd><dd class="note">${t("split.valid")}</dd></div>
     <div><dt>${t("figure.loss")}</dt><dd class="big" id="loss-now">${figure(lastOf(series.loss?.mean) ?? lastOf(epochs.train_loss))}</dd><dd class="note">${epochs.loss ? t("figure.loss_valid", { value: figure(lastOf(epochs.loss)) }) : ""}</dd></div>
@@ -329,9 +329,9 @@ function Checkpoints({ id }) {
   const columns = [
     { key: "kind", title: t("column.kind"), show: (each) => wordOr(`studio.checkpoint.${each.kind}`, each.kind) },
     { key: "epoch", title: t("progress.epoch"), num: true },
-    { key: "created", title: t("column.created"), show: (each) => moment(each.created) },
+    { key: "value", title: t("column.value"), num: true, show: (each) => html`${figure(each.value)} <span class="quiet">${each.monitor ? metricName(each.monitor) : ""}</span>` },
+    { key: "timestamp", title: t("column.created"), show: (each) => moment(each.timestamp) },
     { key: "size", title: t("column.size"), num: true, show: (each) => bytes(each.size) },
-    { key: "state", title: t("column.whole"), show: (each) => wordOr(`studio.checkpoint.state_${each.state}`, each.state) },
     { key: "name", title: t("column.file"), show: (each) => html`<span class="mono">${each.name}</span>` },
   ];
   return html`<${Loaded} from=${from}>${(found) => (found.checkpoints.length ? html`<${Table} columns=${columns} rows=${found.checkpoints} id=${(each) => each.name} label=${t("run.tab.checkpoints")} />` : html`<p class="quiet">${t("checkpoint.none")}</p>`)}<//>`;
