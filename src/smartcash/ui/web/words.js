@@ -9,8 +9,7 @@ export const language = signal(wanted in LANGUAGES ? wanted : "id");
 const texts = signal({});
 
 export async function speak(chosen) {
-  const loaded = await get(`texts?lang=${chosen}`);
-  texts.value = loaded.texts;
+  texts.value = await get(`locales/${chosen}`);
   language.value = chosen;
   document.documentElement.lang = chosen;
 }

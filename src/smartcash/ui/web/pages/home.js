@@ -21,7 +21,7 @@ export default function Home() {
         <${Loaded} from=${settings}>${(found) => html`<dl class="pairs">
           <dt>${t("settings.cores")}</dt><dd>${found.cores}</dd>
           <dt>${t("settings.memory")}</dt><dd>${bytes(found.memory_mb * 1e6)}</dd>
-          <dt>${t("settings.disk")}</dt><dd>${t("settings.disk_of", { free: bytes(found.disk_free_mb * 1e6), total: bytes(found.disk_total_mb * 1e6) })}</dd>
+          <dt>${t("settings.disk")}</dt><dd>${t("settings.disk_free", { free: bytes(found.disk_free_mb * 1e6) })}</dd>
           <dt>${t("settings.home")}</dt><dd class="mono">${found.home}</dd>
           <dt>${t("settings.version")}</dt><dd>${found.version}</dd>
         </dl>`}<//></section>

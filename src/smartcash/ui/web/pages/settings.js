@@ -15,8 +15,8 @@ export default function Settings() {
     <section><div class="title"><h2>${t("home.machine")}</h2></div><${Loaded} from=${from}>${(found) => html`<dl class="pairs">
       <dt>${t("settings.version")}</dt><dd>${found.version}</dd><dt>Python</dt><dd>${found.python}</dd>
       <dt>${t("settings.cores")}</dt><dd>${found.cores}</dd><dt>${t("settings.memory")}</dt><dd>${bytes(found.memory_mb * 1e6)}</dd>
-      <dt>${t("settings.disk")}</dt><dd>${t("settings.disk_of", { free: bytes(found.disk_free_mb * 1e6), total: bytes(found.disk_total_mb * 1e6) })}</dd>
-      <dt>${t("settings.home")}</dt><dd class="mono">${found.home}</dd><dt>${t("settings.token")}</dt><dd class="mono">${found.token_file}</dd>
+      <dt>${t("settings.disk")}</dt><dd>${t("settings.disk_free", { free: bytes(found.disk_free_mb * 1e6) })}</dd>
+      <dt>${t("settings.home")}</dt><dd class="mono">${found.home}</dd><dt>${t("settings.token")}</dt><dd class="mono">${found.home}/studio.json</dd>
       <dt>${t("settings.upload")}</dt><dd>${bytes(found.limits.upload_bytes)}</dd></dl><${Device} />`}<//></section>
     <${Doctor} />
     <section><div class="title"><h2>${t("settings.api")}</h2></div><p>${t("settings.api_text")} <a href=${new URL("api/v1/docs", document.baseURI).href}>${t("settings.api_docs")}</a></p></section>`;

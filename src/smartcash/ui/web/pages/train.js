@@ -12,10 +12,11 @@ const CHECK_AFTER_MS = 250;
 
 export default function Train() {
   const from = useLoad(() => Promise.all([get("config"), get("config/schema"), get("config/presets"), get("data/sets")]));
-  return html`<${Loaded} from=${from}>${([config, schema, presets, sets]) => html`<${Form} config=${config} fields=${schema.fields} short=${schema.backbones ?? []} presets=${presets.presets} sets=${sets.sets} reload=${from.reload} />`}<//>`;
+  const backbones = useLoad(() => get("backbones")); // asks a worker: the form does not wait for it
+  return html`<${Loaded} from=${from}>${([config, schema, presets, sets]) => html`<${Form} config=${config} fields=${schema.fields} backbones=${backbones.data} presets=${presets.presets} sets=${sets.sets} reload=${from.reload} />`}<//>`;
 }
 
-function Form({ config, fields, short, presets, sets, reload }) {
+function Form({ config, fields, backbones, presets, sets, reload }) {
   const base = config.config;
   const [review, setReview] = useState(null);
   const [error, setError] = useState(null);
@@ -38,7 +39,7 @@ function Form({ config, fields, short, presets, sets, reload }) {
   const problems = review?.problems ?? [];
   const seen = (field) => problems.filter((each) => (each.field === field || each.field.startsWith(`${field}.`)) && (tried || field in draft.value));
   const elsewhere = tried ? problems.filter((each) => !fields.some((field) => each.field === field.field || each.field.startsWith(`${field.field}.`))) : [];
-  const options = { "data.path": sets.map((each) => each.path), "model.backbone": short.map((each) => each.name ?? each) };
+  const options = { "data.path": sets.map((each) => each.path), "model.backbone": backbones && [...backbones.short.map((each) => each.name), ...backbones.names] };
   const shown = (field) => html`<${Field} key=${field.field} field=${field} base=${base} problems=${seen(field.field)} options=${options[field.field]} />`;
 
   const toFirst = () => requestAnimationFrame(() => {
