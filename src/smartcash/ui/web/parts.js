@@ -1,6 +1,7 @@
 // What several pages are made of.
 import { html, signal, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
-import { t, wordOr, plain, percent, rupiah, duration, has } from "./words.js";
+import { t, wordOr, plain, moment, percent, rupiah, duration, has } from "./words.js";
+import { get } from "./api.js";
 import { arrived, link } from "./router.js";
 import { state, connection } from "./stream.js";
 
@@ -61,7 +62,14 @@ export function Loaded({ from, children, what }) {
 export const State = ({ of }) => html`<span class="state ${of}">${wordOr(`runs.state.${of}`, of)}</span>`;
 export const Tags = ({ of }) => of.map((each) => html`<span class="tag" key=${each}>${each}</span>`);
 export const Time = ({ at, children }) => html`<time datetime=${at}>${children}</time>`;
-export const runName = (run) => run.name || run.backbone || run.id || run.run;
+/** What a run is called: its own name, else when it was made (which its id says, in UTC). */
+export function runName(run) {
+  const id = run.id ?? run.run;
+  const [, ...parts] = /^(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)-/.exec(id) ?? [];
+  if (run.name || !parts.length) return run.name || id;
+  const [year, month, day, hour, minute, second] = parts.map(Number);
+  return moment(Date.UTC(year, month - 1, day, hour, minute, second));
+}
 export const metricName = (key) => wordOr(`metrics.${key}`, wordOr(`studio.metric.${key.replaceAll(".", "_")}`, key));
 
 // the notes' own colours, and for other classes ones that colour-blind eyes tell apart
@@ -149,10 +157,11 @@ export function Modal({ title, onClose, children }) {
 // Questions: one at a time, asked with `ask` or `confirmed`, shown by <Question /> at the end of the page.
 const question = signal(null);
 
-/** Ask; resolves true or false. `review`: the changes to show; `grave`: the button says that it is serious. */
+/** Ask; resolves true or false, or to what was typed if there is an `input` {label, value, options}. `review`: the changes
+ *  to show; `grave`: the button says that it is serious. */
 export const ask = (asked) =>
   new Promise((resolve) => {
-    question.value = { ...asked, answer: (said) => { question.value = null; resolve(said); } };
+    question.value = { ...asked, key: Math.random(), answer: (said) => { question.value = null; resolve(said); } };
   });
 
 /** Do what may need a confirmation: `send({})`, and when the server wants one, show the changes and send again with its
@@ -168,21 +177,28 @@ export async function confirmed(send, words = {}) {
   }
 }
 
-export function Question() {
-  const asked = question.value;
+export const Question = () => question.value && html`<${Asked} key=${question.value.key} asked=${question.value} />`;
+
+function Asked({ asked }) {
   const [understood, setUnderstood] = useState(false);
-  useEffect(() => setUnderstood(false), [asked]);
-  if (!asked) return null;
   const review = asked.review;
   const held = Boolean(review?.significant) && !understood;
+  const typed = useRef();
+  const agree = (event) => {
+    event.preventDefault();
+    if (!held) asked.answer(asked.input ? typed.current.value.trim() : true);
+  };
   return html`<${Modal} title=${asked.title} onClose=${() => asked.answer(false)}>
     ${asked.text && html`<p>${asked.text}</p>`}
     ${review && html`<${Changes} of=${review.changes} first=${review.first} />`}
     ${review?.significant && html`<label class="tick notice warned"><input type="checkbox" checked=${understood} onChange=${(event) => setUnderstood(event.target.checked)} /><span>${asked.acknowledge ?? t("changes.understood")}</span></label>`}
-    <div class="acts">
-      <button type="button" autofocus onClick=${() => asked.answer(false)}>${t("cancel")}</button>
-      <button type="button" class=${asked.grave ? "grave" : "primary"} disabled=${held} onClick=${() => asked.answer(true)}>${asked.yes ?? t("yes")}</button>
-    </div>
+    <form onSubmit=${agree}>
+      ${asked.input && html`<label class="stacked">${asked.input.label}<input ref=${typed} required list="asked" autocomplete="off" defaultValue=${asked.input.value} /></label><datalist id="asked">${asked.input.options.map((each) => html`<option key=${each} value=${each}></option>`)}</datalist>`}
+      <div class="acts">
+        <button type="button" autofocus onClick=${() => asked.answer(false)}>${t("cancel")}</button>
+        <button type="submit" class=${asked.grave ? "grave" : "primary"} disabled=${held}>${asked.yes ?? t("yes")}</button>
+      </div>
+    </form>
   <//>`;
 }
 
@@ -228,7 +244,7 @@ export async function attempt(work, done) {
 }
 
 /** Follow a job to its end: {job, begin}. Its changes come with the stream; then its result is fetched once. */
-export function useJob(get) {
+export function useJob() {
   const [job, setJob] = useState(null);
   const seen = state.value?.jobs.find((each) => each.id === job?.id);
   const over = seen && (seen.state === "done" || seen.state === "failed");

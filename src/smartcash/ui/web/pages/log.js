@@ -35,9 +35,9 @@ export default function Log() {
   return html`<${Head} title=${t("nav.log")} acts=${acts} />
     <div role="status">${proof && html`<div class=${proof.sound ? "notice" : "failure"}><p><b>${proof.sound ? t("log.sound", { count: whole(proof.entries) }) : t("log.altered")}</b></p>${proof.alteration && html`<p>${proof.alteration.message}</p>`}${proof.last_sha256 && html`<p class="small quiet mono">SHA-256 ${proof.last_sha256}</p>`}</div>`}</div>
     <form class="row low" role="search" onSubmit=${search}>
-      <label class="stacked">${t("runs.search")}<input type="search" name="search" value=${asked.get("search") ?? ""} /></label>
+      <label class="stacked">${t("runs.search")}<input type="search" name="search" defaultValue=${asked.get("search") ?? ""} /></label>
       <label class="stacked">${t("column.operation")}<select value=${asked.get("operation") ?? ""} onChange=${(event) => remember({ operation: event.target.value, offset: "" })}><option value="">${t("runs.every")}</option>${(from.data?.kinds ?? []).map((each) => html`<option key=${each.operation} value=${each.operation}>${each.text}</option>`)}</select></label>
-      <label class="stacked">${t("log.since")}<input type="date" name="since" value=${asked.get("since") ?? ""} /></label>
+      <label class="stacked">${t("log.since")}<input type="date" name="since" defaultValue=${asked.get("since") ?? ""} /></label>
       <button type="submit">${t("runs.find")}</button></form>
     <section><${Loaded} from=${from}>${(found) => (found.total ? html`<${Table} columns=${columns} rows=${found.operations} id=${(each) => each.seq} label=${t("nav.log")} /><${Pages} offset=${offset} limit=${PAGE} total=${found.total} />` : html`<${Empty} title=${Object.values(filters).some(Boolean) ? t("log.none_match") : t("log.none")}><p>${t("log.none_text")}</p><//>`)}<//></section>`;
 }

@@ -4,7 +4,7 @@ import { get, patch, post, query as asQuery, remove, upload } from "../api.js";
 import { bytes, decimal, duration, figure, moment, percent, plain, rupiah, t, whole, word, wordOr } from "../words.js";
 import { go, link } from "../router.js";
 import { state } from "../stream.js";
-import { Empty, Failure, Head, Loaded, Modal, Picture, Swatch, Table, Tags, attempt, className, confirmed, metricName, useLoad } from "../parts.js";
+import { ask, Empty, Failure, Head, Loaded, Picture, Swatch, Table, Tags, attempt, className, confirmed, metricName, useLoad } from "../parts.js";
 import { Exports } from "./run.js";
 
 const FIRST = ["mAP50_95", "accuracy"];
@@ -15,31 +15,13 @@ export default function Models({ path }) {
 }
 
 /** Give a version a name that programs ask for, after a look at what changes. */
-async function promote(version) {
-  const alias = await naming(version);
-  if (!alias) return false;
+async function promote(version, aliases) {
+  const known = Object.keys(aliases);
+  const input = { label: t("models.alias"), value: known[0] ?? t("models.alias_first"), options: known };
+  const alias = await ask({ title: t("models.promote_title", { version: version.name }), text: t("models.promote_text"), input, yes: t("next") });
+  if (!alias) return undefined;
   const send = (token) => post(`aliases/${encodeURIComponent(alias)}`, { operation: "promote", version: version.number, ...token });
   return attempt(() => confirmed(send, { title: t("models.promote_title", { version: version.name }), yes: t("models.promote") }), t("models.promoted", { alias, version: version.name }));
-}
-
-let answerNaming = null;
-function naming(version) {
-  return new Promise((resolve) => (answerNaming(version, resolve)));
-}
-
-function Naming({ aliases }) {
-  const [asked, setAsked] = useState(null);
-  answerNaming = (version, resolve) => setAsked({ version, resolve });
-  if (!asked) return null;
-  const close = (alias) => {
-    setAsked(null);
-    asked.resolve(alias);
-  };
-  return html`<${Modal} title=${t("models.promote_title", { version: asked.version.name })} onClose=${() => close("")}><form class="stack" onSubmit=${(event) => { event.preventDefault(); close(new FormData(event.target).get("alias").trim()); }}>
-    <p>${t("models.promote_text")}</p>
-    <label class="stacked">${t("models.alias")}<input name="alias" required list="aliases" value=${Object.keys(aliases)[0] ?? t("models.alias_first")} /></label>
-    <datalist id="aliases">${Object.keys(aliases).map((each) => html`<option key=${each} value=${each}></option>`)}</datalist>
-    <div class="acts"><button type="button" autofocus onClick=${() => close("")}>${t("cancel")}</button><button type="submit" class="primary">${t("next")}</button></div></form><//>`;
 }
 
 async function rollBack(alias) {
@@ -58,11 +40,11 @@ function Versions() {
     { key: "sum", title: metricName("exact_sum"), num: true, show: (each) => percent(each.metrics.test?.exact_sum ?? each.metrics.valid?.exact_sum, 1) },
     { key: "run", title: t("column.run"), show: (each) => (each.run ? html`<a href=${link("runs", each.run)} class="mono">${each.run}</a>` : "–") },
     { key: "created", title: t("column.created"), show: (each) => html`<span class="nowrap">${moment(each.created)}</span>` },
-    { key: "act", title: html`<span class="unseen">${t("models.promote")}</span>`, show: (each) => html`<button type="button" onClick=${async () => (await promote(each)) && from.reload()}>${t("models.promote")}<span class="unseen"> ${each.name}</span></button>` },
+    { key: "act", title: html`<span class="unseen">${t("models.promote")}</span>`, show: (each) => html`<button type="button" onClick=${async () => (await promote(each, from.data.aliases)) && from.reload()}>${t("models.promote")}<span class="unseen"> ${each.name}</span></button>` },
   ];
   return html`<${Head} title=${t("nav.models")} />
     <${Loaded} from=${from}>${(found) => (found.versions.length
-      ? html`<${Served} aliases=${found.aliases} versions=${found.versions} reload=${from.reload} /><section><div class="title"><h2>${t("models.versions")}</h2></div><${Table} columns=${columns} rows=${found.versions} id=${(each) => each.name} label=${t("models.versions")} /></section><${Naming} aliases=${found.aliases} />`
+      ? html`<${Served} aliases=${found.aliases} versions=${found.versions} reload=${from.reload} /><section><div class="title"><h2>${t("models.versions")}</h2></div><${Table} columns=${columns} rows=${found.versions} id=${(each) => each.name} label=${t("models.versions")} /></section>`
       : html`<${Empty} title=${t("models.none")}><p>${t("models.none_text")}</p><p><a class="button primary" href=${link("train")}>${t("home.train")}</a></p><//>`)}<//>`;
 }
 
@@ -90,7 +72,7 @@ function Version({ name }) {
       if (await attempt(() => confirmed(send, { title: t("models.delete_title", { version: found.name }), text: word("models.ask.delete"), acknowledge: t("models.delete_understood"), yes: t("models.delete"), grave: true }), t("models.deleted", { version: found.name }))) go(link("models"));
     };
     const lock = () => attempt(() => patch(`models/${found.name}`, { locked: !found.locked }), t("saved"));
-    const acts = html`<button type="button" class="primary" onClick=${() => act(() => promote(found))}>${t("models.promote")}</button>
+    const acts = html`<button type="button" class="primary" disabled=${!aliases.data} onClick=${() => act(() => promote(found, aliases.data.aliases))}>${t("models.promote")}</button>
       <button type="button" onClick=${() => act(lock)}>${found.locked ? t("models.unlock") : t("models.lock")}</button>
       <button type="button" onClick=${bin} disabled=${found.locked || found.aliases.length > 0}>${t("models.delete")}</button>`;
     const scores = ["valid", "test"].flatMap((split) => Object.entries(found.metrics[split] ?? {}).filter(([key]) => [...FIRST, "exact_sum", "f1"].includes(key)).map(([key, value]) => [split, key, value]));
@@ -109,8 +91,7 @@ function Version({ name }) {
         <dt>SHA-256</dt><dd class="mono">${found.sha256}</dd>
         <dt>${t("models.code")}</dt><dd class="mono">${plain(found.code)}</dd></dl></section>
       <section><div class="title"><h2>${t("models.lineage")}</h2></div>${found.lineage.length ? html`<ol>${found.lineage.map((each) => html`<li key=${each.run}>${each.version ? `${each.version} · ` : ""}<a href=${link("runs", each.run)}>${each.run}</a></li>`)}</ol>` : html`<p class="quiet">${t("models.no_lineage")}</p>`}
-        <h3>${t("models.classes")}</h3><p>${found.classes.map((each, place) => html`<span key=${each} class="nowrap"><${Swatch} value=${found.values?.[each]} place=${place} />${className(each, found.values?.[each])} </span>`)}</p></section></div>
-      ${aliases.data && html`<${Naming} aliases=${aliases.data.aliases} />`}`;
+        <h3>${t("models.classes")}</h3><p>${found.classes.map((each, place) => html`<span key=${each} class="nowrap"><${Swatch} value=${found.values?.[each]} place=${place} />${className(each, found.values?.[each])} </span>`)}</p></section></div>`;
   }}<//>`;
 }
 

@@ -36,7 +36,7 @@ function Run({ id, run, now, reload }) {
     <${Progress} of=${progress} info=${info} stands=${stands} />
     ${stands === "ready" && html`<${Ready} run=${run} />`}
     ${run.problems.length > 0 && html`<${Problems} id=${id} of=${run.problems} />`}
-    ${!run.problems.length && ["failed", "crashed", "broken"].includes(info.state) && html`<div class="failure" role="alert"><p><b>${t(`run.why_${info.state}`)}</b></p>${(info.reason_text || info.detail) && html`<pre class="log">${info.reason_text || info.detail}</pre>`}<p>${run.actions.includes("resume") ? t("run.may_resume") : t("run.see_log")}</p></div>`}
+    ${!run.problems.length && ["failed", "crashed", "broken"].includes(info.state) && html`<div class="failure" role="alert"><p><b>${t(`run.why_${info.state}`)}</b></p>${(info.reason_text || info.detail) && html`<pre class="log" tabindex="0">${info.reason_text || info.detail}</pre>`}<p>${run.actions.includes("resume") ? t("run.may_resume") : t("run.see_log")}</p></div>`}
     <div class="tabs" role="tablist" aria-label=${t("run.parts")}>${TABS.map((each) => html`<button key=${each} type="button" role="tab" id=${`tab-${each}`} aria-selected=${String(each === tab)} tabindex=${each === tab ? 0 : -1} onKeyDown=${(event) => walk(event, tab)} onClick=${() => remember({ tab: each === "watch" ? "" : each })}>${t(`run.tab.${each}`)}</button>`)}</div>
     <div role="tabpanel" aria-labelledby=${`tab-${tab}`}>
       ${tab === "watch" && (begun || AT_WORK.includes(stands) ? html`<${Watch} id=${id} run=${run} stands=${stands} />` : html`<p class="quiet">${t("run.not_begun")}</p>`)}
@@ -92,7 +92,7 @@ function Numbers({ names, run, onAct, onClose }) {
   const present = { epochs: run.config.training.epochs, patience: run.config.training.early_stopping.patience };
   return html`<${Modal} title=${t("act.change")} onClose=${onClose}>
     <div class="stack">${names.map((name) => html`<form key=${name} class="row low" onSubmit=${(event) => { event.preventDefault(); onAct(name, { value: Number(new FormData(event.target).get("value")) }); }}>
-      <label class="stacked">${t(`act.${name}_label`)}<input type="number" name="value" min=${name === "epochs" ? 1 : 0} step="1" required value=${present[name]} /></label>
+      <label class="stacked">${t(`act.${name}_label`)}<input type="number" name="value" min=${name === "epochs" ? 1 : 0} step="1" required defaultValue=${present[name]} /></label>
       <button type="submit">${t(`act.${name}`)}</button></form>`)}</div>
     <div class="acts"><button type="button" autofocus onClick=${onClose}>${t("cancel")}</button></div><//>`;
 }
@@ -106,7 +106,7 @@ function Extend({ run, onAct, onClose }) {
   const present = run.config.training.epochs;
   return html`<${Modal} title=${t("act.extend")} onClose=${onClose}><form class="stack" onSubmit=${submit}>
     <p>${t("act.extend_text")}</p>
-    <label class="stacked">${t("act.extend_epochs")}<input type="number" name="epochs" min=${present + 1} required value=${present + Math.max(1, Math.round(present / 2))} /></label>
+    <label class="stacked">${t("act.extend_epochs")}<input type="number" name="epochs" min=${present + 1} required defaultValue=${present + Math.max(1, Math.round(present / 2))} /></label>
     <fieldset class="stack"><legend class="small quiet">${t("act.policy")}</legend>${["rescale", "continue_constant", "restart_cosine"].map((each, index) => html`<label key=${each} class="tick"><input type="radio" name="policy" value=${each} defaultChecked=${index === 0} />${t(`act.policy_${each}`)}</label>`)}</fieldset>
     <div class="acts"><button type="button" autofocus onClick=${onClose}>${t("cancel")}</button><button type="submit" class="primary">${t("act.extend")}</button></div>
   </form><//>`;
@@ -339,7 +339,7 @@ function Checkpoints({ id }) {
 
 /** Exported files of a run or a version (`of`: "runs/ID" or "models/v3"), each with what proves it; and a new one. */
 export function Exports({ of, begun = true }) {
-  const { job, setJob, busy } = useJob(get);
+  const { job, setJob, busy } = useJob();
   const from = useLoad(() => get(`${of}/exports`), [of, job?.state]);
   const formats = useLoad(() => get("exports/formats"));
   const [format, setFormat] = useState("");

@@ -51,7 +51,7 @@ export default function Runs() {
     <a class="button" href=${`${link("runs")}?trash=1`}>${t("runs.trash")}</a>`;
   return html`<${Head} title=${t("nav.runs")} acts=${acts} />
     <form class="row low" role="search" onSubmit=${search}>
-      <label class="stacked">${t("runs.search")}<input type="search" name="search" value=${asked.get("search") ?? ""} /></label>
+      <label class="stacked">${t("runs.search")}<input type="search" name="search" defaultValue=${asked.get("search") ?? ""} /></label>
       <label class="stacked">${t("column.state")}<select value=${asked.get("state") ?? ""} onChange=${(event) => remember({ state: event.target.value, offset: "" })}>
         <option value="">${t("runs.every")}</option>${STATES.map((each) => html`<option key=${each} value=${each}>${wordOr(`runs.state.${each}`, each)}</option>`)}</select></label>
       <label class="stacked">${t("column.task")}<select value=${asked.get("task") ?? ""} onChange=${(event) => remember({ task: event.target.value, offset: "" })}>
@@ -91,7 +91,7 @@ export function Labels({ run, onClose }) {
     if (kept) onClose(true);
   };
   return html`<${Modal} title=${runName(run)} onClose=${() => onClose(false)}><form class="stack" onSubmit=${save}>
-    <label class="stacked">${t("runs.tags")}<input name="tags" autofocus value=${run.tags.join(", ")} /></label>
+    <label class="stacked">${t("runs.tags")}<input name="tags" autofocus defaultValue=${run.tags.join(", ")} /></label>
     <label class="stacked">${t("column.notes")}<textarea name="notes" rows="4">${run.notes}</textarea></label>
     <label class="tick"><input type="checkbox" name="locked" defaultChecked=${run.locked} />${t("runs.lock")}</label>
     <div class="acts"><button type="button" onClick=${() => onClose(false)}>${t("cancel")}</button><button type="submit" class="primary">${t("save")}</button></div>

@@ -44,7 +44,7 @@ function Device() {
 }
 
 function Doctor() {
-  const { job, setJob, busy } = useJob(get);
+  const { job, setJob, busy } = useJob();
   const look = () => attempt(async () => setJob(await post("doctor", { deep: false })));
   const result = job?.state === "done" ? job.result : null;
   return html`<section><div class="title"><h2>${t("doctor.title")}</h2><span class="spring" /><button type="button" disabled=${busy} onClick=${look}>${t("doctor.look")}</button></div>

@@ -134,7 +134,7 @@ function useFrom(run, base, fields, then) {
 function Group({ group, fields, wrong, shown }) {
   const changed = fields.filter((each) => each.field in draft.value).length;
   const bad = fields.filter((each) => wrong(each.field)).length;
-  return html`<details class="group" open=${bad > 0 || undefined}><summary>${t(`group.${group}`)} <small>${t(`group.${group}_text`)}</small>
+  return html`<details class="group"><summary>${t(`group.${group}`)} <small>${t(`group.${group}_text`)}</small>
     ${changed > 0 && html`<small>${t("train.changed", { count: changed })}</small>`}${bad > 0 && html`<small class="bad">${t("train.wrong", { count: bad })}</small>`}</summary>
     <div>${fields.map(shown)}</div></details>`;
 }
@@ -145,7 +145,7 @@ function Differences({ of, first }) {
 }
 
 function DataOf({ values }) {
-  const { job, setJob, busy } = useJob(get);
+  const { job, setJob, busy } = useJob();
   const path = values.data.path;
   const look = () => attempt(async () => setJob(await post("data/check", { path, format: values.data.format })));
   useEffect(() => setJob(null), [path]);
