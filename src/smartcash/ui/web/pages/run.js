@@ -225,7 +225,7 @@ function Charts({ id, course, run, stamp }) {
     const ofEpochs = (key, label, place, better) => (course.epochs[key]?.some((each) => each !== null) ? [{ label, colour: COLOURS[place], dash: DASHES[place], x: ends, y: course.epochs[key], points: true, better }] : []);
     return [
       QUALITY[taskOf(run)].flatMap((key, place) => ofEpochs(key, metricName(key), place, "more")),
-      [...ofSteps("loss", t("figure.loss_train"), 0), ...ofEpochs("loss", t("figure.loss_valid_name"), 1)],
+      [...ofSteps("losses.loss", t("figure.loss_train"), 0), ...ofEpochs("loss", t("figure.loss_valid_name"), 1)],
       [...ofSteps("lr", "head", 0), ...ofEpochs("lr_backbone", "backbone", 1)],
       ofSteps("images_per_s", t("progress.rate"), 0),
     ];
