@@ -21,9 +21,16 @@ from smartcash.utils.i18n import text
 @click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help=text("cli.studio.allow_host"))
 @click.option("--no-browser", is_flag=True, help=text("cli.studio.no_browser"))
 @click.option("--new-token", is_flag=True, help=text("cli.studio.new_token"))
+@click.option("--notebook", is_flag=True, hidden=True)
 @click.option("--home", type=click.Path(path_type=Path, file_okay=False), help=text("cli.train.home"))
 def command(
-    port: int, host: str, hosts: tuple[str, ...], no_browser: bool, new_token: bool, home: Path | None
+    port: int,
+    host: str,
+    hosts: tuple[str, ...],
+    no_browser: bool,
+    new_token: bool,
+    notebook: bool,
+    home: Path | None,
 ) -> None:
     from smartcash.services.run_store import home as default_home
     from smartcash.ui.server import serve
@@ -35,4 +42,7 @@ def command(
         if not no_browser:
             webbrowser.open(address)
 
-    serve(home or default_home(), host=host, port=port, hosts=hosts, new_token=new_token, ready=ready)
+    serve(
+        home or default_home(), host=host, port=port, hosts=hosts, new_token=new_token, ready=ready,
+        interface="notebook" if notebook else "web", embedded=notebook,
+    )  # fmt: skip

@@ -235,7 +235,7 @@ class ExportFailed(SmartCashError):
 
 
 class ServerRefused(SmartCashError):
-    """The web page's server cannot begin: its port is taken or may not be used."""
+    """The web page's server cannot begin: its port is taken or may not be used, or its process ended."""
 
 
 class WorkbenchFailed(SmartCashError):

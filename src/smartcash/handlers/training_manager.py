@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -195,7 +196,7 @@ class TrainingManager:
         """What can be seen without loading anything heavy; the worker's check finds the rest."""
         if not config.data.path:
             yield Problem("data.path", "data_path_missing", "")
-        elif not Path(config.data.path).exists():
+        elif not os.path.exists(config.data.path):  # noqa: PTH110  (a Path raises for a name that is too long)
             yield Problem("data.path", "data_path_wrong", config.data.path)
         cores = available_cores()
         if config.data.workers != "auto" and config.data.workers > WORKERS_PER_CORE * cores:

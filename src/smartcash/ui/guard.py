@@ -27,19 +27,21 @@ from smartcash.ui.studio import language_of
 from smartcash.utils.files import write_bytes
 from smartcash.utils.i18n import text
 
+TOKEN_FILE = "studio.json"
 MOST_BYTES = 1_000_000  # of a body
 MOST_PICTURE_BYTES = 20_000_000
 PICTURES = ("/api/v1/predict",)
 SAFE = ("GET", "HEAD", "OPTIONS")
 NOTEBOOKS = (
-    "http://localhost:* http://127.0.0.1:* https://colab.research.google.com https://*.googleusercontent.com"
+    "http://localhost:* http://127.0.0.1:* vscode-webview: "
+    "https://colab.research.google.com https://*.googleusercontent.com"
 )
 
 
 def token_of(home: Path, *, anew: bool = False) -> str:
-    """The token of a home, kept in `studio.json` (readable by its owner only), so that a page goes on after the
+    """The token of a home, kept in TOKEN_FILE (readable by its owner only), so that a page goes on after the
     server was begun again. `anew`: make another one; pages that are open have to sign in again."""
-    path = home / "studio.json"
+    path = home / TOKEN_FILE
     if anew or not path.exists():
         home.mkdir(parents=True, exist_ok=True)
         write_bytes(path, json.dumps({"token": secrets.token_urlsafe(32)}).encode())

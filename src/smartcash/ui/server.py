@@ -11,13 +11,13 @@ import html
 import re
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, HTMLResponse, RedirectResponse
+from starlette.responses import HTMLResponse, RedirectResponse
 
 from smartcash import __version__
 from smartcash.domain.errors import ServerRefused
@@ -25,11 +25,12 @@ from smartcash.ui.guard import Guard, token_of
 from smartcash.ui.problems import add_problems
 from smartcash.ui.routes import config, data, machine, models, operations, runs
 from smartcash.ui.studio import Studio
+from smartcash.ui.words import packed
 
 WEB = Path(__file__).parent / "web"
 PAGES = ("", "train", "runs", "compare", "models", "data", "log", "settings")
 DEEP_PAGES = ("runs", "models")  # /runs/{id}
-GRACE_S = 2
+GRACE_S = 1
 # what a browser is told of a file, whatever the machine's own table says
 KINDS = {
     ".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".mjs": "text/javascript; charset=utf-8",
@@ -113,7 +114,8 @@ def serve(
         place = f"[{shown}]" if ":" in shown else shown
         address = f"http://{place}:{listener.getsockname()[1]}/?token={token}"
         guard = guarded(app, token, hosts=hosts, embedded=embedded)
-        Server(guard, app, lambda: ready(address)).run([listener])
+        with suppress(KeyboardInterrupt):  # uvicorn ends properly, then raises it
+            Server(guard, app, lambda: ready(address)).run([listener])
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -168,13 +170,12 @@ def _static(web: Path, path: str, request: Request) -> Response:
         or not file.resolve().is_relative_to(web.resolve())
     ):
         raise HTTPException(404)
-    answer = FileResponse(file, media_type=KINDS[file.suffix], headers={"cache-control": "no-cache"})
-    answer.set_stat_headers(file.stat())
-    if request.headers.get("if-none-match") == answer.headers["etag"]:
-        return Response(
-            status_code=304, headers={"etag": answer.headers["etag"], "cache-control": "no-cache"}
-        )
-    return answer
+    known = file.stat()
+    etag = f'"{known.st_mtime_ns:x}-{known.st_size:x}"'
+    headers = {"etag": etag, "cache-control": "no-cache"}
+    if request.headers.get("if-none-match") == etag:
+        return Response(status_code=304, headers=headers)
+    return packed(request, file.read_bytes(), KINDS[file.suffix], headers)
 
 
 def _described(app: FastAPI) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
-from fastapi import Response
+from fastapi import Request, Response
 
 from smartcash.domain.banknotes import values_of
 from smartcash.domain.changes import Change
@@ -20,12 +22,29 @@ from smartcash.services.run_info import plain
 from smartcash.ui.problems import problem_json, response_to
 from smartcash.utils.i18n import catalogue, text
 
+LEAST_PACKED = 1000  # bytes
+
 
 def shown(content: Any, status: int = 200, **headers: str) -> Response:
     """`content` as JSON in ASCII: names from disk may hold what UTF-8 cannot (lone surrogates)."""
     body = json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return Response(body, status, {"cache-control": "no-store", **named}, "application/json")
+
+
+def packed(request: Request, body: bytes, kind: str, headers: Mapping[str, str]) -> Response:
+    """A text of our own, compressed where the reader takes it; pictures are small already."""
+    headers = {**headers, "vary": "accept-encoding"}
+    takes = "gzip" in request.headers.get("accept-encoding", "")
+    if takes and len(body) > LEAST_PACKED and not kind.startswith("image/"):
+        headers["content-encoding"] = "gzip"
+        body = _gzipped(body)
+    return Response(body, headers=headers, media_type=kind)
+
+
+@lru_cache(maxsize=64)
+def _gzipped(body: bytes) -> bytes:
+    return gzip.compress(body, 6, mtime=0)
 
 
 def review_json(review: Review, etag: str, language: str) -> dict[str, Any]:

@@ -9,17 +9,17 @@ import platform
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import StreamingResponse
 
 from smartcash import __version__
 from smartcash.domain.config import BUILT_IN_CALLBACKS
 from smartcash.domain.errors import RunNotFound
-from smartcash.ui.guard import MOST_PICTURE_BYTES
+from smartcash.ui.guard import MOST_PICTURE_BYTES, TOKEN_FILE
 from smartcash.ui.routes.config import Here, Language, form_fields
 from smartcash.ui.stream import parse_places
-from smartcash.ui.words import job_json, shown
+from smartcash.ui.words import job_json, packed, shown
 from smartcash.utils.i18n import LANGUAGES, catalogue
 from smartcash.utils.machine import available_cores, free_disk, memory_bytes
 
@@ -50,7 +50,8 @@ def settings(studio: Here) -> Response:
             "version": __version__, "home": str(studio.home.absolute()), "languages": list(LANGUAGES),
             "python": platform.python_version(), "platform": platform.platform(), "pid": os.getpid(),
             "cores": available_cores(), "memory_mb": total >> 20, "memory_used_mb": used >> 20,
-            "disk_free_mb": free_disk(studio.home) >> 20, "limits": {"upload_bytes": MOST_PICTURE_BYTES},
+            "disk_free_mb": free_disk(studio.home) >> 20, "token_file": str(studio.home.absolute() / TOKEN_FILE),
+            "limits": {"upload_bytes": MOST_PICTURE_BYTES},
         }
     )  # fmt: skip
 
@@ -108,13 +109,15 @@ def job(name: str, studio: Here, language: Language) -> Response:
 
 
 @router.get("/locales/{language}")
-def texts(language: Literal["id", "en"], if_none_match: Annotated[str, Header()] = "") -> Response:
+def texts(
+    request: Request, language: Literal["id", "en"], if_none_match: Annotated[str, Header()] = ""
+) -> Response:
     """All texts of a language, flat, but those of the command line."""
     body, etag = _bundle(language)
     headers = {"etag": etag, "cache-control": "no-cache"}
     if if_none_match == etag:
         return Response(status_code=304, headers=headers)
-    return Response(body, headers=headers, media_type="application/json")
+    return packed(request, body, "application/json", headers)
 
 
 @cache
