@@ -7,7 +7,7 @@ EPOCHS ?=
 ARGS ?=
 SAMPLE := sample-notes
 
-.PHONY: help setup setup-dev browser train test check bench faults docs lock clean
+.PHONY: help setup setup-dev browser train studio test check bench faults docs lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ ifeq ($(DATA),)
 else
 	$(BIN)/smartcash train "$(DATA)" $(if $(EPOCHS),--epochs $(EPOCHS)) --yes $(ARGS)
 endif
+
+studio: setup ## the web page, in the browser; ARGS="--home folder" for other runs than ./runs
+	$(BIN)/smartcash studio $(ARGS)
 
 test: setup-dev browser ## all tests, the slow ones too; the whole fault matrix is `make faults`
 	$(BIN)/python -m pytest -m "not faults"

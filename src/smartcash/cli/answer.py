@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from smartcash.cli import language_option
+from smartcash.domain.errors import SmartCashError
 from smartcash.utils.i18n import text
 
 
@@ -39,8 +40,14 @@ def _next_line() -> bytes:
     return sys.stdin.buffer.readline()
 
 
+def _unreadable(error: OSError) -> SmartCashError:
+    """A path that cannot be looked at: too long, forbidden, a loop of links."""
+    from smartcash.domain.errors import DataInvalid
+
+    return DataInvalid("picture_unreadable", path=str(error.filename), reason=error.strerror or str(error))
+
+
 def _answered(line: bytes) -> bytes:
-    from smartcash.domain.errors import SmartCashError
     from smartcash.utils.i18n import set_language
     from smartcash.worker.answers import answer
 
@@ -48,7 +55,8 @@ def _answered(line: bytes) -> bytes:
     set_language(question.pop("language"))
     try:
         found = {"answer": answer(question.pop("ask"), question)}
-    except SmartCashError as error:
+    except (SmartCashError, OSError) as caught:
+        error = caught if isinstance(caught, SmartCashError) else _unreadable(caught)
         problems = [
             {"field": p.field, "code": p.code, "value": str(p.value), "facts": p.facts}
             for p in error.as_problems()

@@ -25,6 +25,7 @@ from smartcash.utils.files import temporary_target
 LAST_BYTES = 1 << 16  # of the events: some 200 steps
 MAX_BYTES = 8_000_000
 LINE_BYTES = 400  # of the log: guessed, to begin reading near the wanted line
+SIDECAR = ("kind", "epoch", "step", "metrics", "monitor", "value", "size", "sha256", "timestamp", "sequence")
 _PICTURE = re.compile(r"\d{3,6}\.jpg")
 _EPOCH_FILE = re.compile(r"epoch_(\d{4,})\.json")
 _HIDDEN_SUFFIXES = (".lock", ".tmp")
@@ -116,7 +117,7 @@ class RunView:
         tail = EventTail(self.path / "events.jsonl", after)
         found: list[dict[str, Any]] = []
         while len(found) < limit and (records := tail.read()):
-            found += [record for record in records if record.get("type") != "StepEnded"]
+            found += [finite(record) for record in records if record.get("type") != "StepEnded"]
         return found[:limit]
 
     def log(self, *, before: int | None = None, after: int | None = None, lines: int = 200) -> dict[str, Any]:
@@ -182,8 +183,15 @@ class RunView:
         if not (folder / "index.json").exists():
             return {"classes": [], "pictures": [], "epochs": []}
         index = self._json(folder / "index.json")
+        classes, pictures = (
+            each if isinstance(each, list) else [] for each in (index.get("classes"), index.get("pictures"))
+        )
         epochs = (_EPOCH_FILE.fullmatch(path.name) for path in folder.iterdir())
-        return {**index, "epochs": sorted(int(found[1]) for found in epochs if found)}
+        return {
+            "classes": [each for each in classes if isinstance(each, str)],
+            "pictures": [each for each in pictures if isinstance(each, dict)],
+            "epochs": sorted(int(found[1]) for found in epochs if found),
+        }
 
     def preview(self, epoch: int) -> dict[str, Any]:
         """What was found in the pictures after an epoch. Raises RunNotFound."""
@@ -196,27 +204,20 @@ class RunView:
         return self.file(f"previews/{name}")
 
     def checkpoints(self) -> list[dict[str, Any]]:
-        """The facts of every committed checkpoint, newest first, as their sidecars have them."""
+        """The facts of every committed checkpoint, newest first, as their sidecars have them; `state`: ok, or broken
+        for one whose sidecar cannot be read."""
         found = []
         for path in (self.path / "weights").glob("*.json"):
-            if (path.with_suffix(".pth")).is_file():
-                facts = self._json(path)
-                names = (
-                    "kind",
-                    "epoch",
-                    "step",
-                    "metrics",
-                    "value",
-                    "monitor",
-                    "size",
-                    "sha256",
-                    "timestamp",
-                    "sequence",
-                )
-                found.append(
-                    {"name": path.with_suffix(".pth").name, **{name: facts.get(name) for name in names}}
-                )
-        return sorted(found, key=lambda each: str(each["name"][-10:]), reverse=True)
+            weights = path.with_suffix(".pth")
+            if weights.is_file():
+                try:
+                    facts = {name: self._json(path).get(name) for name in SIDECAR} | {"state": "ok"}
+                except (RunRefused, RunNotFound):
+                    facts = dict.fromkeys(SIDECAR) | {"state": "broken"}
+                found.append({"name": plain(weights.name), **facts})
+        return sorted(
+            found, key=lambda each: str(each["name"])[-10:], reverse=True
+        )  # they end in their number
 
     def files(self) -> list[dict[str, Any]]:
         """Every file of the run that may be downloaded: its path below the folder, size in bytes, time."""

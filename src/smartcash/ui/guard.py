@@ -90,6 +90,8 @@ class Guard:
 
     def _objection(self, request: Request) -> Response | None:
         """What is answered instead: a refusal, or the way to the page without the token in its address."""
+        if "\0" in request.scope["path"]:
+            return _refusal(request, 404, "not_found")
         if not self._known_host(request.headers.get("host", "")):
             return _refusal(request, 403, "host_refused", host=request.headers.get("host", ""))
         if request.method not in SAFE and not self._same_origin(request):

@@ -83,7 +83,7 @@ def response_to(error: SmartCashError, language: str) -> Response:
     more: dict[str, Any] = {}
     if isinstance(error, ReviewNeeded):
         more["review"] = error.review
-    listed = [each for each in error.as_problems() if each.field] if hasattr(error, "problems") else []
+    listed = [each for each in error.as_problems() if each.field]
     facts = {key: value for key, value in error.facts.items() if key != "count"}
     status = BY_CODE.get(error.code) or next(number for kind, number in STATUSES if isinstance(error, kind))
     detail = error.message(language)

@@ -21,7 +21,7 @@ from typing import Any
 from smartcash.domain.records import RunInfo
 from smartcash.handlers.operation_log import OperationLog
 from smartcash.handlers.run_view import RunView
-from smartcash.services.event_log import EventTail
+from smartcash.services.event_log import EventTail, finite
 from smartcash.services.jobs import Jobs
 from smartcash.services.run_store import RunFolder, RunStore
 from smartcash.services.training_service import ACTIVE, TrainingService
@@ -62,7 +62,8 @@ def batch_of(run: str, before: int, records: Sequence[Mapping[str, Any]]) -> dic
         columns[f"losses.{name}"] = [each.get(name) for each in parts]
     others = [record for record in records if record.get("type") != "StepEnded"]
     last = records[-1]["seq"] if records else before
-    return {"run": run, "from": before, "seq": last, "steps": columns if steps else {}, "events": others}
+    batch = {"run": run, "from": before, "seq": last, "steps": columns if steps else {}, "events": others}
+    return {key: finite(value) for key, value in batch.items()}
 
 
 @dataclass(eq=False)
@@ -87,7 +88,7 @@ class Stream:
         self._worker: asyncio.Task[None] | None = None
         self._state: dict[str, Any] = {"active": [], "ended": [], "jobs": [], "operations": 0}
         self._state_until = 0.0
-        self._paths: dict[str, Path] = {}
+        self._paths: dict[str, Path] = {}  # the events of each run, as of the last look
 
     # for one listener
 
@@ -114,9 +115,9 @@ class Stream:
 
     async def poll(self, places: Mapping[str, int], wait_s: float) -> dict[str, Any]:
         """What there is beyond `places`, at the latest after `wait_s`; the state as it is now."""
-        tails = {
-            run: EventTail(path, seq) for run, seq in places.items() if (path := self._path(run)) is not None
-        }
+        await asyncio.to_thread(self.state)
+        known = self._paths
+        tails = {run: EventTail(known[run], seq) for run, seq in places.items() if run in known}
         now = dict(places)
         deadline = time.monotonic() + wait_s
         while True:
@@ -148,6 +149,7 @@ class Stream:
         if began < self._state_until:
             return self._state
         runs = self.store.runs()
+        self._paths = {run.id: Path(run.path) / "events.jsonl" for run in runs}
         active = []
         for run in runs:
             if run.state in ACTIVE:
@@ -205,7 +207,7 @@ class Stream:
         followed = {run for subscriber in subscribers for run in subscriber.places}
         self._tails = {run: tail for run, tail in self._tails.items() if run in followed}
         for run in followed:
-            if (path := self._path(run)) is not None:
+            if (path := self._paths.get(run)) is not None:
                 following = [subscriber for subscriber in subscribers if run in subscriber.places]
                 self._serve(run, path, following, sent)
         return sent
@@ -245,15 +247,6 @@ class Stream:
         if len(past) < len(read) or not read or each.places[run] == until:
             each.places[run] = until
             del each.behind[run]
-
-    def _path(self, run: str) -> Path | None:
-        """The events of a run, if there is one of exactly this id."""
-        if run not in self._paths:
-            found = [each for each in self.store.runs() if each.id == run]
-            if len(found) != 1:
-                return None
-            self._paths[run] = Path(found[0].path) / "events.jsonl"
-        return self._paths[run]
 
 
 def _data(run: str, before: int, records: Sequence[Mapping[str, Any]]) -> bytes:

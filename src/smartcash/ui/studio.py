@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 from fastapi import Request
 
+from smartcash.domain.errors import RunNotFound
+from smartcash.domain.records import RunInfo
 from smartcash.handlers.model_versions import ModelVersions
 from smartcash.handlers.operation_log import OperationLog
 from smartcash.handlers.run_history import RunHistory
@@ -16,9 +19,13 @@ from smartcash.handlers.run_view import RunView
 from smartcash.handlers.training_manager import TrainingManager
 from smartcash.services.curves import CurveReader
 from smartcash.services.jobs import Job, Jobs
+from smartcash.services.run_store import RunFolder
+from smartcash.services.training_service import ACTIVE
 from smartcash.services.workbench import Workbench
 from smartcash.ui.stream import Stream
 from smartcash.utils.i18n import LANGUAGES
+
+LONGEST_NAME = 200
 
 
 @dataclass
@@ -38,13 +45,28 @@ class Studio:
         # a look at a picture does not wait for an export
         self.data, self.models, self.work = (Workbench(self.home) for _ in range(3))
         self.stream = Stream(self.history.store, self.manager.service, self.jobs, self.log)
+        self.beginning = threading.Lock()  # of two runs begun at once one is told of the other
         self.pictures: dict[str, bytes] = {}  # augmented ones, for the page to fetch; the newest only
 
+    def run(self, name: str) -> RunInfo:
+        """The run of this home with this id, or beginning of an id; "latest" is the newest. Never one at a path.
+
+        Raises RunNotFound."""
+        if len(name) > LONGEST_NAME or "/" in name or "\\" in name or "\0" in name or name in (".", ".."):
+            raise RunNotFound("run_not_found", name=name[:LONGEST_NAME], home=str(self.home))
+        return self.history.store.find(name)
+
+    def folder(self, name: str) -> RunFolder:
+        """The folder of that run. Raises RunNotFound."""
+        return RunFolder(Path(self.run(name).path))
+
     def view(self, name: str) -> RunView:
-        """A run with its true state, to look at. Raises RunNotFound."""
-        run = self.history.store.find(name)
-        self.manager.service.state(self.manager.find(run.path))  # notices a worker that died
-        return RunView(self.history.store.find(run.id))
+        """A run to look at, with its true state: a worker that died is noticed. Raises RunNotFound."""
+        run = self.run(name)
+        if run.state in ACTIVE:
+            self.manager.service.state(RunFolder(Path(run.path)))
+            run = self.run(run.id)
+        return RunView(run)
 
     def begin(self, kind: str, subject: str, work: Callable[[], Any]) -> Job:
         """A job whose change everybody who listens hears of."""

@@ -308,10 +308,13 @@ class _Session:
             self.journal = _Journal(run, log, self.listen)
             emit = self._emitter(self.journal)
             begun = {"started": now(), "pid": os.getpid(), "host": platform.node(), "command": sys.argv}
-            attempts = [*run.description().get("attempts", []), begun]
+            known = run.description()
+            attempts = [*known.get("attempts", []), begun]
+            # whoever made the run in the background did not know where it would be trained
+            where = {} if known.get("started") else environment()
             try:
                 here = {"worker": identity(os.getpid()), "attempts": attempts}
-                run.describe({"state": "running", "error": None, "ended": None, **here})
+                run.describe({**where, "state": "running", "error": None, "ended": None, **here})
                 outcome = self._fit(emit, state)
             except BaseException as error:
                 # the one place that looks at every error: to record it, then to raise it again

@@ -14,6 +14,7 @@ from smartcash.domain.changes import SIGNIFICANT
 from smartcash.domain.config import TrainConfig
 from smartcash.domain.errors import ConfigInvalid, NotConfirmed
 from smartcash.handlers.training_manager import Review
+from smartcash.services.run_store import RunFolder
 from smartcash.ui.problems import ReviewNeeded, pointer
 from smartcash.ui.studio import Studio, language_of, studio_of
 from smartcash.ui.words import changes_json, review_json, shown
@@ -98,7 +99,7 @@ def presets(language: Language) -> Response:
 @router.post("/config/check")
 def check(asked: Asked, studio: Here, language: Language) -> Response:
     """Every problem and every change, and the token that confirms exactly these. Changes nothing."""
-    review = studio.manager.check(read_numbers(asked.values), run=asked.run or None)
+    review = studio.manager.check(read_numbers(asked.values), run=_folder(studio, asked.run))
     return shown(review_json(review, etag_for(studio, asked.run), language))
 
 
@@ -111,7 +112,7 @@ def confirm(
 ) -> Response:
     """Confirm a configuration, for the next run or for the one that goes on. It is recorded."""
     etag = etag_for(studio, confirmed.run)
-    review = studio.manager.check(read_numbers(confirmed.values), run=confirmed.run or None)
+    review = studio.manager.check(read_numbers(confirmed.values), run=_folder(studio, confirmed.run))
     if not if_match:
         raise ReviewNeeded(review_json(review, etag, language), "precondition_missing")
     if if_match.removeprefix("W/") != etag:
@@ -136,6 +137,10 @@ def require_confirmation(review: Review, token: str, etag: str, language: str) -
         raise ReviewNeeded(review_json(review, etag, language))
 
 
+def _folder(studio: Studio, run: str) -> RunFolder | None:
+    return studio.folder(run) if run else None
+
+
 def etag_of(revision: str) -> str:
     return f'"{revision}"'
 
@@ -143,7 +148,7 @@ def etag_of(revision: str) -> str:
 def etag_for(studio: Studio, run: str) -> str:
     """What a change is measured against: the configuration of a run, else the one last confirmed."""
     if run:
-        return etag_of(studio.manager.find(run).config().hash())
+        return etag_of(studio.folder(run).config().hash())
     return etag_of(studio.manager.confirmed()[1])
 
 

@@ -20,7 +20,8 @@ router = APIRouter(tags=["data"])
 KEPT_PICTURES = 96
 Form = Literal["auto", "yolo", "coco", "voc", "folders"]
 Task = Literal["auto", "detect", "classify"]
-Place = Annotated[str, Query(min_length=1, max_length=4000)]
+NAME = r"^[^\x00]+$"
+Place = Annotated[str, Query(max_length=4000, pattern=NAME)]
 Seed = Annotated[int, Query(ge=0, lt=2**31)]
 
 
@@ -28,7 +29,7 @@ class Checked(BaseModel):
     """A data set that is to be looked at: a folder, a zip, a data.yaml or a COCO .json."""
 
     model_config = ConfigDict(extra="forbid")
-    path: str = Field(min_length=1, max_length=4000)
+    path: str = Field(max_length=4000, pattern=NAME)
     format: Form = "auto"
     task: Task = "auto"
     seed: int = Field(default=0, ge=0, lt=2**31)

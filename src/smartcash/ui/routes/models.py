@@ -61,7 +61,7 @@ def list_models(studio: Here) -> Response:
 @router.post("/models", status_code=202)
 def register(asked: Registered, studio: Here, language: Language) -> Response:
     """Make a run's best checkpoint a version; finished runs are registered by themselves."""
-    run = studio.manager.find(asked.run)
+    run = studio.folder(asked.run)
     job = studio.begin(
         "register",
         run.id,
@@ -162,7 +162,7 @@ def formats(studio: Here, language: Language) -> Response:
 @router.get("/runs/{run}/exports")
 def exports_of_run(run: str, studio: Here, language: Language) -> Response:
     """The exports of a run, oldest first, and those that are being made."""
-    found = studio.history.store.find(run)
+    found = studio.run(run)
     return shown(_exports(studio, found.path, found.id, language, f"api/v1/runs/{found.id}/files/exports"))
 
 
@@ -187,7 +187,7 @@ def exported_file(name: str, file: str, studio: Here) -> Response:
 @router.post("/runs/{run}/exports", status_code=202)
 def export_run(run: str, wanted: ExportWanted, studio: Here, language: Language) -> Response:
     """Write a run's best model in a form, and prove it, in a worker process."""
-    found = studio.history.store.find(run)
+    found = studio.run(run)
     return _begun(studio, found.id, found.path, wanted, language)
 
 
@@ -262,4 +262,4 @@ def _known(studio: Studio, name: str) -> str:
     """A version or alias, or the folder of a run: never a path that somebody made up."""
     if studio.versions.store.knows(name):
         return studio.versions.find(name).name
-    return str(Path(studio.history.store.find(name).path).absolute())
+    return str(Path(studio.run(name).path).absolute())

@@ -20,7 +20,7 @@ from smartcash.handlers.run_view import RunView
 from smartcash.handlers.training_manager import Review
 from smartcash.services.run_store import SORTS, RunFolder
 from smartcash.services.training_service import ACTIVE
-from smartcash.ui.problems import ReviewNeeded
+from smartcash.ui.problems import ReviewNeeded, problem_json
 from smartcash.ui.routes.config import Here, Language, etag_for, read_numbers, require_confirmation
 from smartcash.ui.studio import Studio
 from smartcash.ui.words import (
@@ -192,11 +192,12 @@ def begin(asked: Begin, studio: Here, language: Language) -> Response:
     values = config if asked.values is None else read_numbers(asked.values)
     review = studio.manager.check(values)
     require_confirmation(review, asked.confirm_token, etag_for(studio, ""), language)
-    active = [run.id for run in studio.history.store.runs() if run.state in ACTIVE]
-    if active and not asked.queue:
-        raise RunNotReady("run_active_already", run=active[0])
-    token = asked.confirm_token or review.token  # nothing changes, so there is nothing to confirm
-    run = studio.manager.apply(review, token, significant=asked.significant)
+    token = asked.confirm_token or review.token  # where nothing changes there is nothing to confirm
+    with studio.beginning:
+        active = [run.id for run in studio.history.store.runs() if run.state in ACTIVE]
+        if active and not asked.queue:
+            raise RunNotReady("run_active_already", run=active[0])
+        run = studio.manager.apply(review, token, significant=asked.significant)
     return shown({"run": run.id, "state": studio.manager.state(run)}, 202)
 
 
@@ -206,7 +207,7 @@ def trash_several(asked: Several, studio: Here, language: Language) -> Response:
     moved, refused = [], []
     for name in dict.fromkeys(asked.runs):
         try:
-            moved.append(studio.history.trash(name).id)
+            moved.append(studio.history.trash(studio.run(name).id).id)
         except RunRefused as error:
             refused.append({"run": name, "code": error.code, "detail": error.message(language)})
     return shown({"moved": moved, "refused": refused})
@@ -216,9 +217,15 @@ def trash_several(asked: Several, studio: Here, language: Language) -> Response:
 def show(run: str, studio: Here, language: Language) -> Response:
     """Everything about a run but its curves."""
     view = studio.view(run)
-    info, facts = view.info, ({} if view.info.state == "broken" else view.description())
-    broken = info.state == "broken"
-    config = None if broken else RunFolder(view.path).config()
+    info = view.info
+    facts, config, problems = {}, None, []
+    if info.state != "broken":
+        facts = view.description()
+        problems = recorded_problems(facts.get("problems"), language)
+        try:
+            config = RunFolder(view.path).config()
+        except ConfigInvalid as error:  # of another version, or written by hand
+            problems += [problem_json(problem, language) for problem in error.problems]
     previews = view.previews()
     data = facts.get("data") if isinstance(facts.get("data"), dict) else {}
     return shown(
@@ -227,7 +234,7 @@ def show(run: str, studio: Here, language: Language) -> Response:
             "config": None if config is None else config.model_dump(mode="json"),
             "config_etag": "" if config is None else f'"{config.hash()}"',
             "progress": view.progress() if info.state in ACTIVE else None,
-            "problems": recorded_problems(facts.get("problems"), language),
+            "problems": problems,
             "operations": [operation_json(each, language) for each in studio.log.operations(run=info.id)][::-1],
             "report": view.report(), "values": class_values((data or {}).get("classes")),
             "previews": {"epochs": previews["epochs"], "pictures": len(previews["pictures"])},
@@ -253,7 +260,7 @@ def possible_actions(state: str) -> list[str]:
 @router.patch("/runs/{run}")
 def label(run: str, labelled: Labelled, studio: Here, language: Language) -> Response:
     """Change tags, notes or lock."""
-    found = studio.history.store.find(run)
+    found = studio.run(run)
     if labelled.tags is not None:
         gone = [tag for tag in found.tags if tag not in labelled.tags]
         found = studio.history.tag(found.id, labelled.tags, gone)
@@ -267,13 +274,13 @@ def label(run: str, labelled: Labelled, studio: Here, language: Language) -> Res
 @router.delete("/runs/{run}")
 def trash(run: str, studio: Here, language: Language) -> Response:
     """Move a run to the trash."""
-    return shown(run_json(studio.history.trash(run), language))
+    return shown(run_json(studio.history.trash(studio.run(run).id), language))
 
 
 @router.post("/runs/{run}/actions", status_code=202)
 def act(run: str, wanted: Wanted, studio: Here, language: Language) -> Response:
     """Prepare, start, steer, resume or extend a run."""
-    manager, found = studio.manager, studio.manager.find(run)
+    manager, found = studio.manager, studio.folder(run)
     if wanted.action in ("patience", "epochs", "extend"):
         if wanted.value is None:
             raise ConfigInvalid([Problem("value", "field_missing")])
@@ -325,7 +332,7 @@ def metrics(
     format: Literal["json", "f32"] = "json",
 ) -> Response:
     """The curves of the steps, thinned to mean, least and most of equal stretches."""
-    found = studio.history.store.find(run)
+    found = studio.run(run)
     wanted = [key for key in keys.split(",") if key]
     events = Path(found.path) / "events.jsonl"
     curves = studio.curves.read(events, found.id, wanted, after=after, max_points=max_points)
@@ -337,7 +344,7 @@ def metrics(
 @router.get("/runs/{run}/epochs")
 def epochs(run: str, studio: Here) -> Response:
     """The table of the epochs, by column."""
-    view = RunView(studio.history.store.find(run))
+    view = RunView(studio.run(run))
     progress, columns = view.progress(), view.epochs()
     if steps := progress["steps"]:
         columns["step"] = [None if epoch is None else epoch * steps for epoch in columns.get("epoch", [])]
@@ -353,7 +360,7 @@ def story(
     limit: Annotated[int, Query(ge=1, le=2000)] = 500,
 ) -> Response:
     """What happened in a run, without its steps."""
-    view = RunView(studio.history.store.find(run))
+    view = RunView(studio.run(run))
     rows = [{**record, "text": _in_words(record, language)} for record in view.story(after, limit)]
     return shown({"seq": rows[-1]["seq"] if rows else after, "events": rows})
 
@@ -382,44 +389,42 @@ def log(
     lines: Annotated[int, Query(ge=1, le=2000)] = 200,
 ) -> Response:
     """Lines of the run's log, from its end backwards, or what was added after a place."""
-    return shown(RunView(studio.history.store.find(run)).log(before=before, after=after, lines=lines))
+    return shown(RunView(studio.run(run)).log(before=before, after=after, lines=lines))
 
 
 @router.get("/runs/{run}/previews")
 def previews(run: str, studio: Here) -> Response:
     """The pictures that are watched, and the epochs whose predictions are kept."""
-    view = RunView(studio.history.store.find(run))
+    view = RunView(studio.run(run))
     found = view.previews()
     base = f"api/v1/runs/{view.info.id}/previews/pictures"
-    pictures = [
-        {**each, "url": f"{base}/{each.get('file')}"} for each in found["pictures"] if isinstance(each, dict)
-    ]
+    pictures = [{**each, "url": f"{base}/{each.get('file')}"} for each in found["pictures"]]
     return shown({**found, "pictures": pictures, "values": class_values(found.get("classes"))})
 
 
 @router.get("/runs/{run}/previews/pictures/{file}")
 def preview_picture(run: str, file: str, studio: Here) -> Response:
     """One watched picture."""
-    path = RunView(studio.history.store.find(run)).preview_picture(file)
+    path = RunView(studio.run(run)).preview_picture(file)
     return FileResponse(path, media_type="image/jpeg", headers={"cache-control": "private, max-age=3600"})
 
 
 @router.get("/runs/{run}/previews/{epoch}")
 def preview(run: str, epoch: Annotated[int, Param(ge=0, le=10**8)], studio: Here) -> Response:
     """What was found in the watched pictures after an epoch."""
-    return shown(RunView(studio.history.store.find(run)).preview(epoch))
+    return shown(RunView(studio.run(run)).preview(epoch))
 
 
 @router.get("/runs/{run}/checkpoints")
 def checkpoints(run: str, studio: Here) -> Response:
     """The checkpoints of a run, newest first."""
-    return shown({"checkpoints": RunView(studio.history.store.find(run)).checkpoints()})
+    return shown({"checkpoints": RunView(studio.run(run)).checkpoints()})
 
 
 @router.get("/runs/{run}/files")
 def files(run: str, studio: Here) -> Response:
     """Every file of a run."""
-    view = RunView(studio.history.store.find(run))
+    view = RunView(studio.run(run))
     base = f"api/v1/runs/{view.info.id}/files"
     return shown({"files": [{**each, "url": f"{base}/{quote(each['path'])}"} for each in view.files()]})
 
@@ -427,7 +432,7 @@ def files(run: str, studio: Here) -> Response:
 @router.get("/runs/{run}/files/{name:path}")
 def file(run: str, name: str, studio: Here) -> Response:
     """One file of a run, as a download: what lies on the disk is never shown as a page."""
-    path = RunView(studio.history.store.find(run)).file(name)
+    path = RunView(studio.run(run)).file(name)
     kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     headers = {"content-security-policy": "sandbox; default-src 'none'"}
     if kind in _SHOWN:
