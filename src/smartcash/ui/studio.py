@@ -60,6 +60,13 @@ class Studio:
         """The folder of that run. Raises RunNotFound."""
         return RunFolder(Path(self.run(name).path))
 
+    def known(self, name: str) -> str:
+        """A version or alias as it is, a run as its folder: never a path that somebody made up. Raises RunNotFound or
+        VersionNotFound."""
+        if self.versions.store.knows(name):
+            return self.versions.find(name).name
+        return str(Path(self.run(name).path).absolute())
+
     def view(self, name: str) -> RunView:
         """A run to look at, with its true state: a worker that died is noticed. Raises RunNotFound."""
         run = self.run(name)

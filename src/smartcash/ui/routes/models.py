@@ -251,15 +251,8 @@ async def predict(
     picture = base64.b64encode(await request.body()).decode()
     found = await run_in_threadpool(
         lambda: studio.models.ask(
-            "predict", language=language, model=_known(studio, model), picture=picture, threshold=threshold,
+            "predict", language=language, model=studio.known(model), picture=picture, threshold=threshold,
             abstain=abstain,
         )
     )  # fmt: skip
     return shown(found)
-
-
-def _known(studio: Studio, name: str) -> str:
-    """A version or alias, or the folder of a run: never a path that somebody made up."""
-    if studio.versions.store.knows(name):
-        return studio.versions.find(name).name
-    return str(Path(studio.run(name).path).absolute())
