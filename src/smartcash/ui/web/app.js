@@ -2,7 +2,7 @@
 import { html, render, effect, useEffect, useState } from "./html.js";
 import { LANGUAGES, choose, language, percent, speak, t } from "./words.js";
 import { Failure, Question, Remaining, Toasts, Wait, runLink, runName, toast } from "./parts.js";
-import { link, page, route } from "./router.js";
+import { heading, link, page, route } from "./router.js";
 import { THEMES, theme } from "./look.js";
 import { active, begin, connection, state } from "./stream.js";
 
@@ -66,9 +66,8 @@ function Theme() {
 // The title of the window goes on telling in the background.
 effect(() => {
   const run = active.value;
-  const place = t(`nav.${NAMES.includes(page.value) ? page.value || "home" : "home"}`);
   const before = run ? (run.state === "running" ? `${percent(run.share ?? 0)} · ` : `${t(`chip.${run.state}`)} · `) : "";
-  document.title = `${before}${run ? runName(run) : place} · SmartCash`;
+  document.title = `${before}${run ? runName(run) : heading.value} · SmartCash`;
 });
 
 // Word that a run has ended: once, whoever looks. What had ended before this page was opened is not news.

@@ -2,7 +2,7 @@
 import { html, signal, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
 import { t, wordOr, plain, moment, percent, rupiah, duration, has } from "./words.js";
 import { get } from "./api.js";
-import { arrived, link } from "./router.js";
+import { arrived, heading, link } from "./router.js";
 import { state, connection } from "./stream.js";
 
 /** Load with `load` when the page opens and whenever one of `deps` changes; what is shown stays until the new comes. */
@@ -26,13 +26,16 @@ export function useLoad(load, deps = []) {
 
 /** The first line of a page. Its heading gets the focus when the page is gone to. */
 export function Head({ title, children, acts }) {
-  const heading = useRef();
+  const line = useRef();
   const first = useRef(arrived.peek());
   useLayoutEffect(() => {
-    if (arrived.value && first.current !== 0) heading.current.focus({ preventScroll: true });
+    if (arrived.value && first.current !== 0) line.current.focus({ preventScroll: true });
   }, []);
+  useEffect(() => {
+    heading.value = title;
+  }, [title]);
   return html`<header class="head">
-    <h1 tabindex="-1" ref=${heading}>${title}</h1>
+    <h1 tabindex="-1" ref=${line}>${title}</h1>
     ${children}<span class="spring" />
     ${acts && html`<div class="acts">${acts}</div>`}
   </header>`;

@@ -11,6 +11,7 @@ function here() {
 
 export const route = signal(here());
 export const page = computed(() => route.value.path[0] ?? "");
+export const heading = signal(""); // of the page that is shown
 export const arrived = signal(0); // counts the pages gone to: each moves the focus to its heading
 
 /** The address of a page, relative to the studio's own: link("runs", id). */

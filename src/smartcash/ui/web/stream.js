@@ -5,6 +5,7 @@ import { at, get, root } from "./api.js";
 
 const SILENCE_MS = 3000;
 const RETRY_MS = 500;
+const GATHER_MS = 30; // the wishes of several tabs come together
 const SLOWEST_RETRY_MS = 8000;
 
 /** {active, ended, jobs, confirmed, operations, now} as the server last said it. */
@@ -23,9 +24,10 @@ const channel = "BroadcastChannel" in window ? new BroadcastChannel(name) : null
 const mine = new Map(); // run → {seq, hear}
 const wants = new Map(); // tab → {run: seq}; only the leader's is used
 let leading = false;
-let link = null; // what the leader holds: {after, close}
+let link = null; // what the leader holds: {runs, close}
 let silent = false; // a stream was tried, and nothing came
 let retry = RETRY_MS;
+let gathering = 0;
 
 /** Hear every batch of a run's events beyond number `seq`, each once; returns what ends it. */
 export function follow(run, seq, hear) {
@@ -45,7 +47,9 @@ function want() {
 
 function wanted(whose, runs) {
   wants.set(whose, runs);
-  if (leading) open();
+  if (!leading) return;
+  clearTimeout(gathering);
+  gathering = setTimeout(open, GATHER_MS);
 }
 
 /** The runs that any tab wants, each from the least number that one of them still needs. */
@@ -138,7 +142,10 @@ function hear({ kind, value, tab: whose, runs }) {
   if (kind === "state") state.value = value;
   else if (kind === "connection") connection.value = value;
   else if (kind === "batch") pass(value);
-  else if (kind === "want") wanted(whose, runs);
+  else if (kind === "want" && leading) {
+    wanted(whose, runs);
+    channel.postMessage({ kind: "connection", value: connection.value });
+  }
   else if (kind === "who") want();
 }
 
@@ -146,7 +153,7 @@ function hear({ kind, value, tab: whose, runs }) {
 function pass(batch) {
   if (link?.runs.has(batch.run)) link.runs.set(batch.run, Math.max(batch.seq, link.runs.get(batch.run)));
   const known = mine.get(batch.run);
-  if (wants.has(tab) && batch.run in wants.get(tab)) wants.get(tab)[batch.run] = batch.seq;
+  for (const runs of wants.values()) if (batch.run in runs) runs[batch.run] = Math.max(batch.seq, runs[batch.run]);
   if (!known || batch.seq <= known.seq) return;
   const from = batch.steps.seq?.findIndex((seq) => seq > known.seq) ?? 0;
   const steps = from > 0 ? Object.fromEntries(Object.entries(batch.steps).map(([key, each]) => [key, each.slice(from)])) : batch.steps;
@@ -176,6 +183,7 @@ export function begin() {
   // A plain http address other than this machine's own has no locks: each tab for itself, and only while it is seen.
   const look = () => {
     if (document.hidden) {
+      clearTimeout(gathering);
       leading = false;
       link?.close();
       link = null;

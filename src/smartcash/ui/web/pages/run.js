@@ -1,7 +1,7 @@
 // One run: live while it is at work, and afterwards all that is known of it.
 import { html, useEffect, useMemo, useRef, useState } from "../html.js";
 import { at, get, post, query as asQuery } from "../api.js";
-import { ago, bytes, duration, figure, has, moment, number, percent, plain, signed, t, whole, word, wordOr } from "../words.js";
+import { ago, bytes, decimal, duration, figure, has, moment, number, percent, plain, signed, t, whole, word, wordOr } from "../words.js";
 import { Chart, DASHES } from "../chart.js";
 import { epochX, fetchCourse, lengthen, stepX } from "../course.js";
 import { go, link, remember, route } from "../router.js";
@@ -203,8 +203,8 @@ function Figures({ course, run }) {
   const share = taskOf(run) === "detect" && third in epochs ? third : QUALITY[taskOf(run)][1];
   const lr = lastOf(series.lr?.mean) ?? lastOf(epochs.lr);
   return html`<dl class="kpis" id="figures" data-step=${lastOf(course.step) ?? 0}>
-    <div><dt>${metricName(first)} (${t("split.valid")})</dt><dd class="big">${figure(lastOf(epochs[first]))}</dd><dd class="note">${since(first)}</dd></div>
-    <div><dt>${metricName(share)}</dt><dd class="big">${share === "exact_sum" ? percent(lastOf(epochs[share]), 1) : figure(lastOf(epochs[share]))}</dd><dd class="note">${t("split.valid")}</dd></div>
+    <div><dt>${metricName(first)} (${t("split.valid")})</dt><dd class="big">${decimal(lastOf(epochs[first]))}</dd><dd class="note">${since(first)}</dd></div>
+    <div><dt>${metricName(share)}</dt><dd class="big">${share === "exact_sum" ? percent(lastOf(epochs[share]), 1) : decimal(lastOf(epochs[share]))}</dd><dd class="note">${t("split.valid")}</dd></div>
     <div><dt>${t("figure.loss")}</dt><dd class="big" id="loss-now">${figure(lastOf(series.loss?.mean) ?? lastOf(epochs.train_loss))}</dd><dd class="note">${epochs.loss ? t("figure.loss_valid", { value: figure(lastOf(epochs.loss)) }) : ""}</dd></div>
     <div><dt>Learning rate</dt><dd class="big">${figure(lr)}</dd><dd class="note">${run.config.schedule.name}</dd></div>
   </dl>`;
@@ -270,7 +270,7 @@ function PerClass({ of, split }) {
   const keys = detect ? ["ap50", "ap50_95", "precision", "recall", "f1"] : ["precision", "recall", "f1"];
   const columns = [
     { key: "name", title: word(classes.some((each) => each.value) ? "tables.denomination" : "tables.class"), show: (row) => html`<${Swatch} value=${row.value} place=${row.place} />${className(row.name, row.value)}` },
-    ...keys.map((key) => ({ key, title: word(`tables.${key}`), num: true, show: (row) => figure(row[key]) })),
+    ...keys.map((key) => ({ key, title: word(`tables.${key}`), num: true, show: (row) => decimal(row[key]) })),
     { key: "support", title: word("tables.support"), num: true, show: (row) => whole(row.support) },
   ];
   return html`<section><div class="title"><h2>${t("class.title")}</h2><small class="quiet">${t("class.note", { split: t(`split.${split}`), count: whole(of.images) })}</small></div>
@@ -286,7 +286,7 @@ function Result({ run }) {
   const of = report[split];
   const scalars = Object.entries(of).filter(([key, value]) => typeof value === "number" && !["images", "support", "best_threshold"].includes(key));
   return html`<div class="title"><h2>${t("result.title", { epoch: report.best_epoch })}</h2><span class="spring" /><${Choice} label=${t("result.split")} value=${split} options=${splits.map((each) => [each, t(`split.${each}`)])} onChoose=${(each) => remember({ split: each })} /></div>
-    <dl class="kpis">${scalars.map(([key, value]) => html`<div key=${key}><dt>${metricName(key)}</dt><dd class="big">${key.startsWith("exact") ? percent(value, 1) : figure(value)}</dd></div>`)}</dl>
+    <dl class="kpis">${scalars.map(([key, value]) => html`<div key=${key}><dt>${metricName(key)}</dt><dd class="big">${key.startsWith("exact") ? percent(value, 1) : decimal(value)}</dd></div>`)}</dl>
     <${PerClass} of=${of} split=${split} />
     <${Confusion} of=${of} />`;
 }
@@ -308,7 +308,11 @@ function Confusion({ of }) {
 
 function Config({ run, onEdit }) {
   const leaves = (values, prefix = "") => Object.entries(values).flatMap(([key, value]) => (value && typeof value === "object" && !Array.isArray(value) ? leaves(value, `${prefix}${key}.`) : [[prefix + key, value]]));
-  const groups = Map.groupBy(leaves(run.config), ([field]) => (field.includes(".") ? field.split(".")[0] : ""));
+  const groups = new Map();
+  for (const [field, value] of leaves(run.config)) {
+    const group = field.includes(".") ? field.split(".")[0] : "";
+    groups.set(group, [...(groups.get(group) ?? []), [field, value]]);
+  }
   const { choices = {}, parameters, smartcash, python, host, git, packages } = run.description;
   const facts = { ...choices, parameters, smartcash, python, host, git, ...packages };
   const changes = run.operations.filter((each) => each.changes.length);
@@ -372,13 +376,25 @@ export function Exports({ of, begun = true }) {
     ${job?.state === "failed" && html`<${Failure} error=${{ problem: job.error, message: "" }} />`}</section>`}`;
 }
 
+/** An event in words; null for one that people need not hear of. */
+function said(event) {
+  const { type, row, ...facts } = event;
+  if (event.text) return event.text;
+  if (type === "RunChecked") return event.problems.length ? t("run.problems", { count: event.problems.length }) : t("story.ready");
+  if (type === "RunStarted") return event.resumed ? null : t("story.started");
+  if (type === "EpochEnded") return t(event.is_best ? "story.epoch_best" : "story.epoch", { ...facts, loss: figure(row.train_loss), time: duration(row.train_s) });
+  if (type === "RunFinished") return `${wordOr(`studio.reason.${event.reason}`, event.reason)}; ${t("story.best", { epoch: event.best_epoch, metric: metricName(event.monitor), value: figure(event.best_value) })}`;
+  const key = { CheckpointSaved: "story.checkpoint", RunResumed: "story.resumed", RolledBack: "story.rolled_back", EarlyStopped: "story.early", RunFailed: "story.failed", DataFound: "story.found" }[type];
+  return key ? t(key, facts) : null;
+}
+
 function Story({ id, stands, run }) {
   const [seq, setSeq] = useState(0);
   useEffect(() => (AT_WORK.includes(stands) ? follow(id, run.seq, (batch) => batch.events.length && setSeq(batch.seq)) : undefined), [id, stands]);
-  const story = useLoad(() => get(`runs/${id}/events${asQuery({ limit: 1000 })}`), [id, seq, stands]);
+  const story = useLoad(() => get(`runs/${id}/events${asQuery({ limit: 2000 })}`), [id, seq, stands]);
   const log = useLoad(() => get(`runs/${id}/log?lines=200`), [id, seq, stands]);
   return html`<div class="cols"><section class="plain"><div class="title"><h2>${t("story.title")}</h2></div>
-      <${Loaded} from=${story}>${(found) => html`<div class="table"><table><tbody>${found.events.filter((each) => each.text).reverse().slice(0, 200).map((each) => html`<tr key=${each.seq}><th scope="row" class="nowrap quiet">${moment(each.time * 1000)}</th><td>${each.text}</td></tr>`)}</tbody></table></div>`}<//></section>
+      <${Loaded} from=${story}>${(found) => html`<div class="table"><table><tbody>${found.events.map((each) => [each, said(each)]).filter(([, words]) => words).reverse().slice(0, 300).map(([each, words]) => html`<tr key=${each.seq}><th scope="row" class="nowrap quiet">${moment(each.time * 1000)}</th><td>${words}</td></tr>`)}</tbody></table></div>`}<//></section>
     <section class="plain"><div class="title"><h2>train.log</h2><span class="spring" /><a href=${at(`runs/${id}/files/train.log`)} download>${t("download")}</a></div>
       <${Loaded} from=${log}>${(found) => html`<pre class="log" tabindex="0" aria-label="train.log">${found.lines.join("\n") || t("story.no_log")}</pre>`}<//></section></div>`;
 }
