@@ -24,10 +24,7 @@ from smartcash.handlers.training_manager import TrainingManager
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # without these, a Chromium run by root does not start, and it asks its maker for updates
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-dev-shm-usage"
-).split()
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]
 TOY: dict[str, Any] = {
     "model": {"backbone": "mobilenetv4_conv_small", "pretrained": False},
     "data": {"image_size": 64, "batch_size": 4, "workers": 0},
@@ -155,7 +152,9 @@ class Watched:
 
 
 @contextmanager
-def visiting(browser: Browser, studio: Studio, *, language: str = "id", base: str | None = None, **more: Any) -> Iterator[Page]:
+def visiting(
+    browser: Browser, studio: Studio, *, language: str = "id", base: str | None = None, **more: Any
+) -> Iterator[Page]:
     """A page that is signed in, in a browser of its own. A request to another host, an error of a script and a refusal
     of the content policy fail the test."""
     locale = {"id": "id-ID", "en": "en-GB"}[language]
@@ -163,7 +162,10 @@ def visiting(browser: Browser, studio: Studio, *, language: str = "id", base: st
     watched = Watched()
     context.on("request", lambda request: watched.hosts.add(urlsplit(request.url).hostname or ""))
     context.on("weberror", lambda error: watched.errors.append(str(error.error)))
-    context.on("console", lambda said: watched.errors.append(said.text) if "Content Security Policy" in said.text else None)
+    context.on(
+        "console",
+        lambda said: watched.errors.append(said.text) if "Content Security Policy" in said.text else None,
+    )
     page = context.new_page()
     page.goto(studio.at(f"?token={studio.token}", base))
     expect(page.locator("h1")).to_be_visible()

@@ -20,13 +20,19 @@ def test_every_module_that_a_script_imports_is_there() -> None:
     missing = []
     for script in [*WEB.glob("*.js"), *WEB.glob("pages/*.js"), *WEB.glob("vendor/*.js")]:
         for name in re.findall(r'(?:\bfrom|\bimport)\s*"([^"\s$]+)"', script.read_text(encoding="utf-8")):
-            if not name.startswith("./") and not name.startswith("../") or not (script.parent / name).is_file():
+            if (
+                (not name.startswith("./")
+                and not name.startswith("../"))
+                or not (script.parent / name).is_file()
+            ):
                 missing.append(f"{script.name}: {name}")
     assert missing == []
 
 
 def test_every_file_that_the_page_names_is_there() -> None:
-    named = re.findall(r'(?:href|src)="([^"]+\.(?:js|css|svg))"', (WEB / "index.html").read_text(encoding="utf-8"))
+    named = re.findall(
+        r'(?:href|src)="([^"]+\.(?:js|css|svg))"', (WEB / "index.html").read_text(encoding="utf-8")
+    )
     assert len(named) > 5
     assert [name for name in named if not (WEB / name).is_file()] == []
 
@@ -35,7 +41,8 @@ def test_the_lock_names_versions_and_hashes_and_no_addresses() -> None:
     lock = json.loads((ROOT / "package-lock.json").read_text(encoding="utf-8"))
     packages = {name: facts for name, facts in lock["packages"].items() if name}
     assert set(packages) == {
-        f"node_modules/{name}" for name in ("preact", "htm", "uplot", "@preact/signals", "@preact/signals-core")
+        f"node_modules/{name}"
+        for name in ("preact", "htm", "uplot", "@preact/signals", "@preact/signals-core")
     }
     assert all(facts["integrity"].startswith("sha512-") for facts in packages.values())
     assert {facts["license"] for facts in packages.values()} <= {"MIT", "Apache-2.0", "BSD-3-Clause", "ISC"}

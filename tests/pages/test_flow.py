@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -12,6 +12,7 @@ from smartcash.handlers.model_versions import ModelVersions
 from smartcash.handlers.operation_log import OperationLog
 from smartcash.handlers.training_manager import TrainingManager
 from smartcash.utils.i18n import text
+
 from .conftest import Studio, running, toy, trained, visiting
 
 pytestmark = pytest.mark.slow
@@ -94,7 +95,7 @@ def test_from_the_form_to_a_served_and_exported_model(
         page.get_by_role("button", name=t("act.start"), exact=True).click()
         expect(page.locator("#facts")).to_be_visible(timeout=MINUTE)
         expect(page.locator(".chart")).to_have_count(4)
-        expect(page).to_have_title(lambda_title())
+        expect(page).to_have_title(re.compile(r"^\d+\s?% · kedua · SmartCash$"))
         page.get_by_role("button", name=t("act.pause"), exact=True).click()
         expect(page.locator("header.head .state.paused")).to_be_visible()
         page.get_by_role("button", name=t("act.continue"), exact=True).click()
@@ -124,18 +125,23 @@ def test_from_the_form_to_a_served_and_exported_model(
         page.goto(studio.at("log"))
         page.get_by_role("button", name=t("log.verify")).click()
         expect(page.locator("main .notice")).to_be_visible()
-    done = [each.operation for each in OperationLog(home / "operations.jsonl").operations() if each.run != first]
-    for operation in ("config-change", "start", "pause", "continue", "stop", "register", "promote", "roll-back", "export"):
+    done = [
+        each.operation for each in OperationLog(home / "operations.jsonl").operations() if each.run != first
+    ]
+    for operation in (
+        "config-change",
+        "start",
+        "pause",
+        "continue",
+        "stop",
+        "register",
+        "promote",
+        "roll-back",
+        "export",
+    ):
         assert operation in done, operation
     config = TrainingManager(home).find(second).config()
     assert (config.optimizer.lr, config.training.epochs, config.name) == (0.001, 400, "kedua")
-
-
-def lambda_title() -> Any:
-    """37 % · kedua · SmartCash"""
-    import re
-
-    return re.compile(r"^\d+\s?% · kedua · SmartCash$")
 
 
 def serve(page: Page, studio: Studio, t: Words, version: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import statistics
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from smartcash.handlers.training_manager import TrainingManager
+
 from .conftest import Studio, running, toy, visiting
 from .proxies import proxied
 
@@ -51,7 +53,8 @@ def test_a_reload_in_mid_run_loses_nothing(browser: Browser, at_work: tuple[Stud
         page.wait_for_function(f"() => Number(document.getElementById('figures').dataset.step) > {again}")
         page.locator(".chart").first.get_by_role("button", name="Tabel").click()
         columns = page.evaluate(
-            "async run => (await (await fetch(new URL(`api/v1/runs/${run}/metrics`, document.baseURI))).json()).step", run
+            "async run => (await (await fetch(new URL(`api/v1/runs/${run}/metrics`, document.baseURI))).json()).step",
+            run,
         )
         assert columns == sorted(set(columns))
 
@@ -62,7 +65,14 @@ def test_eight_tabs_share_one_stream(browser: Browser, at_work: tuple[Studio, st
     streams: list[str] = []
     with visiting(browser, studio) as first:
         context = first.context
-        context.on("request", lambda asked: streams.append(asked.url) if "/events?" in asked.url and "mode=poll" not in asked.url else None)
+        context.on(
+            "request",
+            lambda asked: (
+                streams.append(asked.url)
+                if "/events?" in asked.url and "mode=poll" not in asked.url
+                else None
+            ),
+        )
         tabs = [first, *(context.new_page() for _ in range(7))]
         for tab in tabs:
             tab.goto(studio.at(f"runs/{run}"))
@@ -165,8 +175,6 @@ def test_a_step_is_visible_soon_after_it_was_logged(browser: Browser, at_work: t
 @pytest.mark.parametrize("count", [20_000, 100_000])
 def test_a_long_run_opens_quickly(browser: Browser, home: Path, tmp_path: Path, count: int) -> None:
     """D12: cold load to interactive, however many steps were logged."""
-    import shutil
-
     own = tmp_path / "home"
     shutil.copytree(home, own)
     folder = next(own.glob("*/*/run.json")).parent
@@ -178,7 +186,9 @@ def test_a_long_run_opens_quickly(browser: Browser, home: Path, tmp_path: Path, 
             began = time.monotonic()
             page.goto(studio.at(f"runs/{folder.name}"))
             page.wait_for_selector(".chart canvas")
-            page.wait_for_function(f"() => Number(document.getElementById('figures')?.dataset.step) >= {count}")
+            page.wait_for_function(
+                f"() => Number(document.getElementById('figures')?.dataset.step) >= {count}"
+            )
             taken.append(time.monotonic() - began)
         print(f"{count} points: first {taken[0]:.2f} s, then {min(taken[1:]):.2f} s to charts")
         assert min(taken) < 5
@@ -191,7 +201,13 @@ def lengthen(log: Path, count: int) -> None:
     with log.open("w") as file:
         for number in range(1, count + 1):
             epoch, within = divmod(number - 1, 1000)
-            own = {"seq": number, "time": step["time"] + number / 20, "epoch": epoch + 1, "step": within + 1, "steps": 1000}
+            own = {
+                "seq": number,
+                "time": step["time"] + number / 20,
+                "epoch": epoch + 1,
+                "step": within + 1,
+                "steps": 1000,
+            }
             loss = 3 / (1 + number / count * 9) + (number * 7919 % 100) / 500
             file.write(json.dumps({**step, **own, "step_in_run": number, "loss": loss}) + "\n")
 
@@ -201,7 +217,14 @@ def test_the_javascript_of_the_page_is_light(browser: Browser, studio: Studio, h
     run = next(home.glob("*/*/run.json")).parent.name
     sizes: dict[str, int] = {}
     with visiting(browser, studio) as page:
-        page.on("response", lambda got: sizes.__setitem__(got.url, got.request.sizes()["responseBodySize"]) if re.search(r"\.js$", got.url) else None)
+        page.on(
+            "response",
+            lambda got: (
+                sizes.__setitem__(got.url, got.request.sizes()["responseBodySize"])
+                if re.search(r"\.js$", got.url)
+                else None
+            ),
+        )
         page.goto(studio.at(f"runs/{run}"))
         page.wait_for_selector(".chart canvas")
     total = sum(sizes.values())

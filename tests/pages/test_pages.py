@@ -10,10 +10,23 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from smartcash.utils.i18n import text
-from .conftest import Studio, visiting
+
+from .conftest import Studio, running, visiting
 
 AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
-PAGES = ("", "train", "runs", "runs?trash=1", "compare", "models", "models/v1", "data", "log", "settings", "lost")
+PAGES = (
+    "",
+    "train",
+    "runs",
+    "runs?trash=1",
+    "compare",
+    "models",
+    "models/v1",
+    "data",
+    "log",
+    "settings",
+    "lost",
+)
 TABS = ("watch", "result", "config", "checkpoints", "exports", "story", "files")
 
 
@@ -28,7 +41,7 @@ def violations(page: Page) -> list[str]:
 def settled(page: Page) -> None:
     """Nothing is loading any more."""
     expect(page.locator("h1")).to_be_visible()
-    page.wait_for_load_state("networkidle") if "poll" in page.url else page.wait_for_timeout(250)
+    page.wait_for_timeout(300)
     expect(page.locator("main .failure")).to_have_count(0)
 
 
@@ -38,7 +51,9 @@ def test_no_page_keeps_anybody_out(browser: Browser, studio: Studio, home: Path,
     run = next(home.glob("*/*/run.json")).parent.name
     places = [*PAGES, *(f"runs/{run}?tab={tab}" for tab in TABS)]
     size = {"width": 390, "height": 844} if theme == "dark" else {"width": 1440, "height": 900}
-    with visiting(browser, studio, language="en" if theme == "dark" else "id", color_scheme=theme, viewport=size) as page:
+    with visiting(
+        browser, studio, language="en" if theme == "dark" else "id", color_scheme=theme, viewport=size
+    ) as page:
         page.add_init_script(path=AXE)
         for place in places:
             page.goto(studio.at(place))
@@ -67,8 +82,6 @@ def test_every_page_speaks_the_language_of_the_browser_and_changes_it_in_place(
 
 def test_an_empty_home_says_what_to_do_first(browser: Browser, tmp_path: Path) -> None:
     """A33: each page has a state for nothing."""
-    from .conftest import running
-
     with running(tmp_path / "new") as studio, visiting(browser, studio) as page:
         expect(page.locator(".empty h2")).to_have_text(text("studio.first.title", "id"))
         for place, key in {
@@ -80,8 +93,6 @@ def test_an_empty_home_says_what_to_do_first(browser: Browser, tmp_path: Path) -
 
 def test_a_run_that_does_not_exist_and_a_server_that_is_gone_are_told(browser: Browser, home: Path) -> None:
     """A34."""
-    from .conftest import running
-
     with running(home) as studio:
         with visiting(browser, studio) as page:
             page.goto(studio.at("runs/20990101-000000-dead"))
@@ -97,7 +108,9 @@ def test_a_run_that_does_not_exist_and_a_server_that_is_gone_are_told(browser: B
             expect(page.locator("main .failure")).to_have_count(0)  # it loads by itself what it could not
 
 
-def test_a_finished_run_shows_charts_previews_and_figures(browser: Browser, studio: Studio, home: Path) -> None:
+def test_a_finished_run_shows_charts_previews_and_figures(
+    browser: Browser, studio: Studio, home: Path
+) -> None:
     """A5, A6, A10, A14, A22."""
     run = next(home.glob("*/*/run.json")).parent.name
     with visiting(browser, studio, language="en", viewport={"width": 1280, "height": 900}) as page:

@@ -35,9 +35,7 @@ def test_every_text_that_a_script_names_in_part_has_one_of_that_beginning_and_en
     missing = [
         (before, after)
         for before, after in IN_PART
-        if not any(
-            key.startswith((before, f"studio.{before}")) and key.endswith(after) for key in whole
-        )
+        if not any(key.startswith((before, f"studio.{before}")) and key.endswith(after) for key in whole)
     ]
     assert missing == []
 

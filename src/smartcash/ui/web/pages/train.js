@@ -76,7 +76,8 @@ function Form({ config, fields, backbones, presets, sets, reload }) {
   };
   const prepare = async (event) => {
     event.preventDefault();
-    const send = (queue) => (token) => post("runs", { values, queue, ...token });
+    const changed = review?.changes.length || config.first;
+    const send = (queue) => (token) => post("runs", { ...(changed && { values }), queue, ...token });
     let queue = false;
     if (active.value) {
       queue = await ask({ title: t("train.busy_title"), text: t("train.busy_text", { run: runName(active.value) }), yes: t("train.queue") });
@@ -122,7 +123,8 @@ function Form({ config, fields, backbones, presets, sets, reload }) {
 function useFrom(run, base, fields, then) {
   useEffect(() => {
     if (!run) return;
-    get(`runs/${run}`).then((found) => {
+    attempt(() => get(`runs/${run}`)).then((found) => {
+      if (!found) return;
       const entries = fields.map((field) => [field.field, typed(field, valueAt(found.config, field.field))]);
       draft.value = Object.fromEntries(entries.filter(([name, entry]) => entry !== typed(fields.find((each) => each.field === name), valueAt(base, name))));
       if (found.problems.length) then();
