@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,18 @@ def state_of(client: httpx.Client, run: str) -> str:
     return str(client.get(f"runs/{run}").json()["info"]["state"])
 
 
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[StudioProcess]:
+    process = StudioProcess(tmp_path / "runs")
+    yield process
+    process.end()
+
+
 @pytest.mark.slow
-def test_a_whole_training_is_led_by_the_page_alone(tmp_path: Path) -> None:
+def test_a_whole_training_is_led_by_the_page_alone(tmp_path: Path, server: StudioProcess) -> None:
     """A1, A4, A12, A15, A17, A18, A20, A21, A22, A26, D3, D13: and the server is killed in the middle."""
     notes = tmp_path / "notes"
     write_samples(notes, images=20, seed=3, size_px=96)
-    server = StudioProcess(tmp_path / "runs")
     values: dict[str, Any] = {
         "name": "toy",
         "model": {"backbone": "mobilenetv4_conv_small", "pretrained": False},
@@ -101,10 +107,13 @@ def test_a_whole_training_is_led_by_the_page_alone(tmp_path: Path) -> None:
         child_run = child.json()["run"]
         wait_for(lambda: state_of(client, child_run) == "ready")
         act(client, child_run, "start")
-        wait_for(lambda: client.get(f"runs/{child_run}").json()["version"] == 2)
+        wait_for(lambda: state_of(client, child_run) == "finished")
         assert client.get(f"runs/{run}").json()["children"] == [child_run]
+        other = begun(client, {**values, "seed": 1, "training": {"epochs": 1}})
+        act(client, other, "start")
+        number = wait_for(lambda: client.get(f"runs/{other}").json()["version"])
 
-        for version in (1, 2):
+        for version in (1, number):
             assert (
                 confirmed(
                     client, "POST", "aliases/produksi", {"operation": "promote", "version": version}
@@ -117,8 +126,7 @@ def test_a_whole_training_is_led_by_the_page_alone(tmp_path: Path) -> None:
         assert client.post("aliases/produksi", json=half).status_code == 428  # a second confirmation
         assert client.post("aliases/produksi", json={**half, "significant": True}).json()["name"] == "v1"
         assert client.get("models").json()["aliases"] == {"produksi": 1}
-        lineage = client.get("models/v2").json()["lineage"]
-        assert [each["version"] for each in lineage] == ["v1", "v2"]
+        assert client.get(f"models/v{number}").json()["lineage"] == [{"run": other, "version": f"v{number}"}]
 
         picture = next((notes / "images" / "valid").iterdir()).read_bytes()
         said = client.post("predict", params={"model": "produksi", "threshold": 0.01}, content=picture).json()
@@ -149,4 +157,3 @@ def test_a_whole_training_is_led_by_the_page_alone(tmp_path: Path) -> None:
             "export",
         } <= {entry["operation"] for entry in entries}
         assert client.post("operations/verify").json()["sound"]
-    server.end()
