@@ -24,7 +24,10 @@ from smartcash.handlers.training_manager import TrainingManager
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # without these, a Chromium run by root does not start, and it asks its maker for updates
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]
+FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
 TOY: dict[str, Any] = {
     "model": {"backbone": "mobilenetv4_conv_small", "pretrained": False},
     "data": {"image_size": 64, "batch_size": 4, "workers": 0},

@@ -20,11 +20,9 @@ def test_every_module_that_a_script_imports_is_there() -> None:
     missing = []
     for script in [*WEB.glob("*.js"), *WEB.glob("pages/*.js"), *WEB.glob("vendor/*.js")]:
         for name in re.findall(r'(?:\bfrom|\bimport)\s*"([^"\s$]+)"', script.read_text(encoding="utf-8")):
-            if (
-                (not name.startswith("./")
-                and not name.startswith("../"))
-                or not (script.parent / name).is_file()
-            ):
+            if (not name.startswith("./") and not name.startswith("../")) or not (
+                script.parent / name
+            ).is_file():
                 missing.append(f"{script.name}: {name}")
     assert missing == []
 

@@ -27,9 +27,8 @@ export function useLoad(load, deps = []) {
 /** The first line of a page. Its heading gets the focus when the page is gone to. */
 export function Head({ title, children, acts }) {
   const line = useRef();
-  const first = useRef(arrived.peek());
   useLayoutEffect(() => {
-    if (arrived.value && first.current !== 0) line.current.focus({ preventScroll: true });
+    if (arrived.peek()) line.current.focus({ preventScroll: true });
   }, []);
   useEffect(() => {
     heading.value = title;

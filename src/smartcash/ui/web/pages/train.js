@@ -42,11 +42,13 @@ function Form({ config, fields, backbones, presets, sets, reload }) {
   const options = { "data.path": sets.map((each) => each.path), "model.backbone": backbones && [...backbones.short.map((each) => each.name), ...backbones.names] };
   const shown = (field) => html`<${Field} key=${field.field} field=${field} base=${base} problems=${seen(field.field)} options=${options[field.field]} />`;
 
-  const toFirst = () => requestAnimationFrame(() => {
-    const first = form.current.querySelector("[aria-invalid=true]");
-    first?.closest("details")?.setAttribute("open", "");
-    first?.focus();
-  });
+  const toFirst = () => {
+    requestAnimationFrame(() => {
+      const first = form.current.querySelector("[aria-invalid=true]");
+      first?.closest("details")?.setAttribute("open", "");
+      first?.focus();
+    });
+  };
   const done = () => {
     draft.value = {};
     setTried(false);
@@ -58,16 +60,21 @@ function Form({ config, fields, backbones, presets, sets, reload }) {
     else setError(failure);
     toFirst();
   };
+  /** What the server answered once everything is right and confirmed; undefined when it is not. */
   const submit = async (send) => {
     setTried(true);
     setError(null);
-    if (problems.length) return toFirst();
+    if (problems.length) {
+      toFirst();
+      return undefined;
+    }
     try {
-      const answer = await confirmed(send, { title: t("changes.title"), yes: t("changes.apply") });
+      const answer = await confirmed(send);
       if (answer) done();
       return answer;
     } catch (failure) {
-      return refused(failure);
+      refused(failure);
+      return undefined;
     }
   };
   const save = async () => {
@@ -108,8 +115,8 @@ function Form({ config, fields, backbones, presets, sets, reload }) {
         <${Augmented} values=${values} />
       </div>
       <aside class="stack">
-        <div class="title"><h2>${t("changes.title")}</h2><small class="quiet">${review ? t("train.changes", { count: review.changes.length }) : ""}</small></div>
-        <${Differences} of=${review?.changes ?? []} first=${config.first} />
+        <div class="title"><h2>${t("changes.title")}</h2><small class="quiet">${t("train.changes", { count: problems.length ? Object.keys(draft.value).length : (review?.changes.length ?? 0) })}</small></div>
+        ${!problems.length && html`<${Differences} of=${review?.changes ?? []} first=${config.first} />`}
         <div aria-live="polite">${tried && problems.length > 0 && html`<div class="failure" id="problems"><p><b>${t("run.problems", { count: problems.length })}</b></p><ul>${problems.slice(0, 6).map((each) => html`<li key=${each.field + each.code}>${fieldName(each.field)}</li>`)}</ul>${elsewhere.map((each) => html`<p key=${each.code}>${each.message}</p>`)}</div>`}
         ${error && html`<${Failure} error=${error} />`}</div>
         <div class="row"><button type="submit" class="primary">${t("train.prepare")}</button><button type="button" onClick=${save} disabled=${!review?.changes.length}>${t("train.save")}</button></div>
