@@ -21,12 +21,13 @@ def command(home: Path | None) -> None:
     if home is not None:
         os.environ["SMARTCASH_HOME"] = str(home)
     # what libraries print must not come between the answers
-    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     if sys.platform != "win32":
         os.nice(5)  # a training goes before a look at a picture
     while line := _next_line():
         answers.write(_answered(line) + b"\n")
+        answers.flush()
 
 
 def _next_line() -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import stat
 from collections.abc import Iterator
@@ -232,8 +233,7 @@ class RunView:
     def file(self, name: str) -> Path:
         """The file with this path below the run's folder. Raises RunNotFound, also for what lies outside of it."""
         path = self.path / name
-        inside = "\0" not in name and path.resolve().is_relative_to(self.path.resolve())
-        if not inside or not self._may_be_had(path, name):
+        if "\0" in name or not self._may_be_had(path, name):
             raise RunNotFound("run_file_missing", run=self.info.id, name=plain(name))
         return path
 
@@ -247,7 +247,7 @@ class RunView:
             ordinary = stat.S_ISREG(path.lstat().st_mode)
         except OSError:
             return False
-        return ordinary and path.resolve().is_relative_to(self.path.resolve())
+        return ordinary and os.path.realpath(path).startswith(os.path.realpath(self.path) + os.sep)
 
     def _json(self, path: Path) -> dict[str, Any]:
         name = path.relative_to(self.path).as_posix()

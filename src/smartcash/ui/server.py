@@ -31,6 +31,7 @@ WEB = Path(__file__).parent / "web"
 PAGES = ("", "train", "runs", "compare", "models", "data", "log", "settings")
 DEEP_PAGES = ("runs", "models")  # /runs/{id}
 GRACE_S = 1
+LONGEST_PATH = 200
 # what a browser is told of a file, whatever the machine's own table says
 KINDS = {
     ".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".mjs": "text/javascript; charset=utf-8",
@@ -162,7 +163,7 @@ def _index(web: Path, depth: int) -> Response:
 
 def _static(web: Path, path: str, request: Request) -> Response:
     file = web / path
-    hidden = "\0" in path or any(part.startswith(".") for part in path.split("/"))
+    hidden = len(path) > LONGEST_PATH or any(part.startswith(".") for part in path.split("/"))
     if (
         hidden
         or file.suffix not in KINDS

@@ -52,9 +52,16 @@ class Studio:
         """The run of this home with this id, or beginning of an id; "latest" is the newest. Never one at a path.
 
         Raises RunNotFound."""
-        if len(name) > LONGEST_NAME or "/" in name or "\\" in name or "\0" in name or name in (".", ".."):
+        return self.history.store.find(self._plain(name))
+
+    def trashed(self, name: str) -> RunInfo:
+        """The run in the trash with this id, or beginning of an id. Raises RunNotFound."""
+        return self.history.store.find_trashed(self._plain(name))
+
+    def _plain(self, name: str) -> str:
+        if len(name) > LONGEST_NAME or name in (".", "..") or any(sign in name for sign in "/\\\0"):
             raise RunNotFound("run_not_found", name=name[:LONGEST_NAME], home=str(self.home))
-        return self.history.store.find(name)
+        return name
 
     def folder(self, name: str) -> RunFolder:
         """The folder of that run. Raises RunNotFound."""

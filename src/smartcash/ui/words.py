@@ -26,8 +26,9 @@ LEAST_PACKED = 1000  # bytes
 
 
 def shown(content: Any, status: int = 200, **headers: str) -> Response:
-    """`content` as JSON in ASCII: names from disk may hold what UTF-8 cannot (lone surrogates)."""
-    body = json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
+    """`content` as JSON in ASCII: names from disk may hold what UTF-8 cannot (lone surrogates), numbers what JSON
+    cannot."""
+    body = json.dumps(finite(content), allow_nan=False, separators=(",", ":")).encode()
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return Response(body, status, {"cache-control": "no-store", **named}, "application/json")
 
@@ -63,7 +64,7 @@ def changes_json(changes: Sequence[Change], language: str) -> list[dict[str, Any
     return [
         {
             "field": change.field, "label": _if_known(f"config.{change.field}", language),
-            "old": finite(change.old), "new": finite(change.new), "significant": change.significant,
+            "old": change.old, "new": change.new, "significant": change.significant,
             "why": change.why, "why_text": _if_known(f"changes.why.{change.why}", language),
             "message": change.message(language),
         }
@@ -89,7 +90,7 @@ def operation_json(operation: Operation, language: str) -> dict[str, Any]:
 
 def version_json(version: ModelVersion) -> dict[str, Any]:
     """A model version."""
-    return {**finite(version.to_dict()), "values": class_values(version.classes)}
+    return {**version.to_dict(), "values": class_values(version.classes)}
 
 
 def export_json(record: ExportRecord, language: str) -> dict[str, Any]:

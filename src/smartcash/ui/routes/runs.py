@@ -179,7 +179,7 @@ def empty_trash(studio: Here, language: Language, agreed: Annotated[Agreed, Body
 @router.post("/trash/{run}/restore")
 def restore(run: str, studio: Here, language: Language) -> Response:
     """Bring a run back from the trash."""
-    return shown(run_json(studio.history.restore(run), language))
+    return shown(run_json(studio.history.restore(studio.trashed(run).id), language))
 
 
 # --- one run
