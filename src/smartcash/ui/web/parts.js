@@ -1,6 +1,6 @@
 // What several pages are made of.
 import { html, signal, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
-import { t, wordOr, plain, moment, percent, rupiah, duration, has } from "./words.js";
+import { t, wordOr, plain, moment, percent, rupiah, duration } from "./words.js";
 import { get } from "./api.js";
 import { arrived, heading, link } from "./router.js";
 import { state, connection } from "./stream.js";
@@ -204,7 +204,8 @@ function Asked({ asked }) {
   <//>`;
 }
 
-export const fieldName = (field) => (has(`studio.field.${field}`) ? t(`field.${field}`) : field);
+/** A field of the configuration, or an alias, as people call it. */
+export const fieldName = (field) => wordOr(`studio.field.${field}`, field.replace(/^alias\./, ""));
 
 /** Old → new; what matters is marked and says why. */
 export function Changes({ of, first }) {
