@@ -1,5 +1,5 @@
 // One chart: lines over a smoothed or raw course, its band, what it says in words, and its figures as a table.
-import { html, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
+import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./html.js";
 import uPlot from "./vendor/uplot.js";
 import { ink, painted } from "./look.js";
 import { t, figure, duration, whole } from "./words.js";
@@ -28,14 +28,14 @@ export function smoothed(values, weight) {
   return out;
 }
 
-/** Lines → uPlot's columns over one x, and what each column is. */
-function columns(lines, weight) {
+/** Lines → uPlot's columns over one x, and what each column is. On a logarithmic scale nothing is zero. */
+function columns(lines, weight, log) {
   const tables = new Map();
   const plan = [];
   for (const line of lines) {
     if (!tables.has(line.x)) tables.set(line.x, [line.x]);
     const add = (values, what) => {
-      tables.get(line.x).push(values);
+      tables.get(line.x).push(log ? values.map((each) => (each > 0 ? each : null)) : values);
       plan.push({ ...what, line, x: line.x });
     };
     const weighed = line.smooth ? weight : 0;
@@ -92,8 +92,8 @@ export function Chart({ title, note, lines, axis, log = false, smooth = 0, stamp
   const shown = useRef({});
   const [at, setAt] = useState(null);
   const [tabled, setTabled] = useState(false);
-  const full = lines.filter((line) => line.y.length);
-  const { data, plan } = columns(full, smooth);
+  const full = useMemo(() => lines.filter((line) => line.y.length), [lines]);
+  const { data, plan } = useMemo(() => columns(full, smooth, log), [full, smooth, log]);
   const shape = `${axis} ${log} ${plan.map((each) => each.role + each.line.label + each.line.colour).join()} ${painted.value}`;
   shown.current = { data, plan };
 
