@@ -182,12 +182,15 @@ def test_the_state_comes_at_once_and_tells_of_a_run_whose_worker_died(
         log.append(step(7))
     with client.stream("GET", "events") as response:
         states = (data for event, _, data in sse(response) if event == "state")
-        state = next(state for state in states if state["active"])  # one of the last second may come first
-        assert [(each["run"], each["step_in_run"]) for each in state["active"]] == [(running.id, 7)]
+
+        def progress(state: dict[str, Any]) -> list[int | None]:
+            return [each["step_in_run"] for each in state["active"] if each["run"] == running.id]
+
+        assert next(state for state in states if progress(state) == [7])
         running.describe(
             {"worker": {"pid": 2**22 + 1, "begun": 1.0, "host": running.description()["worker"]["host"]}}
         )
-        state = next(state for state in states if not state["active"])
+        state = next(state for state in states if not progress(state))
     assert {each["run"]: each["state"] for each in state["ended"]}[running.id] == "crashed"
 
 

@@ -149,15 +149,11 @@ class Stream:
         if began < self._state_until:
             return self._state
         runs = self.store.runs()
+        at_work = [run for run in runs if run.state in ACTIVE]
+        if any(self.service.state(RunFolder(Path(run.path))) != run.state for run in at_work):
+            runs = self.store.runs()  # the worker of one has died
         self._paths = {run.id: Path(run.path) / "events.jsonl" for run in runs}
-        active = []
-        for run in runs:
-            if run.state in ACTIVE:
-                state = self.service.state(
-                    RunFolder(Path(run.path))
-                )  # one whose worker died shows as crashed
-                if state == run.state:
-                    active.append(RunView(run).progress())
+        active = [RunView(run).progress() for run in runs if run.state in ACTIVE]
         ended = sorted((run for run in runs if run.ended), key=lambda run: run.ended, reverse=True)[:ENDED]
         self._state = {
             "active": active, "ended": [_ending(run) for run in ended],
