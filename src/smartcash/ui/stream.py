@@ -145,9 +145,9 @@ class Stream:
 
     def state(self) -> dict[str, Any]:
         """What is going on in this home: active runs with their progress, those that ended last, jobs."""
-        began = time.monotonic()
-        if began < self._state_until:
+        if time.monotonic() < self._state_until:
             return self._state
+        began = time.thread_time()
         runs = self.store.runs()
         at_work = [run for run in runs if run.state in ACTIVE]
         if any(self.service.state(RunFolder(Path(run.path))) != run.state for run in at_work):
@@ -159,7 +159,7 @@ class Stream:
             "active": active, "ended": [_ending(run) for run in ended],
             "jobs": [job.facts() for job in self.jobs.all()], "operations": self.log.count(),
         }  # fmt: skip
-        took = time.monotonic() - began
+        took = time.thread_time() - began
         self._state_until = time.monotonic() + max(STATE_S, took * STATE_SHARE)
         return self._state
 
