@@ -2,7 +2,7 @@
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./html.js";
 import uPlot from "./vendor/uplot.js";
 import { ink, painted } from "./look.js";
-import { t, figure, duration, whole } from "./words.js";
+import { t, decimal, figure, duration, whole } from "./words.js";
 import { download } from "./parts.js";
 
 const HEIGHT = 250;
@@ -60,6 +60,9 @@ function drawn({ role, line }) {
 
 const xText = (axis, value) => (axis === "time" ? duration(value) : whole(value));
 
+/** A figure on an axis, with as many digits as tell it from the next, `step` away. */
+const ticked = (value, step) => (step < 1e-3 && value ? figure(value) : decimal(value, Math.min(3, Math.max(0, -Math.floor(Math.log10(step) + 1e-9)))));
+
 function options({ axis, log, plan, width, onCursor }) {
   const quiet = ink("var(--ink-2)");
   const grid = { stroke: ink("var(--line)"), width: 1 };
@@ -75,7 +78,7 @@ function options({ axis, log, plan, width, onCursor }) {
     scales: { x: { time: false }, y: { distr: log ? 3 : 1 } },
     axes: [
       { stroke: quiet, font, grid: { show: false }, ticks: { show: false }, size: 30, values: (_, splits) => (axis === "time" ? clock(splits) : splits.map((each) => (Number.isInteger(each) ? whole(each) : ""))) },
-      { stroke: quiet, font, grid, ticks: { show: false }, size: 56, values: (_, splits) => splits.map((each) => (each === null ? "" : figure(each))) },
+      { stroke: quiet, font, grid, ticks: { show: false }, size: 56, values: (_, splits, __, ___, step) => splits.map((each) => (each === null ? "" : log ? figure(each) : ticked(each, step))) },
     ],
     series: [{}, ...plan.map(drawn)],
     hooks: { setCursor: [(plot) => onCursor(plot.cursor.idx)] },

@@ -36,10 +36,10 @@ function Versions() {
     { key: "name", title: t("column.version"), show: (each) => html`<a href=${link("models", each.name)}>${each.name}</a> <${Tags} of=${each.aliases} />` },
     { key: "backbone", title: t("column.backbone") },
     { key: "valid", title: t("split.valid"), num: true, show: (each) => html`<span title=${metricName(main(each.metrics.valid)[0])}>${decimal(main(each.metrics.valid)[1])}</span>` },
-    { key: "test", title: t("split.test"), num: true, show: (each) => decimal(main(each.metrics.test)[1]) },
+    { key: "test", wide: true, title: t("split.test"), num: true, show: (each) => decimal(main(each.metrics.test)[1]) },
     { key: "sum", title: metricName("exact_sum"), num: true, show: (each) => percent(each.metrics.test?.exact_sum ?? each.metrics.valid?.exact_sum, 1) },
-    { key: "run", title: t("column.run"), show: (each) => (each.run ? html`<a href=${link("runs", each.run)} class="mono">${each.run}</a>` : "–") },
-    { key: "created", title: t("column.created"), show: (each) => html`<span class="nowrap">${moment(each.created)}</span>` },
+    { key: "run", wide: true, title: t("column.run"), show: (each) => (each.run ? html`<a href=${link("runs", each.run)} class="mono">${each.run}</a>` : "–") },
+    { key: "created", wide: true, title: t("column.created"), show: (each) => html`<span class="nowrap">${moment(each.created)}</span>` },
     { key: "act", title: html`<span class="unseen">${t("models.promote")}</span>`, show: (each) => html`<button type="button" onClick=${async () => (await promote(each, from.data.aliases)) && from.reload()}>${t("models.promote")}<span class="unseen"> ${each.name}</span></button>` },
   ];
   return html`<${Head} title=${t("nav.models")} />

@@ -269,7 +269,7 @@ function PerClass({ of, split }) {
   const detect = classes.some((each) => "ap50_95" in each);
   const keys = detect ? ["ap50", "ap50_95", "precision", "recall", "f1"] : ["precision", "recall", "f1"];
   const columns = [
-    { key: "name", title: word(classes.some((each) => each.value) ? "tables.denomination" : "tables.class"), show: (row) => html`<${Swatch} value=${row.value} place=${row.place} />${className(row.name, row.value)}` },
+    { key: "name", title: word(classes.some((each) => each.value) ? "tables.denomination" : "tables.class"), show: (row) => html`<span class="nowrap"><${Swatch} value=${row.value} place=${row.place} />${className(row.name, row.value)}</span>` },
     ...keys.map((key) => ({ key, title: word(`tables.${key}`), num: true, show: (row) => decimal(row[key]) })),
     { key: "support", title: word("tables.support"), num: true, show: (row) => whole(row.support) },
   ];
@@ -334,7 +334,7 @@ function Checkpoints({ id }) {
     { key: "kind", title: t("column.kind"), show: (each) => wordOr(`studio.checkpoint.${each.kind}`, each.kind) },
     { key: "epoch", title: t("progress.epoch"), num: true },
     { key: "value", title: t("column.value"), num: true, show: (each) => html`${figure(each.value)} <span class="quiet">${each.monitor ? metricName(each.monitor) : ""}</span>` },
-    { key: "timestamp", title: t("column.created"), show: (each) => moment(each.timestamp) },
+    { key: "timestamp", wide: true, title: t("column.created"), show: (each) => moment(each.timestamp) },
     { key: "size", title: t("column.size"), num: true, show: (each) => bytes(each.size) },
     { key: "name", title: t("column.file"), show: (each) => html`<span class="mono">${each.name}</span>` },
   ];
