@@ -91,7 +91,7 @@ function Version({ name }) {
         <dt>SHA-256</dt><dd class="mono">${found.sha256}</dd>
         <dt>${t("models.code")}</dt><dd class="mono">${plain(found.code)}</dd></dl></section>
       <section><div class="title"><h2>${t("models.lineage")}</h2></div>${found.lineage.length ? html`<ol>${found.lineage.map((each) => html`<li key=${each.run}>${each.version ? `${each.version} · ` : ""}<a href=${link("runs", each.run)}>${each.run}</a></li>`)}</ol>` : html`<p class="quiet">${t("models.no_lineage")}</p>`}
-        <h3>${t("models.classes")}</h3><p>${found.classes.map((each, place) => html`<span key=${each} class="nowrap"><${Swatch} value=${found.values?.[each]} place=${place} />${className(each, found.values?.[each])} </span>`)}</p></section></div>`;
+        <h3>${t("models.classes")}</h3><p class="row">${found.classes.map((each, place) => html`<span key=${each} class="nowrap"><${Swatch} value=${found.values?.[each]} place=${place} />${className(each, found.values?.[each])} </span>`)}</p></section></div>`;
   }}<//>`;
 }
 

@@ -367,7 +367,7 @@ export function Exports({ of, begun = true }) {
     { key: "metric", title: t("export.metric"), num: true, show: (each) => (each.proof?.metric_torch === null || each.proof?.metric_torch === undefined ? "–" : `${figure(each.proof.metric_torch)} → ${figure(each.proof.metric_file)}`) },
   ];
   return html`<${Loaded} from=${from}>${(found) => (found.exports.length ? html`<${Table} columns=${columns} rows=${found.exports} id=${(each) => each.file} label=${t("run.tab.exports")} />` : html`<p class="quiet">${t("export.none")}</p>`)}<//>
-    ${begun && html`<section><div class="title"><h2>${t("export.new")}</h2></div><${Loaded} from=${formats}>${() => html`<form class="row low" onSubmit=${begin}>
+    ${begun && html`<section class="apart"><div class="title"><h2>${t("export.new")}</h2></div><${Loaded} from=${formats}>${() => html`<form class="row low" onSubmit=${begin}>
       <label class="stacked">${t("export.format")}<select value=${kind?.name} onChange=${(event) => setFormat(event.target.value)}>${kinds.map((each) => html`<option key=${each.name} value=${each.name} disabled=${!each.installed}>${each.name}${each.installed ? "" : ` (${t("export.extra", { extra: each.extra })})`}</option>`)}</select></label>
       <label class="stacked">${t("export.precision")}<select name="precision">${(kind?.precisions ?? []).map((each) => html`<option key=${each}>${each}</option>`)}</select></label>
       ${kind?.nms && html`<label class="tick"><input type="checkbox" name="nms" />${t("export.nms")}</label>`}
