@@ -324,7 +324,7 @@ function Config({ run, onEdit }) {
       <dl class="pairs">${fields.map(([field, value]) => html`<dt key=${field} title=${field}>${fieldName(field)}</dt><dd>${plain(value)}</dd>`)}</dl></section>`)}
       <section><div class="title"><h2>${t("run.environment")}</h2></div><dl class="pairs">${Object.entries(facts).filter(([, value]) => value !== undefined && value !== null).map(([key, value]) => html`<dt key=${key}>${wordOr(`studio.fact.${key}`, key)}</dt><dd>${typeof value === "number" ? number(value) : plain(value)}</dd>`)}</dl></section>
     </div>
-    <section><div class="title"><h2>${t("run.changes")}</h2></div>
+    <section class="apart"><div class="title"><h2>${t("run.changes")}</h2></div>
       ${changes.length ? changes.map((each) => html`<div key=${each.seq}><p class="small quiet">${moment(each.time)} · ${each.who.user} · ${each.text} · ${each.confirmed_text}</p><${Changes} of=${each.changes} /></div>`) : html`<p class="quiet">${t("changes.none")}</p>`}</section>`;
 }
 
