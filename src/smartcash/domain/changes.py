@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from smartcash.domain.config import TrainConfig
-from smartcash.utils.i18n import text
+from smartcash.domain.records import Change as Change
 
 # A change of these breaks comparability with what went before. Why: the texts `changes.why.<reason>`.
 SIGNIFICANT = {
@@ -26,25 +25,6 @@ SIGNIFICANT = {
 FIXED_BY_WEIGHTS = ("task", "model.backbone", "model.scale")
 
 
-@dataclass(frozen=True)
-class Change:
-    """One field's difference. `why`: the reason code of a significant one, else empty."""
-
-    field: str
-    old: Any
-    new: Any
-    why: str = ""
-
-    @property
-    def significant(self) -> bool:
-        return bool(self.why)
-
-    def message(self, language: str | None = None) -> str:
-        """The change in one line; a significant one says why it is."""
-        line = f"{self.field}: {_shown(self.old)} → {_shown(self.new)}"
-        return f"{line}  ⚠ {text(f'changes.why.{self.why}', language)}" if self.why else line
-
-
 def changes_between(old: TrainConfig, new: TrainConfig) -> list[Change]:
     """Every field that differs, in the order of the configuration."""
     before, after = dict(_leaves(old.model_dump(mode="json"))), dict(_leaves(new.model_dump(mode="json")))
@@ -61,7 +41,3 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-def _shown(value: object) -> str:
-    return "–" if value in (None, "", [], ()) else str(value)

@@ -11,6 +11,7 @@
     ├── RunNotReady           a run that is not in the state that the request needs
     ├── NotConfirmed          a change without the confirmation that belongs to it
     ├── RunRefused            a change that a run's state forbids: locked, running, name taken
+    ├── LabelsRefused         a tag or a note that cannot be kept
     ├── VersionNotFound       no such model version or alias
     ├── VersionRefused        a change of versions or aliases that is not possible as they stand
     ├── OperationLogFailed    the operation log cannot be read or written
@@ -206,6 +207,12 @@ class NotConfirmed(SmartCashError):
 
 class RunRefused(SmartCashError):
     """A change of a run that its state forbids: it is locked or running, or its place is taken."""
+
+
+class LabelsRefused(SmartCashError):
+    """A tag or a note of a run or a version that is too long, or holds what a terminal would obey; too many tags."""
+
+    exit_code = 2
 
 
 class VersionNotFound(SmartCashError):
