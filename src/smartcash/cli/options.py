@@ -24,7 +24,7 @@ class TargetFile(click.Path):
     """A file that is to be written, as a Path: refused at once, not after the work, where it cannot be."""
 
     def __init__(self) -> None:
-        super().__init__(path_type=Path, dir_okay=False)
+        super().__init__(path_type=Path, dir_okay=False, writable=True)
 
     def convert(
         self,

@@ -541,9 +541,10 @@ def _built_in_callbacks_moved(values: Mapping[str, Any]) -> tuple[Mapping[str, A
         facts = {"use": entry.use, "takes": ", ".join(takes) or "–"}
         problems += [Problem(f"{place}.{name}", "built_in_takes_no", name, facts) for name in unknown]
         options: Any = {name: value for name, value in entry.options.items() if name in takes}
-        for part in reversed(section.split(".") if section else []):
-            options = {part: options}
-        moved = merge(moved, options)
+        if options:  # none must not stand in for a section that is there and wrong
+            for part in reversed(section.split(".")):
+                options = {part: options}
+            moved = merge(moved, options)
     return merge(merge(values, {"training": {"callbacks": others}}), moved), problems
 
 

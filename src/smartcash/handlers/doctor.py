@@ -181,9 +181,8 @@ def _home(home: Path, fix: bool, deep: bool) -> Iterator[Diagnosis]:
             yield Diagnosis("home", "error", "run_broken", {"run": run.id, "reason": why, "path": run.path})
     resting = [run for run in runs if run.id not in at_work]
     parts = [
-        _index(
-            service.store, resting, fix
-        ),  # before the dead are marked, which changes what it is compared with
+        # before the dead are marked, which changes the folders that it compares with
+        _index(service.store, resting, fix),
         _dead_runs(service, fix),
         _queue(home, fix),
         _litter(home, [Path(run.path) for run in runs if run.id in at_work], fix),

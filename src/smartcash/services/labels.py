@@ -34,7 +34,7 @@ class Labels:
     ) -> Labels:
         """The labels with tags added and removed, and notes and lock replaced where given.
 
-        Raises LabelsRefused for what a configuration could not hold either."""
+        Raises LabelsRefused for what is too long, too much, or would be obeyed by a terminal."""
         wrong = [tag for tag in add_tags if not tag_fits(tag)]
         if wrong:
             raise LabelsRefused("tag_wrong", tag=ascii(wrong[0][: 2 * LONGEST_TAG]), limit=LONGEST_TAG)

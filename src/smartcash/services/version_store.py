@@ -246,8 +246,8 @@ class VersionStore:
 
         Raises CheckpointWriteFailed."""
         book = self.book()
-        # a number is never given twice, even if a kill kept `next_number` from being written, or an old
-        # versions.json was put back
+        # a number that is known from anywhere is not given twice, even if a kill kept `next_number` from being
+        # written, or an older versions.json was put back
         given = {int(folder.name[1:]) for folder in self._folders(book)} | set(book.deleted)
         given |= {event.version for events in book.aliases.values() for event in events}
         number = max([book.next_number, *(each + 1 for each in given)])
