@@ -171,16 +171,6 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path):
     assert file.read_text() == "kept"
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_a_place_that_a_person_named_and_that_cannot_be_is_no_traceback(tmp_path, language):
-    """A34: the place and the reason, exit code 2."""
-    file = tmp_path / "file"
-    file.write_text("kept")
-    answer = smartcash("data", "sample", str(file / "notes"), "--images", "7", "--lang", language)
-    assert (answer.returncode, answer.stdout) == (2, "")
-    assert str(file / "notes") in answer.stderr and "Traceback" not in answer.stderr
-
-
 def test_a_file_that_nobody_named_and_that_is_missing_stays_a_bug(tmp_path, monkeypatch, capsys):
     """A34: only a person's own mistakes are told in one line."""
     from smartcash import cli

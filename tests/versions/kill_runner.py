@@ -85,7 +85,8 @@ def check(home: Path, checkpoint: Path, place: int) -> None:
         for v in versions.versions()
     )
     gone = versions.store.book().deleted
-    assert not gone.keys() & {version.number for version in versions.versions()}, f"place {place}: still listed"
+    listed = {version.number for version in versions.versions()}
+    assert not gone.keys() & listed, f"place {place}: still listed"
     versions.note("v1", f"after {place}")
     assert not [n for n in gone if (home / "models" / f"v{n}").exists()], f"place {place}: not taken away"
     found = versions.verify()
