@@ -108,7 +108,7 @@ FIELDS: list[Case] = [
     ("training.callbacks.0.options.seed", [{"use": "csv", "options": {"seed": 7}}], "built_in_takes_no", "seed"),
     ("training.callbacks.0.options.epochs", [{"use": "ema", "options": {"epochs": 9}}], "built_in_takes_no", "ema_decay"),
     ("training.callbacks.0.on_error", [{"use": "ema", "on_error": "skip"}], "built_in_takes_no", "on_error"),
-    ("training.callbacks.0.often", [{"use": "checkpoint", "often": 1}], "field_unknown", "often"),
+    ("training.callbacks.0.often", [{"use": "checkpoint", "often": 1}], "field_unknown", "training.callbacks"),
     ("training.callbacks.0", [5], "not_section", "5"),
 ]  # fmt: skip
 
