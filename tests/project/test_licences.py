@@ -13,7 +13,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 LISTED = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
-EXTRAS = LISTED["project"]["optional-dependencies"]
+DEVELOPMENT = ("test", "dev", "docs")  # tools that nobody gets who uses SmartCash
+EXTRAS = {
+    name: lines
+    for name, lines in LISTED["project"]["optional-dependencies"].items()
+    if name not in DEVELOPMENT
+}
 TABLE = tomllib.loads((Path(__file__).parents[2] / "requirements/licences.toml").read_text(encoding="utf-8"))
 STRONG_COPYLEFT = re.compile(r"\bA?GPL|GNU (Affero )?General Public|\bSSPL", re.IGNORECASE)
 
