@@ -51,7 +51,9 @@ def main() -> int:
             begin, disturbed, given.kills, given.most_seconds, random.Random(given.seed)
         )
         same = state_of(undisturbed) == state_of(disturbed)
-    print(f"{kills} kills, {resumed} attempts went on after one, {len(lost)} of them from a step of their own")
+    print(
+        f"{kills} kills, {resumed} attempts went on after one, {len(lost)} of them from a step of their own"
+    )
     print(f"steps lost by a kill: at most {max(lost, default=0)} (interval {given.every_steps})")
     print("the last state is", "bit for bit the undisturbed one's" if same else "ANOTHER")
     return 0 if same and resumed == kills and max(lost, default=0) <= given.every_steps else 1
@@ -94,6 +96,7 @@ def killed_often(
         reached, heard = _steps(run), _last_event(run)
         print(f"kill {kill + 1}: after step {reached}, {lost[-1:] or ''}", flush=True)
         arguments = ["resume", run.path]
+
 
 def _run_in(home: Path, process: subprocess.Popen[bytes]) -> RunFolder:
     while not (found := list(home.glob("*/*/run.json"))):

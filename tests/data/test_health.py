@@ -465,7 +465,12 @@ def test_the_command_writes_page_and_copy_and_its_json_stays_json(tmp_path: Path
 
 @pytest.mark.parametrize(
     ("option", "place"),
-    [("--html", "nowhere/page.html"), ("--html", "file/page.html"), ("--fix", "file/copy"), ("--fix", "set/in")],
+    [
+        ("--html", "nowhere/page.html"),
+        ("--html", "file/page.html"),
+        ("--fix", "file/copy"),
+        ("--fix", "set/in"),
+    ],
 )
 def test_a_place_that_cannot_be_written_is_refused_before_any_picture_is_looked_at(
     tmp_path: Path, draw: Draw, monkeypatch: pytest.MonkeyPatch, option: str, place: str

@@ -6,9 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def iou(
-    a_M4: NDArray[np.floating], b_N4: NDArray[np.floating], eps: float = 1e-9
-) -> NDArray[np.floating]:
+def iou(a_M4: NDArray[np.floating], b_N4: NDArray[np.floating], eps: float = 1e-9) -> NDArray[np.floating]:
     """Intersection over union of every pair of boxes (xyxy, one unit for both), shape (M, N)."""
     low = np.maximum(a_M4[:, None, :2], b_N4[None, :, :2])
     high = np.minimum(a_M4[:, None, 2:], b_N4[None, :, 2:])

@@ -51,11 +51,7 @@ def fix(dataset: DataSet, out: Path) -> Fixes:
 
     reported = dataset.report.findings
     changes = (*(finding for finding in reported if finding.done in _CHANGED), *findings.all)
-    left = tuple(
-        finding
-        for finding in reported
-        if finding.done not in _CHANGED and not is_solved(finding)
-    )
+    left = tuple(finding for finding in reported if finding.done not in _CHANGED and not is_solved(finding))
     fixes = Fixes(out, changes, left)
     content = {
         "source": str(dataset.root),
