@@ -195,7 +195,7 @@ def test_a_backup_folder_without_permission_is_refused(toy: Toy, tmp_path: Path)
 
 def test_the_weights_of_a_run_are_no_place_for_their_own_backup(toy: Toy, tmp_path: Path) -> None:
     """A11: also for a run outside the home that goes on."""
-    run = RunFolder.create(tmp_path / "other", TrainConfig.parse(toy()), {})
+    run = RunFolder.create(tmp_path / "other", TrainConfig.parse(toy()), {"state": "stopped"})
     values = toy(checkpoint={"backup_dir": str(run.weights)})
     (problem,) = TrainingManager(tmp_path / "home").check(values, run=run).problems
     assert (problem.field, problem.code) == ("checkpoint.backup_dir", "backup_inside")

@@ -20,6 +20,7 @@ from smartcash.domain.config import dump_yaml, parse_assignments
 from smartcash.domain.errors import ConfigInvalid, NotConfirmed, RunNotReady, RunNotResumable
 from smartcash.services.run_store import RunFolder
 from smartcash.services.training_service import RESUMABLE
+from smartcash.services.workers import Turns, stale_tickets
 
 Toy = Callable[..., dict[str, Any]]
 
@@ -241,3 +242,32 @@ def test_several_people_confirm_at_once(toy: Toy, tmp_path: Path) -> None:
     assert sorted(done) == list(range(3, 11)) and log.verify().alteration is None
     links = [(entry.changes[0].old, entry.changes[0].new) for entry in entries]
     assert all(earlier[1] == later[0] for earlier, later in itertools.pairwise(links))
+
+
+def test_a_run_that_cannot_go_on_is_not_changed(toy: Toy, tmp_path: Path) -> None:
+    """C1, A34: refused before its configuration or the log is written; so is a command with an impossible number."""
+    manager = manager_in(tmp_path)
+    run = manager.service.create(TrainConfig.parse(toy()), {"state": "finished"})
+    before = (run.path / "config.yaml").read_bytes()
+    with pytest.raises(RunNotResumable, match=r"extend"):
+        manager.check(toy(training={"epochs": 40}), run=run)
+    run.describe({"state": "stopped"})
+    review = manager.check(toy(training={"epochs": 40}), run=run)
+    run.describe({"state": "finished"})
+    with pytest.raises(RunNotResumable):
+        manager.apply(review, significant=True)
+    for value in (-5, None):
+        with pytest.raises(ConfigInvalid):
+            manager.command(run, "patience", value)
+    assert (run.path / "config.yaml").read_bytes() == before and not manager.log.operations()
+
+
+def test_a_ticket_that_is_being_written_keeps_its_place(tmp_path: Path) -> None:
+    """A26: half a ticket is none yet; one without a living worker is cleared; two names of the first card are one line."""
+    turns = Turns(tmp_path, "auto")
+    (turns.folder / ".00000000000000000001-ab.0123456789abcdef.tmp").write_bytes(b"")
+    (turns.folder / "00000000000000000002-ab").write_text(str(tmp_path / "gone"))
+    assert turns.waiting() == [] and stale_tickets(tmp_path) == []
+    assert len(list(turns.folder.iterdir())) == 1
+    assert Turns(tmp_path, "cuda:0").lock.lock_file == turns.lock.lock_file
+    assert Turns(tmp_path, "cuda:1").lock.lock_file != turns.lock.lock_file

@@ -23,7 +23,9 @@ from smartcash.backend.criterion import DetectionCriterion, Targets, assign, dis
 from smartcash.backend.depthwise import DepthwiseConv2d, replace_depthwise
 from smartcash.backend.detector import Detector
 from smartcash.backend.images import read_image
+from smartcash.backend.optim import Schedule
 from smartcash.backend.preprocess import Preprocess
+from smartcash.domain.config import ScheduleConfig
 from smartcash.domain.errors import BackboneUnknown, WeightsUnavailable
 
 BACKBONES = [
@@ -279,3 +281,13 @@ def test_preprocessing_brings_boxes_there_and_back(english: None) -> None:
             image = preprocess.image(rng.integers(0, 255, (height, width, 3), dtype=np.uint8))
             assert image.shape == (224, 224, 3)
             assert Preprocess.from_dict(preprocess.to_dict()) == preprocess
+
+
+def test_a_figure_that_is_not_defined_is_no_improvement_for_the_plateau_schedule() -> None:
+    """A2: a metric without a value in one epoch must not count as the best one for ever."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([{"params": [parameter], "lr": 1.0, "peak_lr": 1.0, "name": "head"}])
+    schedule = Schedule(optimizer, ScheduleConfig(name="plateau", patience=1, warmup_epochs=0), 1, 10, 0)
+    for value in (None, 0.1, 0.2, 0.3, 0.4):
+        schedule.epoch_ended(value, "max")
+    assert schedule.reductions == 0 and schedule.best == -0.4

@@ -134,11 +134,14 @@ def test_targets_that_cannot_work_are_refused_without_showing_what_is_secret(
 ) -> None:
     """A23, A10: a word, an address without a host, an address that needs a package."""
     monkeypatch.setattr("smartcash.services.notifications.find_spec", lambda name: None)
-    problems = target_problems(["bell", "doorbell", "https://", "tgram://s3cret/1", "http://host/x"])
+    problems = target_problems(
+        ["bell", "doorbell", "https://", "tgram://s3cret/1", "http://host/x", "http://[a/x"]
+    )
     assert [(problem.field, problem.code) for problem in problems] == [
         ("notify.targets.1", "notify_target"),
         ("notify.targets.2", "notify_target"),
         ("notify.targets.3", "extra_missing"),
+        ("notify.targets.5", "notify_target"),
     ]
     assert 'pip install "smartcash[notify]"' in problems[2].message("en")
     assert "s3cret" not in problems[2].message("id")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,10 +29,11 @@ from smartcash.domain.events import (
     RunFinished,
     RunResumed,
     StepEnded,
+    Warned,
 )
 from smartcash.domain.ports import Command
 from smartcash.handlers.checkpoint import CheckpointManager
-from smartcash.services.control import Signals, send_command
+from smartcash.services.control import ControlFile, Signals, send_command
 from smartcash.services.event_log import read_events
 from smartcash.services.run_store import RunFolder
 from smartcash.worker import evaluate_model, extend, resume, train
@@ -176,6 +179,62 @@ def test_a_finished_run_is_extended_as_a_child_that_names_its_parent(notes: Path
     assert evaluate_model(str(child.path), str(notes), "test")["mAP50_95"] is not None
 
 
+def mislabel(data: Path) -> None:
+    """Give one box of the training split another class."""
+    label = next(path for path in sorted((data / "labels" / "train").iterdir()) if path.read_text())
+    number, rest = label.read_text().split(" ", 1)
+    label.write_text(f"{(int(number) + 1) % 7} {rest}")
+
+
+def test_an_early_stopped_run_is_saved_to_its_last_epoch_and_can_be_extended(
+    notes: Path, tmp_path: Path
+) -> None:
+    """A8, D3, B31: also when checkpoints are rare; the child has its patience anew."""
+    rule = {"patience": 2, "min_delta": 100.0, "monitor": "train_loss"}
+    config = toy_config(
+        notes,
+        training={"epochs": 9, "early_stopping": rule},
+        checkpoint={"every_epochs": 5, "every_minutes": 0},
+    )
+    parent, outcome = train(config, tmp_path)
+    assert (outcome.reason, outcome.progress.epoch) == ("early_stopped", 3)
+    state = CheckpointManager(output_dir=str(parent.weights)).load_checkpoint(which="latest")
+    assert (state["epoch"], state["step"]) == (3, 12)
+    child, outcome = extend(parent, 9)
+    assert (outcome.reason, outcome.progress.epoch) == ("early_stopped", 5)
+    assert child.description()["epochs_done"] == 5
+
+
+def test_a_pause_is_no_training_time(notes: Path, tmp_path: Path) -> None:
+    """D13, A10: the epoch's row and the rate look as if nobody had waited."""
+    paused = Signals()
+
+    def look(event: Event) -> None:
+        if isinstance(event, StepEnded) and event.step_in_run == 2:
+            paused._commands.append(Command("pause"))
+            threading.Timer(3.0, lambda: paused._commands.append(Command("continue"))).start()
+
+    _, outcome = train(toy_config(notes, training={"epochs": 1}), tmp_path, look, signals=paused)
+    row = outcome.progress.rows[0]
+    assert row["train_s"] is not None and row["elapsed_s"] is not None
+    assert row["train_s"] < 2.5 and row["train_s"] <= row["elapsed_s"]
+
+
+def test_other_data_begin_the_epoch_anew_and_need_another_path(notes: Path, tmp_path: Path) -> None:
+    """C1, D9: what counts is what the checkpoint was trained on, whatever the run folder was told since."""
+    stop = StopAt(4 + 2)
+    run, _ = train(toy_config(notes, training={"epochs": 3}), tmp_path, stop, signals=stop.signals)
+    other = tmp_path / "other"
+    shutil.copytree(notes, other)
+    mislabel(other)
+    moved = run.config().replaced(data={"path": str(other)})
+    run.write_config(moved)  # as a change that was confirmed for the background leaves it
+    heard: list[Event] = []
+    outcome = resume(run, heard.append)
+    resumed = next(event for event in heard if isinstance(event, RunResumed))
+    assert (resumed.epoch, resumed.step) == (2, 4) and outcome.reason == "finished"
+
+
 def test_what_cannot_go_on_says_why(notes: Path, sorted_notes: Path, tmp_path: Path) -> None:
     """A34: finished, other weights, other data, nothing more to train, not yet finished."""
     parent, _ = train(toy_config(notes), tmp_path)
@@ -183,16 +242,17 @@ def test_what_cannot_go_on_says_why(notes: Path, sorted_notes: Path, tmp_path: P
         resume(parent)
     with pytest.raises(ConfigInvalid):
         extend(parent, 2)
+    changed = tmp_path / "notes"
+    shutil.copytree(notes, changed)
     stop = StopAt(1)
-    run, _ = train(toy_config(notes), tmp_path, stop, signals=stop.signals)
+    run, _ = train(toy_config(changed), tmp_path, stop, signals=stop.signals)
     with pytest.raises(RunNotResumable):
         extend(run, 5)
     with pytest.raises(RunNotResumable, match=r"model\.scale"):
         resume(run, config=run.config().replaced(model={"scale": "s"}))
     with run.claimed(), pytest.raises(RunNotResumable, match=r"pid"):
         resume(run)
-    facts = run.description()
-    run.describe({"data": {**facts["data"], "content_hash": "of other data"}})
+    mislabel(changed)
     with pytest.raises(RunNotResumable, match="--data"):
         resume(run)
 
@@ -407,6 +467,24 @@ def test_two_processes_train_as_one(notes: Path, tmp_path: Path) -> None:
     end = list(read_events(next(tmp_path.glob("both/detect/*/events.jsonl"))))[-1]
     assert end["type"] == RunFinished.__name__ and end["reason"] == "finished"
 
+    home = tmp_path / "stopped"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+            *("-m", "smartcash", "train", notes, "--home", home, *SETTINGS, "--set", "training.epochs=5000"),
+        ],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENGLISH,
+    )  # fmt: skip
+    wait_for(lambda: list(home.glob("detect/*/epochs.csv")))
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=90)
+    run = RunFolder(next(home.glob("detect/*")))
+    assert run.description()["state"] == "preempted"
+    epochs = len((run.path / "epochs.csv").read_text().splitlines()) + 1
+    again = begin("resume", run.path, "--set", f"training.epochs={epochs}", "--yes")
+    printed, _ = again.communicate(timeout=200)
+    assert again.returncode == 0 and run.description()["state"] == "finished", printed
+
 
 @pytest.mark.slow
 def test_memory_and_open_files_do_not_grow_over_epochs(notes: Path, tmp_path: Path) -> None:
@@ -434,3 +512,20 @@ def test_a_configuration_folds_built_in_callbacks_into_its_sections() -> None:
     )
     assert config.training.early_stopping.patience == 4
     assert [entry.use for entry in config.training.callbacks] == ["wandb"]
+
+
+def test_a_line_that_is_no_command_is_left_out(tmp_path: Path) -> None:
+    """D13: the control file is open to anyone; junk of any shape ends no training."""
+    control = ControlFile(tmp_path / "control.jsonl")
+    junk = [b"[" * 4000, b"{}", b"\xff\xfe", b'{"command": "epochs", "value": -1}', b'{"command": "dance"}']
+    control.path.write_bytes(b"\n".join([*junk, b'{"command": "pause"}', b'{"command": "stop"']))
+    assert control() == [Command("pause")]
+
+
+def test_a_command_that_the_configuration_cannot_take_is_refused(notes: Path, tmp_path: Path) -> None:
+    """D13, A11: fewer epochs than the warm-up has: a warning, and the training goes on as it was."""
+    commander = Commander(tmp_path, {2: [Command("epochs", 1)]})
+    config = toy_config(notes, training={"epochs": 3}, schedule={"warmup_epochs": 2})
+    run, outcome = train(config, tmp_path, commander)
+    warnings = [event.code for event in commander.heard if isinstance(event, Warned)]
+    assert "command_refused" in warnings and outcome.progress.epoch == 3 == run.config().training.epochs

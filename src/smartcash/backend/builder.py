@@ -64,13 +64,10 @@ class Built:
     test: EvalBatches | None
     classes: tuple[str, ...]
     choices: dict[str, Any]
-
-    def close_from(self) -> None:
-        """Let the closing stage of the augmentation begin where the configuration's epochs have it now."""
-        self.train.samples.closing_from = _closing_from(self.config)
+    data_hash: str  # of the contents of the data set
 
 
-def _closing_from(config: TrainConfig) -> int:
+def first_closing_epoch(config: TrainConfig) -> int:
     """The first epoch (0-based) of the closing stage. A run extended other than by "rescale" stays closed."""
     schedule = config.schedule
     epochs = config.training.epochs
@@ -142,7 +139,7 @@ def build(config: TrainConfig, data: DataSet, world: World | None = None) -> Bui
     pictures = {split: Pictures(samples, longest, keep=cached) for split, samples in data.splits.items()}
     for split in pictures.values():
         split.fill(threads)
-    closing_from = _closing_from(config)
+    closing_from = first_closing_epoch(config)
     samples = TrainSamples(
         pictures["train"], Augment(parts_of_augment, preprocess, config.seed), closing_from
     )
@@ -208,7 +205,16 @@ def build(config: TrainConfig, data: DataSet, world: World | None = None) -> Bui
         "closing_from_epoch": closing_from + 1,
         "fast_depthwise": sum(type(m).__name__ == "DepthwiseConv2d" for m in model.modules()),
     }
-    return Built(config, parts, train, evaluations["valid"], evaluations.get("test"), data.classes, choices)
+    return Built(
+        config,
+        parts,
+        train,
+        evaluations["valid"],
+        evaluations.get("test"),
+        data.classes,
+        choices,
+        data.content_hash,
+    )
 
 
 def build_model(config: TrainConfig, classes: int) -> Model:

@@ -107,17 +107,25 @@ OnImage = Callable[[int, Any], None]
 
 
 def train_one_epoch(
-    parts: Parts, batches: TrainBatches, epoch: int, first_step: int, stats: EpochStats, on_step: OnStep
+    parts: Parts,
+    batches: TrainBatches,
+    epoch: int,
+    first_step: int,
+    stats: EpochStats,
+    on_step: OnStep,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> None:
-    """Train from `first_step` of `epoch` to its end, or until `on_step` says stop; `stats` goes on counting.
+    """Train from `first_step` of `epoch` to its end, or until `on_step` says stop; `stats` goes on counting,
+    its time by `clock` (seconds, which may leave pauses out).
 
     Raises TrainingFailed on a loss or gradient that is not finite, naming epoch, step, learning rate and
     pictures; the weights are then as they were."""
-    before, last = stats.seconds, time.perf_counter()
+    before, last = stats.seconds, clock()
     started = last
     with contextlib.closing(batches.epoch(epoch, first_step)) as in_order:
         for within, batch in enumerate(in_order, start=first_step):
-            stats.waited_s += time.perf_counter() - last
+            stats.waited_s += clock() - last
             step = epoch * batches.steps + within
             prepare_step(parts, step)
 
@@ -150,12 +158,12 @@ def train_one_epoch(
             stats.images += len(batch.indices) * parts.world.size
             stats.objects += round(objects_in_batch)
             stats.empty += not objects_in_batch
-            stats.seconds = before + time.perf_counter() - started
+            stats.seconds = before + clock() - started
             for name, value in values.items():
                 stats.sums[name] = stats.sums.get(name, 0.0) + value
             if not on_step(Step(step, values, norm, updated=norm is not None)):
                 break
-            last = time.perf_counter()
+            last = clock()
 
 
 def _not_finite(code: str, parts: Parts, batch: Batch, epoch: int, step: int, value: float) -> TrainingFailed:

@@ -68,8 +68,7 @@ def _step_seconds(built: Built, epoch: int) -> float:
 
     while len(ends) < wanted:  # an epoch may be shorter than that
         train_one_epoch(built.parts, built.train, epoch, 0, EpochStats(), on_step)
-    timed = sorted(later - earlier for earlier, later in zip(ends[WARM_STEPS:], ends[WARM_STEPS + 1 :]))
-    return sum(timed) / len(timed)
+    return (ends[-1] - ends[WARM_STEPS]) / (len(ends) - 1 - WARM_STEPS)
 
 
 def _image_seconds(built: Built) -> float:

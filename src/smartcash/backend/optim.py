@@ -118,9 +118,9 @@ class Schedule:
             case "constant":
                 return 1.0
 
-    def epoch_ended(self, monitored: float, mode: str) -> None:
-        """Tell `plateau` how the epoch went."""
-        value = monitored if mode == "min" else -monitored
+    def epoch_ended(self, monitored: float | None, mode: str) -> None:
+        """Tell `plateau` how the epoch went; a figure that is not defined (None) is no improvement."""
+        value = math.inf if monitored is None else monitored if mode == "min" else -monitored
         if value < self.best:
             self.best, self.bad_epochs = value, 0
             return

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import psutil
 import torch
 
-from smartcash.backend.builder import Built
+from smartcash.backend.builder import Built, first_closing_epoch
 from smartcash.backend.engine import EpochStats, Parts, Result, Step, evaluate, train_one_epoch
 from smartcash.backend.forecast import Pace
 from smartcash.backend.metrics import DetectionResult
@@ -38,54 +38,21 @@ from smartcash.domain.events import (
 from smartcash.domain.ports import CheckpointStore, Control, EventSink
 
 ROLLBACK_FACTOR = 0.5
-# what of a checkpoint decides how the training goes on, and what in it only a clock or the memory showed
+# what of a checkpoint decides how the training goes on
 DECISIVE = (
-    *(
-        "model_state_dict",
-        "ema_state_dict",
-        "optimizer_state_dict",
-        "scheduler_state_dict",
-        "scaler_state_dict",
-    ),
-    *("rng", "progress", "step", "epoch"),
-)
+    "model_state_dict", "ema_state_dict", "optimizer_state_dict", "scheduler_state_dict", "scaler_state_dict",
+    "rng", "progress", "step", "epoch",
+)  # fmt: skip
+# what only a clock or the memory showed
 MEASURED = {
-    *(
-        "seconds",
-        "waited_s",
-        "elapsed_s",
-        "train_s",
-        "data_wait_s",
-        "eval_s",
-        "images_per_s",
-        "peak_memory_mb",
-    ),
-}
-NOT_FINITE = ("loss_not_finite", "gradient_not_finite", "output_not_finite")
-JUDGED = (
-    "finished",
-    "early_stopped",
-    "kept_best",
-    "time_up",
-)  # endings after which the best weights are tested
-
+    "seconds", "waited_s", "elapsed_s", "train_s", "data_wait_s", "eval_s", "images_per_s", "peak_memory_mb",
+}  # fmt: skip
 # the columns of a row that say how the training went, not what the model is worth
-NOT_MODEL = {
-    *(
-        "epoch",
-        "lr",
-        "lr_backbone",
-        "grad_norm",
-        "images_per_s",
-        "objects",
-        "empty_batches",
-        "train_s",
-        "data_wait_s",
-        "eval_s",
-        "elapsed_s",
-        "peak_memory_mb",
-    ),
-}
+NOT_MODEL = MEASURED | {"epoch", "lr", "lr_backbone", "grad_norm", "objects", "empty_batches"}
+NOT_FINITE = ("loss_not_finite", "gradient_not_finite", "output_not_finite")
+NEEDED = ("progress", "ema_state_dict", "optimizer_state_dict", "rng", "steps_per_epoch", "data_hash")
+# endings after which the best weights are tested
+JUDGED = ("finished", "early_stopped", "kept_best", "time_up")
 
 
 class Stateful(Protocol):
@@ -105,6 +72,7 @@ class Progress:
     best_value: float | None = None
     seconds: float = 0.0
     rollbacks: int = 0  # times that a loss which was not finite sent the training back
+    closing_from: int = 0  # first epoch (0-based) of the closing stage, as the epoch in work has it
     rows: list[dict[str, float | None]] = field(default_factory=list)
     stats: EpochStats = field(default_factory=EpochStats)  # of the epoch in work
 
@@ -139,12 +107,13 @@ class Run:
         previews: Previews | None,
         watchdogs: Watchdogs,
         forecast: Pace | None,
+        resumed: bool,
     ) -> None:
         self.built, self.store, self.emit, self.progress = built, store, emit, progress
         self.callbacks, self.previews, self.watchdogs = callbacks, previews, watchdogs
         self.steering = Steering(control, emit, built.parts.world, built.config, progress.seconds)
         self.clock = _Clock(built.parts.unfreeze_step, forecast)
-        self.saver = _Saver(self)
+        self.saver = _Saver(self, saved_step=progress.step if resumed else -1)
         self.best_result: Result | None = None
         self.best_state: dict[str, torch.Tensor] | None = None
         self.went_back_to: set[int] = set()  # steps
@@ -176,6 +145,7 @@ def fit(
     run = Run(
         built, store, emit, control, progress or Progress(),
         callbacks=callbacks, previews=previews, watchdogs=watchdogs, forecast=forecast,
+        resumed=progress is not None,
     )  # fmt: skip
     if progress is None:
         run.saver.save({})  # a disk that cannot be written is found now, and there is always a way back
@@ -216,7 +186,9 @@ def _epoch(run: Run) -> str | None:
 
     run.emit(EpochStarted(epoch + 1, steering.epochs))
     run.take_over_changes()
-    built.close_from()
+    if not progress.stats.steps:  # the rest of an epoch goes on as it began, whatever was changed since
+        progress.closing_from = first_closing_epoch(built.config)
+    built.train.samples.closing_from = progress.closing_from
     ticker = _Ticker(run, epoch)
 
     def on_step(step: Step) -> bool:
@@ -230,12 +202,15 @@ def _epoch(run: Run) -> str | None:
             run.saver.save_if_due()  # before a validation too: it may take longer than the interval
         return go_on
 
-    train_one_epoch(parts, built.train, epoch, progress.step - epoch * steps, progress.stats, on_step)
+    first_step = progress.step - epoch * steps
+    train_one_epoch(
+        parts, built.train, epoch, first_step, progress.stats, on_step, clock=lambda: steering.seconds
+    )
     if progress.step < (epoch + 1) * steps:
         run.saver.save({})
         return steering.reason
 
-    started = time.monotonic()
+    started = steering.seconds
     run.emit(EvaluationStarted(epoch + 1, "valid"))
     result = evaluate(
         parts.averaged.module, built.valid, built.classes, parts.preprocess, parts.precision,
@@ -244,8 +219,8 @@ def _epoch(run: Run) -> str | None:
     if result is None:
         run.saver.save({})
         return steering.reason
-    run.clock.validated(time.monotonic() - started)
-    _end_epoch(run, result, time.monotonic() - started)
+    run.clock.validated(steering.seconds - started)
+    _end_epoch(run, result, steering.seconds - started)
     return steering.reason
 
 
@@ -262,7 +237,7 @@ def _end_epoch(run: Run, result: Result, evaluation_s: float) -> None:
         progress.best_epoch, progress.best_value = progress.epoch, value
         run.best_result = result
         run.best_state = {name: tensor.clone() for name, tensor in parts.averaged.module.state_dict().items()}
-    parts.schedule.epoch_ended(value if value is not None else math.inf, training.mode)
+    parts.schedule.epoch_ended(value, training.mode)
     progress.rows.append(row)
     progress.stats = EpochStats()
     run.emit(EpochEnded(progress.epoch, run.steering.epochs, row, is_best))
@@ -272,7 +247,7 @@ def _end_epoch(run: Run, result: Result, evaluation_s: float) -> None:
             run.emit(PreviewsWritten(progress.epoch, str(written)))
     for warning in run.watchdogs.epoch(progress.rows, training, built.train.steps):
         run.emit(warning)
-    last = progress.epoch >= run.steering.epochs
+    last = progress.epoch >= run.steering.epochs or early_stopped(progress, run.steering.config)
     due = progress.epoch % built.config.checkpoint.every_epochs == 0
     if is_best or due or last or run.steering.reason or run.steering.after_epoch:
         run.saver.save(_metrics(row), is_best=is_best)
@@ -361,6 +336,7 @@ def training_state(built: Built, progress: Progress, callbacks: Stateful) -> dic
         "callbacks": callbacks.state_dict(),
         "progress": asdict(progress),
         "steps_per_epoch": built.train.steps,
+        "data_hash": built.data_hash,
         "classes": list(built.classes),
         "task": built.config.task,
         "preprocess": parts.preprocess.to_dict(),
@@ -397,9 +373,7 @@ def restore(built: Built, state: Mapping[str, Any], callbacks: Stateful) -> Prog
 
     Raises CheckpointMismatch when the checkpoint is not one of this configuration's model."""
     parts = built.parts
-    missing = [
-        key for key in ("progress", "ema_state_dict", "optimizer_state_dict", "rng") if not state.get(key)
-    ]
+    missing = [key for key in NEEDED if not state.get(key)]
     if missing:
         raise CheckpointMismatch("checkpoint_not_a_training", missing=", ".join(missing))
     try:
@@ -433,10 +407,10 @@ class _Saver:
     """Hands checkpoints to the store, and says that one is saved when the next is due, or at the end: asking
     earlier would wait for the disk."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, saved_step: int) -> None:
         self.run = run
         self.pending: Callable[[], CheckpointSaved] | None = None
-        self.saved_at, self.saved_step = time.monotonic(), -1
+        self.saved_at, self.saved_step = time.monotonic(), saved_step
 
     def save(self, metrics: dict[str, float], *, is_best: bool = False) -> None:
         """Hand over the state as it is now; nothing when this very step is saved already."""
@@ -486,8 +460,8 @@ class _Clock:
         """An epoch begins; its first step builds kernels and is not counted."""
         self._last = None
 
-    def step(self, step: int) -> None:
-        now = time.monotonic()
+    def step(self, step: int, now: float) -> None:
+        """Step number `step` is done at `now`, in seconds without pauses."""
         if self._last is not None:
             self._see("frozen_step_s" if step < self.unfreeze_step else "step_s", now - self._last)
         self._last = now
@@ -531,7 +505,7 @@ class _Ticker:
     def step(self, step: Step) -> None:
         run, stats = self.run, self.run.progress.stats
         steps = run.built.train.steps
-        run.clock.step(step.step)
+        run.clock.step(step.step, run.steering.seconds)
         rates = {group["name"]: group["lr"] for group in run.built.parts.optimizer.param_groups}
         event = StepEnded(
             epoch=self.epoch + 1,
@@ -612,7 +586,7 @@ def early_stopped(progress: Progress, config: TrainConfig) -> EarlyStopped | Non
             continue
         if value is not None and is_better(value, best, rule.mode, rule.min_delta):
             best, best_epoch, since = value, epoch, 0
-        else:
+        elif epoch > config.schedule.extended_from:  # an extended run has its patience anew
             since += 1
     if since < patience:
         return None

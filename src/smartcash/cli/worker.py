@@ -55,12 +55,14 @@ def _check(folder: RunFolder, signals: Signals) -> None:
 def _train(folder: RunFolder, signals: Signals) -> None:
     from smartcash.domain.errors import SmartCashError
     from smartcash.services.control import ControlFile
-    from smartcash.services.workers import Turns, heartbeat
+    from smartcash.services.processes import HEARTBEAT
+    from smartcash.services.workers import Turns
 
     control = ControlFile(folder.control)
     early: list[Command] = []  # what came while the run was queued is for its training
 
     def given_up() -> bool:
+        (folder.path / HEARTBEAT).touch()  # later the training's own heart beats
         early.extend(control())
         return any(command.name in ("stop", "preempt", "keep_best") for command in early)
 
@@ -70,7 +72,7 @@ def _train(folder: RunFolder, signals: Signals) -> None:
         return waiting
 
     turns = Turns(folder.path.parent.parent, folder.config().runtime.device)
-    with heartbeat(folder), turns.waited_for(folder, given_up) as held:
+    with turns.waited_for(folder, given_up) as held:
         if not held:
             folder.describe({"state": "stopped", "reason": "stopped"})
             return

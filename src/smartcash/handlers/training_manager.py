@@ -87,8 +87,9 @@ class TrainingManager:
         """Every problem of a configuration (a TrainConfig, nested mappings, or a YAML file), and every change
         against its base: the configuration of `run`, else the one last confirmed in this home, else the defaults.
 
-        Nothing is started or written. Does not raise for a wrong configuration."""
-        folder = None if run is None else self.find(run)
+        Nothing is started or written. Does not raise for a wrong configuration. Raises RunNotResumable for a run
+        that cannot go on."""
+        folder = None if run is None else self._resumable(run)
         named = str(folder.path) if folder else ""
         base, revision, first = self._base(folder)
         try:
@@ -109,10 +110,10 @@ class TrainingManager:
     ) -> RunFolder:
         """Confirm a review, make its run (or change the one that goes on) and have it prepared.
 
-        Arguments and errors as those of `confirm`."""
+        Arguments and errors as those of `confirm`; RunNotResumable when the run has gone on meanwhile."""
         with self._confirmation(review, token, significant, confirmed) as (config, record):
             if review.run:
-                folder = self.find(review.run)
+                folder = self._resumable(review.run)
                 folder.write_config(config)
             else:
                 facts = {"smartcash": __version__, "config_hash": config.hash(), "created": _now()}
@@ -161,6 +162,12 @@ class TrainingManager:
                 self.log.append(Operation("config-change", run, changes=logged, confirmed=confirmed))
 
             yield config, record
+
+    def _resumable(self, run: Run) -> RunFolder:
+        """The run, if it can go on; nothing of another one may be changed. Raises RunNotResumable."""
+        folder = self.find(run)
+        self.service.require_resumable(folder)
+        return folder
 
     def _base(self, folder: RunFolder | None) -> tuple[TrainConfig, str, bool]:
         """What a change is measured against, its revision, and whether nothing was ever confirmed."""
@@ -261,18 +268,17 @@ class TrainingManager:
     ) -> None:
         """Send a command to a run that is being trained; it takes effect within one step.
 
-        Raises RunNotReady, or ConfigInvalid for a number of epochs that the run's configuration cannot have."""
+        Raises RunNotReady, or ConfigInvalid for a number that the run's configuration cannot have."""
         folder = self.find(run)
-        if name == "epochs":
-            folder.config().replaced(training={"epochs": value})
-        who = self.log.who
-        self.service.send(folder, Command(name, value, f"{who.user}@{who.host} ({who.interface})"))
         operation = {"pause": "pause", "continue": "continue"}.get(name, "stop")
         changes: tuple[LoggedChange, ...] = ()
         if name in ("epochs", "patience"):
-            training, operation = folder.config().training, "config-change"
-            old = training.epochs if name == "epochs" else training.early_stopping.patience
-            changes = (LoggedChange(f"training.{name}", old, value),)
+            own, operation = folder.config(), "config-change"
+            part = {"epochs": value} if name == "epochs" else {"early_stopping": {"patience": value}}
+            differing = changes_between(own, own.replaced(training=part))
+            changes = tuple(LoggedChange(change.field, change.old, change.new) for change in differing)
+        who = self.log.who
+        self.service.send(folder, Command(name, value, f"{who.user}@{who.host} ({who.interface})"))
         self.log.append(Operation(operation, folder.id, changes=changes, confirmed=confirmed))
 
     def started(self, run: Run, *, confirmed: str = "none") -> None:

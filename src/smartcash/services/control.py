@@ -59,7 +59,7 @@ def _parsed(line: bytes) -> Command | None:
     if len(line) <= _MAX_LINE:
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             record = None
     if isinstance(record, Mapping):
         name, value, source = record.get("command"), record.get("value"), record.get("source", "")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import platform
 import shutil
+import string
 import subprocess
 import sys
 import threading
@@ -22,7 +23,7 @@ from dataclasses import asdict, dataclass, field
 from http.client import HTTPException, HTTPMessage
 from importlib.util import find_spec
 from typing import IO
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from smartcash.domain.errors import Problem
 from smartcash.domain.events import Warned
@@ -70,10 +71,15 @@ def target_problems(targets: Sequence[str]) -> list[Problem]:
     """What is wrong with the targets themselves, before a run begins; nobody is contacted."""
     problems = []
     for number, target in enumerate(targets):
-        place, scheme = f"notify.targets.{number}", urlsplit(target).scheme
-        if target == BELL or (scheme in WEB and urlsplit(target).hostname):
+        place = f"notify.targets.{number}"
+        try:
+            address = urlsplit(target)
+        except ValueError:  # http://[ and the like
+            problems.append(Problem(place, "notify_target", target))
             continue
-        if scheme in WEB or "://" not in target:
+        if target == BELL or (address.scheme in WEB and address.hostname):
+            continue
+        if address.scheme in WEB or "://" not in target:
             problems.append(Problem(place, "notify_target", shown(target)))
         elif find_spec("apprise") is None:
             facts = {"package": "apprise", "extra": "notify"}
@@ -91,7 +97,7 @@ def notify(targets: Sequence[str], notice: Notice, limit_s: float = LIMIT_S) -> 
         try:
             _sender(target)(target, notice)
             answers[number] = ""
-        except (OSError, HTTPException, subprocess.SubprocessError, Refused) as error:
+        except (OSError, HTTPException, subprocess.SubprocessError, ValueError, Refused) as error:
             answers[number] = f"{type(error).__name__}: {error}"
 
     threads = [threading.Thread(target=tell, args=each, daemon=True) for each in enumerate(targets)]
@@ -162,7 +168,8 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 def _post(target: str, notice: Notice) -> None:
     content = json.dumps(asdict(notice), ensure_ascii=False).encode()
     headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "SmartCash"}
-    request = urllib.request.Request(target, content, headers, method="POST")
+    address = quote(target, safe=string.punctuation)  # a path may be written as people write it
+    request = urllib.request.Request(address, content, headers, method="POST")
     urllib.request.build_opener(_NoRedirect).open(request, timeout=LIMIT_S).close()
 
 

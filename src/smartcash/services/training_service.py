@@ -56,11 +56,15 @@ class TrainingService:
 
     def resume(self, run: RunFolder) -> None:
         """Go on with a run that was stopped, has failed or crashed. Raises RunNotResumable."""
+        self.require_resumable(run)
+        self._begin(run, "train", "queued")
+
+    def require_resumable(self, run: RunFolder) -> None:
+        """Raises RunNotResumable for a run that was not stopped, has not failed and did not crash."""
         state = self.state(run)
         if state not in RESUMABLE:
             code = "run_finished" if state == "finished" else "run_not_stopped"
             raise RunNotResumable(code, run=run.id, state=state)
-        self._begin(run, "train", "queued")
 
     def send(self, run: RunFolder, command: Command) -> None:
         """Let a command reach a run's worker. Raises RunNotReady when there is none."""

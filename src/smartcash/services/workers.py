@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 
 from smartcash.services.processes import HEARTBEAT, identity, is_alive
 from smartcash.services.run_store import RunFolder
+from smartcash.utils.files import write_bytes
 
 HEARTBEAT_S = 2.0
 TURN_POLL_S = 0.5
@@ -92,8 +93,9 @@ def heartbeat(run: RunFolder) -> Iterator[None]:
 
 
 def device_key(device: str) -> str:
-    """The name of what trainings on `device` share: a numbered card each, everything else together."""
-    return device.replace(":", "-") if device.startswith("cuda:") else "default"
+    """The name of what trainings on `device` share: every further card is one of its own; the first card, which
+    `auto` and `cuda` mean where there is one, and everything else are together."""
+    return device.replace(":", "-") if device.startswith("cuda:") and device != "cuda:0" else "default"
 
 
 class Turns:
@@ -122,7 +124,7 @@ class Turns:
     def waited_for(self, run: RunFolder, given_up: Callable[[], bool]) -> Iterator[bool]:
         """Wait in line and hold the device until the end of the block; gives False if `given_up` came first."""
         ticket = self.folder / f"{time.time_ns():020}-{secrets.token_hex(2)}"
-        ticket.write_text(str(run.path.absolute()), encoding="utf-8")
+        write_bytes(ticket, str(run.path.absolute()).encode())  # whole at once: an empty one would look stale
         try:
             while not (held := self._first(ticket) and self._acquired()):
                 if given_up():
@@ -143,7 +145,7 @@ class Turns:
     def _tickets(self) -> list[Path]:
         """Tickets of living workers; those of dead ones are taken away."""
         living = []
-        for ticket in sorted(self.folder.iterdir()):
+        for ticket in _tickets_in(self.folder):
             if is_stale(ticket):
                 ticket.unlink(missing_ok=True)
             else:
@@ -172,4 +174,10 @@ def is_stale(ticket: Path) -> bool:
 
 def stale_tickets(home: Path) -> list[Path]:
     """The tickets in all lines of a home that nobody waits with; looks only."""
-    return [ticket for ticket in sorted(home.glob(".queue/*/*")) if is_stale(ticket)]
+    lines = [folder for folder in sorted(home.glob(".queue/*")) if folder.is_dir()]
+    return [ticket for folder in lines for ticket in _tickets_in(folder) if is_stale(ticket)]
+
+
+def _tickets_in(folder: Path) -> list[Path]:
+    """The tickets of a line, the oldest first; one that is just being written is none yet."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))

@@ -15,9 +15,7 @@ from smartcash.backend.formats import DataSet, read_dataset, verify_images
 from smartcash.backend.images import write_image
 from smartcash.backend.preprocess import Preprocess
 from smartcash.domain.config import TrainConfig
-from smartcash.domain.errors import (
-    DataInvalid,
-)
+from smartcash.domain.errors import DataInvalid
 
 
 def load_data(config: TrainConfig) -> DataSet:

@@ -13,9 +13,7 @@ from smartcash.backend.drawing import draw_boxes
 from smartcash.backend.formats import read_dataset, verify_images
 from smartcash.backend.images import read_image, write_image
 from smartcash.backend.predictor import Predictor
-from smartcash.domain.errors import (
-    DataInvalid,
-)
+from smartcash.domain.errors import DataInvalid
 from smartcash.handlers.checkpoint import CheckpointManager
 from smartcash.handlers.model_versions import ModelVersions
 from smartcash.services.run_store import find_run

@@ -6,12 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from smartcash.domain.config import TrainConfig
-from smartcash.domain.errors import (
-    CheckpointWriteFailed,
-)
-from smartcash.domain.events import (
-    Warned,
-)
+from smartcash.domain.errors import CheckpointWriteFailed
+from smartcash.domain.events import Warned
 from smartcash.domain.ports import EventSink
 from smartcash.handlers.checkpoint import CheckpointManager
 

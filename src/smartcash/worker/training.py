@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 
 from smartcash.backend.backbones import resolve_name
-from smartcash.backend.builder import Built, build, choose_device
+from smartcash.backend.builder import Built, build, choose_device, memory_left
 from smartcash.backend.callbacks import Callbacks
 from smartcash.backend.distributed import World, joined_world, started_by_torchrun
 from smartcash.backend.forecast import Pace, measure
@@ -43,6 +44,7 @@ from smartcash.domain.errors import (
     Problem,
     RunNotResumable,
     SmartCashError,
+    TrainingFailed,
     VersionRefused,
 )
 from smartcash.domain.events import (
@@ -68,8 +70,8 @@ from smartcash.services.notifications import Notice, notify, target_problems
 from smartcash.services.processes import identity
 from smartcash.services.run_store import RunFolder
 from smartcash.services.workers import heartbeat
+from smartcash.utils.i18n import text
 from smartcash.utils.logger import get_logger, log_to
-from smartcash.utils.machine import free_memory
 from smartcash.worker.data import facts_of, load_data
 from smartcash.worker.facts import ended, environment, now, resources, results_of
 from smartcash.worker.stores import ReadingStore, RetainingStore
@@ -138,17 +140,22 @@ def resume(
         recorded = facts.get("data", {})
         if recorded.get("classes") not in (None, list(data.classes)):
             raise RunNotResumable("run_classes_differ", run=run.id, classes=", ".join(recorded["classes"]))
-        same_data = recorded.get("content_hash") in (None, data.content_hash)
-        if not same_data and config.data.path == own.data.path:
-            raise RunNotResumable("run_data_differ", run=run.id, path=config.data.path)
         session = _Session(run, config, data, listen, signals, world, callbacks, commands)
         parent = facts.get("parent")
         if parent and not parent.get("copied") and world.leads:
             _copy_from_parent(run, RunFolder(Path(parent["path"])))
         world.gather(None)
-        if not same_data and world.leads:
+        state = session.newest()
+        # what counts is what the checkpoint was trained on; before there is one, what the run was made for
+        known, path = recorded.get("content_hash"), own.data.path
+        if state is not None and "data_hash" in state:  # else `restore` says what this checkpoint lacks
+            known, path = state["data_hash"], state["config"]["data"]["path"]
+        session.other_data = known not in (None, data.content_hash)
+        if session.other_data and config.data.path == path:
+            raise RunNotResumable("run_data_differ", run=run.id, path=path)
+        if session.other_data and world.leads:
             run.describe(facts_of(data))
-        return session.train(session.newest())
+        return session.train(state)
 
 
 def check(run: RunFolder, *, measured: bool, signals: Signals | None = None) -> list[Problem]:
@@ -246,6 +253,7 @@ class _Session:
         self.commands = commands or ControlFile(run.control)  # before anyone is told that it runs
         self.run, self.config, self.data, self.world = run, config, data, world
         self.listen, self.signals, self.callbacks = listen, signals, callbacks
+        self.other_data = False  # than the checkpoint to go on from was trained on
 
     def newest(self) -> Mapping[str, Any] | None:
         """The state of the run's newest whole checkpoint; None when it was stopped before its first."""
@@ -270,8 +278,13 @@ class _Session:
                 run.describe({**facts_of(self.data), "choices": built.choices})
             if built is not None and measured and not found.errors:
                 device = built.parts.precision.device
-                forecast = measure(built, time.monotonic() - started, lambda: peak_memory_mb(device))
-            problems = found.problems() or shortages(run, forecast)
+                try:
+                    forecast = measure(built, time.monotonic() - started, lambda: peak_memory_mb(device))
+                except TrainingFailed as error:  # the training has its own way back from it
+                    get_logger("check").warning(text("train.no_forecast", reason=str(error)))
+            problems = found.problems()
+            if forecast and built is not None:
+                problems = shortages(run, forecast, built.parts.precision.device)
             ending = _checked(problems, forecast)
             log.append(RunChecked(ending["problems"], forecast))
             run.describe(ending)
@@ -313,11 +326,14 @@ class _Session:
             finally:
                 begun |= {"ended": now(), "state": ending["state"], "resources": resources()}
                 # what cannot be written after a failure must not hide the failure
-                with suppress(OSError) if ending["state"] == "failed" else nullcontext():
+                lenient = suppress(OSError) if ending["state"] == "failed" else nullcontext()
+                with lenient:
                     run.describe({**ending, **ended(started), "attempts": attempts})
-                    if ending["state"] == "finished":
-                        self._register(emit)
-                    for warning in notify(self.config.notify.targets, self._notice(ending)):
+                if ending["state"] == "finished":
+                    self._register(emit)
+                warnings = notify(self.config.notify.targets, self._notice(ending))
+                with lenient:
+                    for warning in warnings:
                         self.journal(warning)
         return outcome
 
@@ -345,8 +361,11 @@ class _Session:
         def emit(event: Event) -> None:
             if isinstance(event, RunFinished) and self.callbacks.failure is not None:
                 raise self.callbacks.failure  # a training that a callback ended has failed, not finished
-            journal(event)
-            for warning in self.callbacks(event):
+            try:
+                journal(event)
+            finally:  # a disk that is full does not keep the others from hearing of it
+                warnings = self.callbacks(event)
+            for warning in warnings:
                 journal(warning)
 
         return emit
@@ -364,7 +383,7 @@ class _Session:
         progress = None
         if state is not None:
             progress = restore(built, state, self.callbacks)
-            if state.get("steps_per_epoch") != built.train.steps:
+            if self.other_data or state["steps_per_epoch"] != built.train.steps:
                 progress = at_epoch_start(progress, built.train.steps)
         if world.leads:
             self._describe(built, emit, state, progress)
@@ -429,17 +448,17 @@ def _checked(problems: list[Problem], forecast: dict[str, Any]) -> dict[str, Any
     return {"state": "failed", "reason": "check", "error": error, **facts}
 
 
-def shortages(run: RunFolder, forecast: Mapping[str, Any]) -> list[Problem]:
-    """What this machine has too little of for a run with this forecast (none, when nothing was measured)."""
-    if not forecast:
-        return []
+def shortages(run: RunFolder, forecast: Mapping[str, Any], device: torch.device) -> list[Problem]:
+    """What this machine has too little of for a run with this forecast."""
     found = []
     free_mb = psutil.disk_usage(str(run.path)).free / 2**20
     if free_mb < forecast["disk_mb"]:
         facts = {"free": round(free_mb), "needed": round(forecast["disk_mb"]), "folder": str(run.path)}
         found.append(Problem("checkpoint.keep_epochs", "disk_short", facts=facts))
     # what this process holds now, the training will hold instead
-    room_mb = (free_memory() + psutil.Process().memory_info().rss) / 2**20
+    on_card = device.type == "cuda"
+    held = torch.cuda.memory_reserved(device) if on_card else psutil.Process().memory_info().rss
+    room_mb = (memory_left(device) + held) / 2**20
     if room_mb < forecast["memory_mb"]:
         batch_size = int(forecast["batch_size"])
         facts = {
@@ -467,6 +486,12 @@ class _Journal:
         self._last_step_s = 0.0
 
     def __call__(self, event: Event) -> None:
+        try:
+            self._write(event)
+        finally:
+            self.listen(event)
+
+    def _write(self, event: Event) -> None:
         if not isinstance(event, StepEnded) or self._due(event):
             self.log.append(event)
         match event:
@@ -478,7 +503,6 @@ class _Journal:
                 self.run.write_config(self.run.config().replaced(training=part))
             case Commanded(name="pause" | "continue" | "stop" | "preempt" | "keep_best" as name):
                 self.run.describe({"state": {"pause": "paused", "continue": "running"}.get(name, "stopping")})
-        self.listen(event)
 
     def _due(self, event: StepEnded) -> bool:
         now = time.monotonic()
