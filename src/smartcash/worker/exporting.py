@@ -6,7 +6,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,7 @@ from smartcash.backend.formats import Sample, read_dataset
 from smartcash.backend.predictor import Predictor
 from smartcash.backend.samples import SIZE_RANGE_PX, write_samples
 from smartcash.domain.config import TrainConfig
-from smartcash.domain.errors import (
-    DataInvalid,
-    ExportFailed,
-    ExportRefused,
-    RunNotFound,
-)
+from smartcash.domain.errors import DataInvalid, ExportFailed, ExportRefused, RunNotFound
 from smartcash.domain.exports import ExportRecord, ExportRequest, Proof
 from smartcash.handlers.exports import Exports
 from smartcash.services.run_store import RunFolder, find_run, home
@@ -78,16 +73,17 @@ class ExportSource:
         with path.open("rb") as file:
             sha256 = sha256_of(file)
         origin = _origin_of(path)
+        data_hash = str(state.get("data_hash", origin.data))
         lineage = {
             "model": {**config.model.model_dump(mode="json"), "pretrained": False},
             "lineage": {
                 "run": origin.run, "checkpoint": origin.checkpoint, "checkpoint_sha256": sha256,
-                "epoch": state.get("epoch"), "config_hash": config.hash(), "data": origin.data, "git": origin.git,
+                "epoch": state.get("epoch"), "config_hash": config.hash(), "data": data_hash, "git": origin.git,
             },
             "tools": {"git": git_revision()},
         }  # fmt: skip
         exports = Exports(origin.folder, origin.home, origin.run, interface)
-        return cls(predictor, origin.checkpoint, config, origin.data, lineage, exports)
+        return cls(predictor, origin.checkpoint, config, data_hash, lineage, exports)
 
 
 @dataclass(frozen=True)
@@ -108,10 +104,10 @@ def _origin_of(path: Path) -> _Origin:
     store = VersionStore(folder.parent.parent)
     if folder.parent == store.folder and store.book().next_number > 1 and store.knows(folder.name):
         version = store.find(folder.name)
-        try:
-            exports = find_run(version.run or version.name, store.home).path / "exports"
-        except RunNotFound:
-            exports = store.home / "exports" / version.name
+        exports = store.home / "exports" / version.name
+        with suppress(RunNotFound):
+            if version.run:
+                exports = find_run(version.run, store.home).path / "exports"
         data = str(version.data.get("content_hash", ""))
         return _Origin(version.run, version.checkpoint, data, version.code, exports, store.home)
     if (folder.parent / "run.json").is_file():
@@ -160,8 +156,8 @@ def export_model(
             began = time.monotonic()
             try:
                 made = export(form, source.predictor, request, source.lineage, evidence, pictures, target)
-            except ExportRefused as refused:
-                yield refused
+            except ExportRefused as error:  # such as NMS for a classifier, which only the model tells
+                yield error
                 continue
             except ExportFailed as error:
                 seconds = round(time.monotonic() - began, 1)
@@ -242,7 +238,8 @@ def gathered(source: ExportSource, *, calibration: bool) -> Iterator[tuple[Evide
 def benchmark_exports(name: str, *, seconds: float = 3.0, threads: int = 0) -> Iterator[dict[str, Any]]:
     """Latency, throughput, size and accuracy of the model of a run and of each of its exported files, as plain
     values; a file that cannot be run gives {"file", "error"}. The model's own row has the size of its weights alone, as
-    files have them, and the accuracy that a proof measured, if there is one. `threads`: 0 for all cores given to this process."""
+    files have them, and the accuracy that a proof measured, if there is one. `threads`: 0 for all cores given to this
+    process."""
     source = ExportSource.open(name, "python")
     threads = threads or available_cores()
     torch.set_num_threads(threads)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from itertools import chain, combinations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smartcash.backend.formats.alike import Look, alike_pairs, alike_when_turned, joined
 from smartcash.backend.formats.files import SPLIT_WORDS
@@ -39,9 +41,12 @@ def look_alikes(dataset: DataSet, looks: Mapping[Path, Look], findings: Findings
     held = [tuple(np.unique(sample.labels_N).tolist()) for sample in samples]
     accused: dict[int, int] = {}  # picture → the first that is surely alike and holds other classes
 
+    @lru_cache(maxsize=4096)
+    def detail(index: int) -> NDArray[np.float32]:
+        return looks[samples[index].path].detail_D.astype(np.float32)
+
     def sure(i: int, j: int) -> bool:
-        details = (looks[samples[index].path].detail_D.astype(np.float32) for index in (i, j))
-        return float(np.dot(*details)) >= _SURE_DETAIL
+        return float(detail(i) @ detail(j)) >= _SURE_DETAIL
 
     def judged(pairs: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         """The pairs as they come, never all at once: of n frames of one scene, n² pairs are alike."""
