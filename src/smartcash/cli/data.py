@@ -88,10 +88,16 @@ def sample(out: Path, images: int, seed: int, task: Literal["detect", "classify"
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help=text("cli.data.seed"))
 def check(data: Path, strict: bool, as_json: bool, page: Path | None, fixed: Path | None, seed: int) -> None:
     from smartcash.backend.formats import read_dataset
+    from smartcash.backend.formats.writing import refuse_unwritable, refuse_used
     from smartcash.backend.health import examine, fix, write_page
     from smartcash.domain.errors import DataInvalid
 
-    dataset = examine(read_dataset(data, seed=seed))
+    if page is not None:
+        refuse_unwritable(page.absolute().parent)
+    dataset = read_dataset(data, seed=seed)
+    if fixed is not None:  # before minutes of work
+        refuse_used(dataset, fixed)
+    dataset = examine(dataset)
     shown = json.dumps(_facts(dataset), ensure_ascii=False, indent=2) if as_json else _summary(dataset)
     click.echo(_printable(shown))
     if page is not None:
