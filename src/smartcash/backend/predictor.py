@@ -45,6 +45,16 @@ class Outcome:
         return Outcome(boxes, self.scores_N[chosen_N], self.labels_N[chosen_N])
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A picture as the network sees it. `size`: its own width and height in px, upright; `threshold`: the score from
+    which on notes are wanted."""
+
+    square_SS3: np.ndarray
+    size: tuple[int, int]
+    threshold: float
+
+
 class Predictor:
     """`predictor(image)` → Outcome. `threshold`: the score above which notes count, chosen on validation."""
 
@@ -88,24 +98,34 @@ class Predictor:
     def task(self) -> Task:
         return "detect" if isinstance(self.model, Detector) else "classify"
 
-    @torch.inference_mode()
     def __call__(self, image_HW3: np.ndarray, threshold: float | None = None) -> Outcome:
         """Look at one upright RGB uint8 picture."""
-        square = torch.from_numpy(self.preprocess.image(image_HW3)).permute(2, 0, 1)[None]
-        images = self.preprocess.normalize(square.to(self.precision.device))
+        return self.together([self.prepared(image_HW3, threshold)])[0]
+
+    def prepared(self, image_HW3: np.ndarray, threshold: float | None = None) -> Prepared:
+        """An upright RGB uint8 picture for `together`; what is kept of it is as small as the network's input."""
+        height, width = image_HW3.shape[:2]
+        limit = self.threshold if threshold is None else threshold
+        return Prepared(self.preprocess.image(image_HW3), (width, height), limit)
+
+    @torch.inference_mode()
+    def together(self, pictures: Sequence[Prepared]) -> list[Outcome]:
+        """Look at several pictures in one pass of the network. What it says of each does not depend on the others,
+        but for the last digits: kernels add up in another order."""
+        squares_BSS3 = torch.from_numpy(np.stack([picture.square_SS3 for picture in pictures]))
+        images = self.preprocess.normalize(squares_BSS3.permute(0, 3, 1, 2).to(self.precision.device))
         with self.precision.autocast():
             output = self.model(images)
         if not isinstance(self.model, Detector):
-            probabilities = output.softmax(-1)[0].cpu().numpy()
-            best = int(probabilities.argmax())
-            return Outcome(np.zeros((0, 4), np.float32), probabilities[best : best + 1], np.array([best]))
+            return [_surest(each) for each in output.softmax(-1).cpu().numpy()]
         boxes_BA4, scores_BAC = self.model.decode(output)
-        limit = self.threshold if threshold is None else threshold
-        found = select(boxes_BA4[0], scores_BAC[0], score_threshold=limit)
+        return [self._notes(*each) for each in zip(boxes_BA4, scores_BAC, pictures)]
+
+    def _notes(self, boxes_A4: torch.Tensor, scores_AC: torch.Tensor, picture: Prepared) -> Outcome:
+        found = select(boxes_A4, scores_AC, score_threshold=picture.threshold)
         once = nms(found[0], found[1], SAME_NOTE_IOU)  # one note is not two, whatever the classes say
         boxes, scores, labels = (tensor[once].cpu().numpy() for tensor in found)
-        height, width = image_HW3.shape[:2]
-        return Outcome(self.preprocess.boxes_back(boxes, width, height), scores, labels)
+        return Outcome(self.preprocess.boxes_back(boxes, *picture.size), scores, labels)
 
     def evaluate(
         self, samples: Sequence[Sample], on_image: Callable[[int, object], None] | None = None
@@ -134,19 +154,27 @@ class Predictor:
         that is no picture, ValueError for pixels of another kind."""
         return self.describe(self(pixels_of(picture), threshold))
 
-    def count(self, image_HW3: Pixels, abstain: float | None = None) -> dict[str, Any]:
+    def count(
+        self, image_HW3: Pixels, abstain: float | None = None, threshold: float | None = None
+    ) -> dict[str, Any]:
         """The money in one upright RGB picture, as plain values: `counts` (class, value, notes; every class),
-        `total_rupiah`, `sure`, and `doubts`, the possible notes that make it unsure.
+        `total_rupiah`, `sure`, `doubts`, the possible notes that make it unsure, and the `abstain` that was used.
 
-        Notes count from `threshold` on. A possible note that scores at least half of that, but below `abstain`
-        (default: the threshold), is a doubt: it may be one that was missed, or counted wrongly. The one note of a
-        classifier always counts, and is in doubt below `abstain`."""
-        limit = self.threshold if abstain is None else abstain
-        lowest = DOUBT * self.threshold
-        seen = self(image_HW3, lowest)
-        counted, doubted = seen, seen.where(seen.scores_N < limit)
+        Notes count from `threshold` on (default: the model's). A possible note that scores at least half of that,
+        but below `abstain` (default: the threshold), is a doubt: it may be one that was missed, or counted wrongly.
+        The one note of a classifier always counts, and is in doubt below `abstain`."""
+        limit = self.threshold if threshold is None else threshold
+        return self.counted(self(image_HW3, DOUBT * limit), abstain, limit)
+
+    def counted(
+        self, seen: Outcome, abstain: float | None = None, threshold: float | None = None
+    ) -> dict[str, Any]:
+        """What `count` says of an outcome that was asked for from `DOUBT` times the threshold on."""
+        limit = self.threshold if threshold is None else threshold
+        abstain = limit if abstain is None else abstain
+        counted, doubted = seen, seen.where(seen.scores_N < abstain)
         if self.task == "detect":
-            counted = seen.where(seen.scores_N >= self.threshold)
+            counted = seen.where(seen.scores_N >= limit)
         notes = np.bincount(counted.labels_N, minlength=len(self.classes)).tolist()
         rows = zip(self.classes, values_of(self.classes), notes)
         return {
@@ -154,7 +182,7 @@ class Predictor:
             "total_rupiah": self.describe(counted)["total_rupiah"],
             "sure": not len(doubted.scores_N),
             "doubts": self.describe(doubted)["found"],
-            "abstain": limit,
+            "abstain": abstain,
         }
 
     def describe(self, outcome: Outcome) -> dict[str, Any]:
@@ -173,6 +201,12 @@ class Predictor:
         known = [row["value"] for row in rows if row["value"] is not None]
         total = sum(known) if any(value is not None for value in values) else None
         return {"task": self.task, "found": rows, "total_rupiah": total}
+
+
+def _surest(probabilities_C: np.ndarray) -> Outcome:
+    """A classifier's answer: its one label."""
+    best = int(probabilities_C.argmax())
+    return Outcome(np.zeros((0, 4), np.float32), probabilities_C[best : best + 1], np.array([best]))
 
 
 def pixels_of(picture: str | os.PathLike[str] | Pixels | Image.Image) -> Pixels:

@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": "evaluate",
     "predict": "predict",
     "count": "count",
+    "serve": "serve",
     "export": "export",
     "benchmark": "benchmark",
     "data": "data",

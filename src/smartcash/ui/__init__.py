@@ -1,0 +1,1 @@
+"""Shows; never computes. The only home of the web framework."""
