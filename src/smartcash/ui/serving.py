@@ -9,12 +9,10 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
-import os
-import re
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
