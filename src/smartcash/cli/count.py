@@ -20,6 +20,7 @@ from smartcash.utils.i18n import text
 @click.command("count", help=text("cli.count.help"), epilog=text("cli.count.example"))
 @click.argument("model")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--threshold", type=click.FloatRange(0, 1), help=text("cli.predict.threshold"))
 @click.option("--abstain", type=click.FloatRange(0, 1), help=text("cli.count.abstain"))
 @click.option(
     "--csv", "csv_file", type=click.Path(path_type=Path, dir_okay=False), help=text("cli.count.csv")
@@ -29,6 +30,7 @@ from smartcash.utils.i18n import text
 def command(
     model: str,
     images: tuple[Path, ...],
+    threshold: float | None,
     abstain: float | None,
     csv_file: Path | None,
     device: str,
@@ -38,7 +40,7 @@ def command(
     from smartcash.worker import count_files
 
     counted: list[dict[str, Any]] = []
-    for facts in count_files(model, files_in(images), abstain=abstain, device=device):
+    for facts in count_files(model, files_in(images), abstain=abstain, threshold=threshold, device=device):
         counted.append(facts)
         if not as_json:
             click.echo(f"✗ {facts['error']}" if "error" in facts else _line(facts), err="error" in facts)
