@@ -47,16 +47,18 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A picture as the network sees it. `size`: its own width and height in px, upright; `threshold`: the score from
+    """A picture as the network sees it. `size`: its own width and height in px, upright; `lowest`: the score from
     which on notes are wanted."""
 
     square_SS3: np.ndarray
     size: tuple[int, int]
-    threshold: float
+    lowest: float
 
 
 class Predictor:
-    """`predictor(image)` → Outcome. `threshold`: the score above which notes count, chosen on validation."""
+    """`predictor(image)` → Outcome. Chosen on validation pictures: `threshold`, the score from which on notes count;
+    `class_thresholds`, of each class its own in its place (all of them, or none); `abstain`, the score below which a
+    possible note makes a count unsure (None: the threshold)."""
 
     def __init__(
         self,
@@ -68,6 +70,8 @@ class Predictor:
     ) -> None:
         self.model, self.classes, self.preprocess, self.precision = model, classes, preprocess, precision
         self.threshold = threshold
+        self.class_thresholds: Mapping[str, float] = {}
+        self.abstain: float | None = None
 
     @classmethod
     def from_state(
@@ -98,15 +102,25 @@ class Predictor:
     def task(self) -> Task:
         return "detect" if isinstance(self.model, Detector) else "classify"
 
-    def __call__(self, image_HW3: np.ndarray, threshold: float | None = None) -> Outcome:
-        """Look at one upright RGB uint8 picture."""
-        return self.together([self.prepared(image_HW3, threshold)])[0]
+    def limits(self, threshold: float | None = None) -> np.ndarray:
+        """The score from which on notes of each class count, (C,): `threshold` for all, else what was chosen."""
+        if threshold is None and self.class_thresholds:
+            return np.array([self.class_thresholds[name] for name in self.classes])
+        return np.full(len(self.classes), self.threshold if threshold is None else threshold)
 
-    def prepared(self, image_HW3: np.ndarray, threshold: float | None = None) -> Prepared:
+    def __call__(self, image_HW3: np.ndarray, threshold: float | None = None) -> Outcome:
+        """Look at one upright RGB uint8 picture: the notes that reach `threshold`, by default what was chosen."""
+        limits_C = self.limits(threshold)
+        return self.reaching(limits_C, self.together([self.prepared(image_HW3, limits_C.min())])[0])
+
+    def prepared(self, image_HW3: np.ndarray, lowest: float) -> Prepared:
         """An upright RGB uint8 picture for `together`; what is kept of it is as small as the network's input."""
         height, width = image_HW3.shape[:2]
-        limit = self.threshold if threshold is None else threshold
-        return Prepared(self.preprocess.image(image_HW3), (width, height), limit)
+        return Prepared(self.preprocess.image(image_HW3), (width, height), float(lowest))
+
+    def reaching(self, limits_C: np.ndarray, seen: Outcome) -> Outcome:
+        """The notes of an outcome that reach the limit of their class; the one label of a classifier always stays."""
+        return seen.where(seen.scores_N >= limits_C[seen.labels_N]) if self.task == "detect" else seen
 
     @torch.inference_mode()
     def together(self, pictures: Sequence[Prepared]) -> list[Outcome]:
@@ -122,7 +136,7 @@ class Predictor:
         return [self._notes(*each) for each in zip(boxes_BA4, scores_BAC, pictures)]
 
     def _notes(self, boxes_A4: torch.Tensor, scores_AC: torch.Tensor, picture: Prepared) -> Outcome:
-        found = select(boxes_A4, scores_AC, score_threshold=picture.threshold)
+        found = select(boxes_A4, scores_AC, score_threshold=picture.lowest)
         once = nms(found[0], found[1], SAME_NOTE_IOU)  # one note is not two, whatever the classes say
         boxes, scores, labels = (tensor[once].cpu().numpy() for tensor in found)
         return Outcome(self.preprocess.boxes_back(boxes, *picture.size), scores, labels)
@@ -160,21 +174,19 @@ class Predictor:
         """The money in one upright RGB picture, as plain values: `counts` (class, value, notes; every class),
         `total_rupiah`, `sure`, `doubts`, the possible notes that make it unsure, and the `abstain` that was used.
 
-        Notes count from `threshold` on (default: the model's). A possible note that scores at least half of that,
-        but below `abstain` (default: the threshold), is a doubt: it may be one that was missed, or counted wrongly.
-        The one note of a classifier always counts, and is in doubt below `abstain`."""
-        limit = self.threshold if threshold is None else threshold
-        return self.counted(self(image_HW3, DOUBT * limit), abstain, limit)
+        Notes count from `threshold` on. A possible note that scores at least half of that, but below `abstain`, is a
+        doubt: it may be one that was missed, or counted wrongly. The one note of a classifier always counts, and is
+        in doubt below `abstain`. Both are by default what was chosen for this model."""
+        limits_C = self.limits(threshold)
+        return self.counted(limits_C, self(image_HW3, DOUBT * limits_C.min()), abstain)
 
-    def counted(
-        self, seen: Outcome, abstain: float | None = None, threshold: float | None = None
-    ) -> dict[str, Any]:
-        """What `count` says of an outcome that was asked for from `DOUBT` times the threshold on."""
-        limit = self.threshold if threshold is None else threshold
-        abstain = limit if abstain is None else abstain
-        counted, doubted = seen, seen.where(seen.scores_N < abstain)
-        if self.task == "detect":
-            counted = seen.where(seen.scores_N >= limit)
+    def counted(self, limits_C: np.ndarray, seen: Outcome, abstain: float | None = None) -> dict[str, Any]:
+        """What `count` says of an outcome that holds every note from `DOUBT` times the lowest limit on."""
+        if abstain is None:
+            abstain = float(limits_C.max()) if self.abstain is None else self.abstain
+        counted = self.reaching(limits_C, seen)
+        possible = self.reaching(DOUBT * limits_C, seen)
+        doubted = possible.where(possible.scores_N < abstain)
         notes = np.bincount(counted.labels_N, minlength=len(self.classes)).tolist()
         rows = zip(self.classes, values_of(self.classes), notes)
         return {

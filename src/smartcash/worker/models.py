@@ -20,6 +20,8 @@ from smartcash.domain.errors import DataInvalid
 from smartcash.handlers.checkpoint import CheckpointManager
 from smartcash.handlers.model_versions import ModelVersions
 from smartcash.services.run_store import find_run
+from smartcash.services.thresholds import thresholds_of
+from smartcash.utils.files import sha256_of
 from smartcash.utils.logger import get_logger
 
 
@@ -41,9 +43,16 @@ def load_state(name: str) -> tuple[Mapping[str, Any], Path]:
 
 
 def open_model(name: str, device: str = "auto") -> tuple[Predictor, Path]:
-    """The model that `load_state` finds, and where. Raises as it does."""
+    """The model that `load_state` finds, with the limits that a report has chosen for it, and where. Raises as it
+    does."""
     state, path = load_state(name)
-    return Predictor.from_state(state, device=device), path
+    predictor = Predictor.from_state(state, device=device)
+    with path.open("rb") as file:
+        chosen = thresholds_of(path, sha256_of(file))
+    if chosen is not None and set(chosen.classes) == set(predictor.classes):
+        predictor.threshold = chosen.score
+        predictor.class_thresholds, predictor.abstain = chosen.classes, chosen.abstain
+    return predictor, path
 
 
 def load(name: str, device: str = "auto") -> Predictor:

@@ -100,13 +100,21 @@ class ServedModel:
 
         It is decoded here. Raises DataInvalid for what is no picture, ServingRefused for one that is too large."""
         served = self._served
-        return self._ask(served, picture, threshold, served.predictor.describe)
+        predictor, limits_C = served.predictor, served.predictor.limits(threshold)
+        return self._ask(
+            served,
+            picture,
+            limits_C.min(),
+            lambda seen: predictor.describe(predictor.reaching(limits_C, seen)),
+        )
 
     def count(self, picture: bytes, abstain: float | None = None) -> Future[dict[str, Any]]:
         """The money in a picture, as `Predictor.count` says it; else as `predict`."""
         served = self._served
-        lowest = DOUBT * served.predictor.threshold
-        return self._ask(served, picture, lowest, lambda outcome: served.predictor.counted(outcome, abstain))
+        predictor, limits_C = served.predictor, served.predictor.limits()
+        return self._ask(
+            served, picture, DOUBT * limits_C.min(), lambda seen: predictor.counted(limits_C, seen, abstain)
+        )
 
     def state(self) -> ServingState:
         """What is served now, and how it has been going."""
@@ -120,14 +128,14 @@ class ServedModel:
         self,
         served: _Served,
         data: bytes,
-        threshold: float | None,
+        lowest: float,
         worded: Callable[[Outcome], dict[str, Any]],
     ) -> Future[dict[str, Any]]:
         asked = None
         with self._changed:
             self._reading += 1
         try:
-            picture = self._prepared(served, data, threshold)
+            picture = self._prepared(served, data, lowest)
             asked = _Asked(served, picture, worded, Future())
         finally:
             with self._changed:
@@ -137,12 +145,12 @@ class ServedModel:
                 self._changed.notify_all()
         return asked.answer
 
-    def _prepared(self, served: _Served, data: bytes, threshold: float | None) -> Prepared:
+    def _prepared(self, served: _Served, data: bytes, lowest: float) -> Prepared:
         width, height = read_header(data, UPLOAD).size
         if width * height > self.max_pixels:
             limit = round(self.max_pixels / 1e6, 1)
             raise ServingRefused("picture_too_large", width=width, height=height, limit=limit)
-        return served.predictor.prepared(decode_image(data, UPLOAD), threshold)
+        return served.predictor.prepared(decode_image(data, UPLOAD), lowest)
 
     # answering
 
