@@ -28,6 +28,7 @@ COMMANDS = {
     "predict": "predict",
     "count": "count",
     "serve": "serve",
+    "advise": "advise",
     "export": "export",
     "benchmark": "benchmark",
     "data": "data",

@@ -17,6 +17,7 @@ OPERATIONS = (
     *("config-change", "start", "pause", "continue", "stop", "resume", "extend"),
     *("register", "promote", "roll-back", "export", "delete", "cleanup", "copy-to-drive", "import"),
     *("tag", "note", "lock", "unlock", "trash", "restore", "empty-trash", "repair"),
+    "advise",
 )
 
 ENDED = frozenset({"finished", "stopped", "failed", "preempted", "crashed", "broken"})
