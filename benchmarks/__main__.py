@@ -19,6 +19,7 @@ NAMES = (
     "checkpoint_speed",
     "run_store",
     "export_parity",
+    "serving",
 )
 
 
