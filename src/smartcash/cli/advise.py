@@ -131,8 +131,8 @@ def _tell(advice: Advice, step: Step, record: Mapping[str, Any] | None) -> None:
         )
     elif record["type"] == "EpochEnded":
         row = record["row"]
-        name = next(name for name in RATED if name in row)
-        figure = "–" if row[name] is None else f"{row[name]:.3f}"
+        name, value = next(((name, row[name]) for name in RATED if row.get(name) is not None), ("–", None))
+        figure = "" if value is None else f"{value:.3f}"
         click.echo(text("advice.epoch", epoch=record["epoch"], name=name, value=figure))
 
 

@@ -19,6 +19,7 @@ import secrets
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +28,7 @@ from typing import Any
 from smartcash.domain.advice import ENDLESS, Advice, Reason, Step, Trial, last_epochs, next_step
 from smartcash.domain.changes import Change
 from smartcash.domain.config import TrainConfig, merge
-from smartcash.domain.errors import AdviceRefused, ConfigInvalid, NotConfirmed, Problem
+from smartcash.domain.errors import AdviceRefused, ConfigInvalid, NotConfirmed, Problem, RunNotReady
 from smartcash.domain.records import Change as LoggedChange
 from smartcash.domain.records import Operation
 from smartcash.handlers.model_versions import ModelVersions
@@ -43,6 +44,7 @@ CAP = 1.15  # of a finalist's part of time: its epochs end it before, unless the
 # what the advisor itself sets: no change that a person is asked about
 OWN = ("training.epochs", "training.max_hours", "schedule.name", "model.backbone")
 
+STOP_AGAIN_S = 5.0
 PREPARING = ("created", "checking", "ready", "failed", "crashed")  # a run's states before it has begun
 
 Listen = Callable[[Advice, Step, Mapping[str, Any] | None], None]
@@ -196,27 +198,25 @@ class Advisor:
         self, run: RunFolder, trial: Trial, step: Step, advice: Advice, clock: _Stopwatch, listen: Listen
     ) -> tuple[Trial, float]:
         """The trial after its run has gone on to the step's limit, and the seconds that went by beside training."""
-        began, before_s, trained_s = clock.seconds, trial.trained_s, trial.trained_s
+        began = clock.seconds
         after = max((int(record["seq"]) for record in read_events(run.events)), default=0)
         if self._others_at_work(run):  # waiting for the device is no part of the budget
             clock.stop()
-        self._set_going(run, trial, step, advice)
         try:
+            self._set_going(run, trial, step, advice)
             for record in self.manager.watch(run, after):
                 clock.go_on()
                 listen(advice, step, record)
-                if record["type"] == "RunFinished":
-                    trained_s = float(record["seconds"])
                 if record["type"] == "EpochEnded":
                     self._with(advice, step, trial, clock)
         except KeyboardInterrupt:
             self._stop(run)
-            self._with(advice, step, replace(trial, trained_s=_elapsed(run, trained_s)), clock)
+            self._with(advice, step, replace(trial, trained_s=_trained_seconds(run)), clock)
             raise
         clock.go_on()
-        facts, rows = self.manager.result(run), _rows(run)
+        before_s, facts, rows = trial.trained_s, self.manager.result(run), _rows(run)
         trial = replace(
-            trial, trained_s=_elapsed(run, trained_s), epochs=len(rows), epoch_s=_epoch_seconds(rows),
+            trial, trained_s=_trained_seconds(run), epochs=len(rows), epoch_s=_epoch_seconds(rows),
             state=facts["state"], valid=facts.get("valid") or {}, test=facts.get("test") or {},
         )  # fmt: skip
         if facts["state"] == "failed":
@@ -255,10 +255,11 @@ class Advisor:
         return any(other.state in ACTIVE and other.id != run.id for other in others)
 
     def _stop(self, run: RunFolder) -> None:
-        """Stop the run with a checkpoint, and wait for it."""
-        if self.manager.state(run) in ACTIVE:
-            self.manager.command(run, "stop")
-            self.manager.service.wait(run)
+        """Stop the run with a checkpoint, and wait for it. A worker that is just starting does not hear yet."""
+        while self.manager.state(run) in ACTIVE:
+            with suppress(RunNotReady, TimeoutError):
+                self.manager.command(run, "stop")
+                self.manager.service.wait(run, timeout_s=STOP_AGAIN_S)
 
     def _with(self, advice: Advice, step: Step, trial: Trial, clock: _Stopwatch) -> Advice:
         """The advice with this trial and the time spent by now, on the disk too."""
@@ -341,7 +342,10 @@ def _epoch_seconds(rows: Sequence[Mapping[str, str]]) -> float | None:
     return statistics.median(float(row["train_s"]) + float(row["eval_s"]) for row in later) if later else None
 
 
-def _elapsed(run: RunFolder, trained_s: float) -> float:
-    """Seconds of training at the end of the last whole epoch, or what is known already."""
-    rows = _rows(run)
-    return max(trained_s, float(rows[-1]["elapsed_s"])) if rows else trained_s
+def _trained_seconds(run: RunFolder) -> float:
+    """How long the run has trained, validations included and tests left out: exactly, unless it was stopped within an
+    epoch; then until the end of the one before."""
+    rows, facts = _rows(run), run.description()
+    elapsed_s = float(rows[-1]["elapsed_s"]) if rows else 0.0
+    limit_h = run.config().training.max_hours
+    return max(elapsed_s, 3600 * limit_h) if facts.get("reason") == "time_up" and limit_h else elapsed_s

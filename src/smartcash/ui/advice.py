@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 
 from smartcash.domain.advice import RATED, Advice, Reason, Trial, front, reasons, recommended, rounds_of
 from smartcash.utils.i18n import current_language, text
@@ -82,7 +83,7 @@ def notes_of(advice: Advice) -> list[str]:
 def advice_page(advice: Advice) -> str:
     """The whole advice as a page in this process's language."""
     choice = recommended(advice.rated)
-    title = escape(text("advice.title", data=advice.data))
+    title = escape(text("advice.title", data=Path(advice.data).name))
     words = words_of(advice)
     parts = [
         f'<!doctype html><html lang="{current_language()}"><head><meta charset="utf-8">',
