@@ -24,10 +24,11 @@ from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from smartcash import __version__
@@ -73,7 +74,7 @@ class Size(BaseModel):
 class Note(BaseModel):
     """Something found. `value` in Rupiah; `box_xyxy` in px, for detection."""
 
-    model_config = {"json_schema_extra": {"required": ["class", "score", "value"]}}
+    name: str = Field(alias="class")
     score: float
     value: int | None
     box_xyxy: list[float] | None = None
@@ -158,6 +159,7 @@ def create_app(
     app.add_exception_handler(SmartCashError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _other)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _broken)
 
     async def answer(request: Request, ask: Callable[[bytes], Future[dict[str, Any]]]) -> JSONResponse:
@@ -390,6 +392,10 @@ async def _other(request: Request, error: Exception) -> Response:
     code = OF_HTTP.get(error.status_code, "request_wrong")
     facts = {"path": request.url.path, "method": request.method, "reason": error.detail}
     return _problem(error.status_code, code, text(f"errors.{code}", _language(request), **facts))
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=400)  # nobody reads it
 
 
 async def _broken(request: Request, error: Exception) -> Response:
