@@ -20,6 +20,7 @@ NAMES = (
     "run_store",
     "export_parity",
     "serving",
+    "advice",
 )
 
 
