@@ -202,7 +202,9 @@ def test_chosen_limits_belong_to_one_checkpoint_and_are_read_with_it(
 ) -> None:
     """D14, D15: beside the version; those of another checkpoint, or altered ones, are not used."""
     version = ModelVersions(home).register_run(real(5))
-    classes = {name: 0.2 + 0.05 * number for number, name in enumerate(version.classes)}
+    scores = [row["score"] for row in smartcash.load("v1", "cpu").predict(photo, 0.0)["found"]]
+    middle = sorted(scores)[len(scores) // 2]
+    classes = {name: middle + 1e-5 * number for number, name in enumerate(version.classes)}
     chosen = Thresholds(
         version.sha256, "detect", "valid", "c0ffee", 40, 0.3, classes, 0.7, 0.99, True, 0.9, 1.0, "2026-11-22"
     )

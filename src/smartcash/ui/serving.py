@@ -196,7 +196,7 @@ def create_app(
     @app.get("/metrics", response_class=PlainTextResponse)
     def metrics() -> str:
         """Figures in the text format of Prometheus."""
-        return _exposition(figures, model)
+        return _exposition(figures, model, limits.at_once - under_way.free)
 
     return app
 
@@ -300,11 +300,11 @@ async def _file_in(request: Request, body: bytes) -> bytes:
         form = await parser.parse()
     except (MultiPartException, KeyError) as error:
         raise ServingRefused("upload_form", reason=str(error)) from error
-    async with form:
-        for value in form.values():
-            if not isinstance(value, str):
-                return await value.read()
-    raise ServingRefused("upload_empty")
+    try:
+        files = [value for value in form.values() if not isinstance(value, str)]
+        return await files[0].read() if files else b""
+    finally:
+        await form.close()
 
 
 class _Counted:
@@ -331,7 +331,7 @@ class _Counted:
             self.figures.add(scope["path"], status, time.perf_counter() - began)
 
 
-def _exposition(figures: Figures, model: Serving) -> str:
+def _exposition(figures: Figures, model: Serving, under_way: int) -> str:
     """https://prometheus.io/docs/instrumenting/exposition_formats/, version 0.0.4."""
     state = model.state()
     answers = sum(figures.answered.values())
@@ -354,6 +354,7 @@ def _exposition(figures: Figures, model: Serving) -> str:
         ("pictures_total", "counter", "Pictures that went through the network.", state.pictures),
         ("batches_total", "counter", "Passes of the network.", state.batches),
         ("reloads_total", "counter", "Times that another version took over.", state.reloads),
+        ("under_way", "gauge", "Questions that are being answered.", under_way),
         ("waiting", "gauge", "Pictures in line.", state.waiting),
         (
             "trouble",
