@@ -28,6 +28,8 @@ COMMANDS = {
     "evaluate": "evaluate",
     "predict": "predict",
     "count": "count",
+    "serve": "serve",
+    "advise": "advise",
     "export": "export",
     "benchmark": "benchmark",
     "data": "data",

@@ -21,6 +21,7 @@ from smartcash.utils.i18n import text
 @click.command("count", help=text("cli.count.help"), epilog=text("cli.count.example"))
 @click.argument("model")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--threshold", type=click.FloatRange(0, 1), help=text("cli.predict.threshold"))
 @click.option("--abstain", type=click.FloatRange(0, 1), help=text("cli.count.abstain"))
 @click.option("--csv", "csv_file", type=TargetFile(), help=text("cli.count.csv"))
 @click.option("--device", default="auto", show_default=True, help=text("cli.device"))
@@ -28,6 +29,7 @@ from smartcash.utils.i18n import text
 def command(
     model: str,
     images: tuple[Path, ...],
+    threshold: float | None,
     abstain: float | None,
     csv_file: Path | None,
     device: str,
@@ -37,7 +39,7 @@ def command(
     from smartcash.worker import count_files
 
     counted: list[dict[str, Any]] = []
-    for facts in count_files(model, files_in(images), abstain=abstain, device=device):
+    for facts in count_files(model, files_in(images), abstain=abstain, threshold=threshold, device=device):
         counted.append(facts)
         if not as_json:
             click.echo(f"✗ {facts['error']}" if "error" in facts else _line(facts), err="error" in facts)

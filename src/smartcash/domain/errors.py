@@ -15,6 +15,8 @@
     ├── VersionNotFound       no such model version or alias
     ├── VersionRefused        a change of versions or aliases that is not possible as they stand
     ├── OperationLogFailed    the operation log cannot be read or written
+    ├── ServingRefused        a model that cannot be served like that, or a request that it does not answer
+    ├── AdviceRefused         an advice that cannot be begun or gone on with
     ├── ExportRefused         an export that its format, or what is installed, cannot do
     ├── ExportFailed          an export that broke off, was changed, or does not say what the model says
     └── CheckpointError       everything the CheckpointManager raises
@@ -227,6 +229,18 @@ class VersionRefused(SmartCashError):
 
 class OperationLogFailed(SmartCashError):
     """The operation log cannot be read or written."""
+
+
+class ServingRefused(SmartCashError):
+    """A model that cannot be served in the way that was asked for, or a request to it that gets no answer."""
+
+    exit_code = 2
+
+
+class AdviceRefused(SmartCashError):
+    """An advice on backbones that cannot be begun or gone on with."""
+
+    exit_code = 2
 
 
 class ExportRefused(SmartCashError):

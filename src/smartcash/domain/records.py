@@ -22,6 +22,7 @@ OPERATIONS = (
     *("config-change", "start", "pause", "continue", "stop", "resume", "extend"),
     *("register", "promote", "roll-back", "export", "delete", "cleanup", "copy-to-drive", "import"),
     *("tag", "note", "lock", "unlock", "trash", "restore", "empty-trash", "repair"),
+    "advise",
 )
 
 # a run in one of these changes no more by itself; "broken" stands in for a state that cannot be read

@@ -5,6 +5,8 @@ stores      where its checkpoints go
 data        load_data, preview_data
 facts       what a run records of machine, code and results
 models      a trained model by name: evaluate, predict, count
+serving     a model version that answers many at once
+advising    what a backbone's model costs on this machine
 exporting   files for other runtimes, with their proof
 """
 
