@@ -13,6 +13,7 @@
     ├── RunRefused            a change that a run's state forbids: locked, running, name taken
     ├── VersionNotFound       no such model version or alias
     ├── VersionRefused        a change of versions or aliases that is not possible as they stand
+    ├── ComparisonRefused     runs or versions that cannot be held against each other
     ├── OperationLogFailed    the operation log cannot be read or written
     ├── ExportRefused         an export that its format, or what is installed, cannot do
     ├── ExportFailed          an export that broke off, was changed, or does not say what the model says
@@ -216,6 +217,13 @@ class VersionNotFound(SmartCashError):
 
 class VersionRefused(SmartCashError):
     """A change of model versions or aliases that is not possible as they stand."""
+
+
+class ComparisonRefused(SmartCashError):
+    """Runs or versions that cannot be held against each other: too few, too many, of different tasks, or no data set
+    that all can be judged on."""
+
+    exit_code = 2
 
 
 class OperationLogFailed(SmartCashError):
