@@ -12,16 +12,14 @@ from smartcash.backend.metrics import Objects
 from smartcash.backend.mistakes import Mistakes
 from smartcash.backend.resampling import (
     LOWER_IS_BETTER,
-    ClassificationFigures,
-    DetectionFigures,
     Figures,
+    Judged,
     delta,
     estimate,
     resamples,
 )
 from smartcash.domain.banknotes import values_of
 
-Judged = DetectionFigures | ClassificationFigures
 OF_CLASSES = {"detect": ("ap50_95", "recall", "precision"), "classify": ("recall", "precision", "f1")}
 SHOWN = 12  # pictures side by side
 

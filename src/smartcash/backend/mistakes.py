@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smartcash.backend.metrics import MATCH_IOU, Floats, Ints, Objects, match, once_each, overlaps
-from smartcash.backend.resampling import ClassificationFigures, DetectionFigures, xywh
+from smartcash.backend.resampling import ClassificationFigures, Judged, xywh
 
 BACKGROUND_IOU = 0.1
 KINDS = ("missed", "wrong_class", "badly_placed", "double", "background", "both")
@@ -72,16 +72,17 @@ class Mistakes:
         return {**{kind: self.kind_N.count(kind) for kind in KINDS}, "missed": int(self.missed_M.sum())}
 
 
-def mistakes_of(judged: DetectionFigures | ClassificationFigures) -> Mistakes:
+def mistakes_of(judged: Judged) -> Mistakes:
     """The mistakes of a model whose answers have been judged."""
     if isinstance(judged, ClassificationFigures):
         return _of_classifier(judged)
     kept = judged.seen.found.where(judged.kept_N)
     found = kept.where(once_each(xywh(kept)))
-    return _of_detector(found, judged.seen.truth, judged.images)
+    return find_mistakes(found, judged.seen.truth, judged.images)
 
 
-def _of_detector(found: Objects, truth: Objects, images: int) -> Mistakes:
+def find_mistakes(found: Objects, truth: Objects, images: int) -> Mistakes:
+    """The mistakes among these finds, once each."""
     pairs = overlaps(xywh(found), xywh(truth), BACKGROUND_IOU)
     same_K = found.labels_N[pairs.first_K] == truth.labels_N[pairs.second_K]
     match_N, _ = match(pairs.where(same_K & (pairs.iou_K >= MATCH_IOU)), found.scores_N)

@@ -233,6 +233,14 @@ class ClassificationFigures:
         return {**whole, **means, "ece": ece_R, "loss": weights_RI @ self.loss_I / total_R}, of_classes
 
 
+Judged = DetectionFigures | ClassificationFigures
+
+
+def judged_by(seen: Seen) -> Judged:
+    """A model's figures, a detector's at the threshold that was chosen for it on the validation pictures."""
+    return DetectionFigures(seen, seen.threshold) if seen.task == "detect" else ClassificationFigures(seen)
+
+
 def xywh(objects: Objects) -> Objects:
     """The same rows with their boxes as `metrics` takes them."""
     boxes_N4 = objects.boxes_N4.copy()

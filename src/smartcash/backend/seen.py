@@ -27,9 +27,8 @@ BATCH = 32  # that of an evaluation, so that its figures come out the same
 FORMAT = "1"
 _ARRAYS = ("image", "boxes", "scores", "labels", "true_image", "true_boxes", "true_labels")
 
-# picture and boxes_N4 of sample i → the changed picture, the boxes that can still be seen in it, and which those are
-# (for a classifier's label, which has no box, always the first)
-Change = Callable[[Pixels, np.ndarray, int], tuple[Pixels, np.ndarray, np.ndarray]]
+# picture, boxes_N4 and number of a sample → the changed picture, and where the same boxes are in it
+Change = Callable[[Pixels, np.ndarray, int], tuple[Pixels, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,8 @@ class Seen:
     """Pictures by name (relative to the data set), what was `found` in them, and the `truth`; both index `classes`.
     `threshold`: the score from which on the model's notes count.
 
-    Boxes are xyxy in px of the upright picture (of a changed one, as the model was shown it). A classifier has a row per picture and class instead, in that order,
-    with the probability as score and an empty box."""
+    Boxes are xyxy in px of the upright picture (of a changed one, as the model was shown it). A classifier has a row
+    per picture and class instead, in that order, with the probability as score and an empty box."""
 
     task: Task
     classes: tuple[str, ...]
@@ -83,8 +82,8 @@ def look(predictor: Predictor, samples: Sequence[Sample], root: Path, change: Ch
             boxes, labels, size = samples[index].boxes_N4, samples[index].labels_N, samples[index].size
             image = pictures.image(index)
             if change is not None:
-                image, boxes, kept = change(*pictures.fetch(index)[:2], index)
-                labels, size = labels[kept], (image.shape[1], image.shape[0])
+                image, boxes = change(*pictures.fetch(index)[:2], index)
+                size = (image.shape[1], image.shape[0])
             sizes.append(size)
             truth.append((boxes.astype(np.float32), np.ones(len(labels)), labels))
             squares.append(predictor.preprocess.image(image))

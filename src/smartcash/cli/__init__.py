@@ -27,6 +27,8 @@ COMMANDS = {
     "evaluate": "evaluate",
     "predict": "predict",
     "count": "count",
+    "compare": "compare",
+    "report": "report",
     "export": "export",
     "benchmark": "benchmark",
     "data": "data",

@@ -7,25 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-
-from smartcash.backend.comparison import agreement_of, marks, most_telling, rows_of, shown_answer
-from smartcash.backend.images import read_image, write_image
+from smartcash.backend.comparison import agreement_of, most_telling, rows_of, shown_answer
 from smartcash.backend.mistakes import Mistakes, mistakes_of
-from smartcash.backend.resampling import (
-    CONFIDENCE,
-    RESAMPLES,
-    ClassificationFigures,
-    DetectionFigures,
-)
+from smartcash.backend.resampling import CONFIDENCE, RESAMPLES, judged_by
 from smartcash.backend.seen import Seen
 from smartcash.domain.errors import ComparisonRefused
 from smartcash.handlers.comparison import RESULT, common_data, contenders, described
 from smartcash.services.run_store import home as default_home
 from smartcash.utils.files import write_bytes
-from smartcash.worker.judging import JudgedModel, Pictures, trained_on
-
-SHOWN_PX = 640
+from smartcash.worker.judging import JudgedModel, Pictures, shown, trained_on
 
 
 def compare(
@@ -81,29 +71,12 @@ def compare(
     return facts
 
 
-def judged_by(seen: Seen) -> DetectionFigures | ClassificationFigures:
-    """A model's figures, a detector's at the threshold that was chosen for it on the validation pictures."""
-    return DetectionFigures(seen, seen.threshold) if seen.task == "detect" else ClassificationFigures(seen)
-
-
 def _side_by_side(
     models: Sequence[Mistakes], classes: Sequence[str], seen: Seen, pictures: Pictures, out: Path | None
 ) -> list[dict[str, Any]]:
     """The pictures that tell most, with every model's answer; written into `out` as 000.jpg and so on."""
-    shown = []
+    rows = []
     for number, index in enumerate(most_telling(models)):
-        sample = pictures.by_name[seen.names[index]]
-        ratio = min(1.0, SHOWN_PX / max(sample.size))
-        width, height = (max(1, round(side * ratio)) for side in sample.size)
-        file = f"{number:03}.jpg"
-        if out is not None:
-            small = cv2.resize(read_image(sample.path), (width, height), interpolation=cv2.INTER_AREA)
-            write_image(out / file, small, quality=85)
-        shown.append(
-            {
-                "file": file, "source": seen.names[index], "width": width, "height": height,
-                "truth": marks(seen.of_picture(index)[1], classes, ratio),
-                "models": [shown_answer(mistakes, classes, index, ratio) for mistakes in models],
-            }
-        )  # fmt: skip
-    return shown
+        facts, ratio = shown(seen, index, number, pictures, out)
+        rows.append({**facts, "models": [shown_answer(each, classes, index, ratio) for each in models]})
+    return rows

@@ -10,11 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 
+from smartcash.backend.comparison import marks
 from smartcash.backend.formats import DataSet, Sample, read_dataset, verify_images
 from smartcash.backend.formats.model import relative_name
+from smartcash.backend.images import read_image, write_image
 from smartcash.backend.predictor import Predictor
 from smartcash.backend.seen import Change, Seen, look, read_seen, write_seen
 from smartcash.domain.errors import DataInvalid, RunNotResumable
@@ -23,6 +27,8 @@ from smartcash.handlers.comparison import Contender
 from smartcash.services.version_store import VersionStore
 from smartcash.utils.files import sha256_of
 from smartcash.utils.logger import get_logger
+
+SHOWN_PX = 640
 
 
 @dataclass(frozen=True)
@@ -135,3 +141,25 @@ def trained_on(side: Contender, pictures: Pictures) -> int | None:
             return None
     learnt = {sample.digest for sample in data.splits["train"]}
     return sum(sample.digest in learnt for sample in pictures.data.splits[pictures.split])
+
+
+def shown(
+    seen: Seen, index: int, number: int, pictures: Pictures, out: Path | None
+) -> tuple[dict[str, Any], float]:
+    """One picture with what is in it, and the px of the stored picture per px of the original; written into `out`,
+    at most SHOWN_PX long, as 000.jpg and so on by its `number`."""
+    sample = pictures.by_name[seen.names[index]]
+    ratio = min(1.0, SHOWN_PX / max(sample.size))
+    width, height = (max(1, round(side * ratio)) for side in sample.size)
+    file = f"{number:03}.jpg"
+    if out is not None:
+        small = cv2.resize(read_image(sample.path), (width, height), interpolation=cv2.INTER_AREA)
+        write_image(out / file, small, quality=85)  # type: ignore[arg-type]
+    truth = marks(seen.of_picture(index)[1], seen.classes, ratio)
+    return {
+        "file": file,
+        "source": seen.names[index],
+        "width": width,
+        "height": height,
+        "truth": truth,
+    }, ratio
