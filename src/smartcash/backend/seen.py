@@ -21,7 +21,9 @@ from smartcash.backend.formats.model import Sample, Task, relative_name
 from smartcash.backend.images import Pixels
 from smartcash.backend.metrics import Floats, Ints, Objects
 from smartcash.backend.predictor import Predictor
+from smartcash.domain.errors import DataInvalid
 from smartcash.utils.files import write_bytes
+from smartcash.utils.logger import get_logger
 
 BATCH = 32  # that of an evaluation, so that its figures come out the same
 FORMAT = "1"
@@ -71,37 +73,47 @@ class Seen:
 @torch.inference_mode()
 def look(predictor: Predictor, samples: Sequence[Sample], root: Path, change: Change | None = None) -> Seen:
     """Show every picture to the model, as an evaluation does; with `change`, a changed one. The samples' labels
-    index the model's classes. Raises DataInvalid for a picture that cannot be read."""
+    index the model's classes. A picture that cannot be read is named in the log and left out, as in a training; raises
+    DataInvalid when none is left."""
     pictures = Pictures(samples, 2 * predictor.preprocess.image_size, keep=False)
+    names: list[str] = []
     found: list[tuple[np.ndarray, ...]] = []
     truth: list[tuple[np.ndarray, ...]] = []
-    for first in range(0, len(samples), BATCH):
-        indices = range(first, min(first + BATCH, len(samples)))
-        squares, sizes = [], []
-        for index in indices:
-            boxes, labels, size = samples[index].boxes_N4, samples[index].labels_N, samples[index].size
-            image = pictures.image(index)
-            if change is not None:
-                image, boxes = change(*pictures.fetch(index)[:2], index)
-                size = (image.shape[1], image.shape[0])
-            sizes.append(size)
-            truth.append((boxes.astype(np.float32), np.ones(len(labels)), labels))
-            squares.append(predictor.preprocess.image(image))
-        batch_B3HW = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
-        found += _outcomes(predictor, batch_B3HW, sizes)
-    names = tuple(relative_name(sample.path, root) for sample in samples)
+    waiting: list[tuple[np.ndarray, tuple[int, int]]] = []
+    for index, sample in enumerate(samples):
+        try:
+            image, boxes, _ = pictures.fetch(index)
+        except (DataInvalid, OSError) as error:
+            get_logger("models").warning(str(error))
+            continue
+        if change is None:
+            boxes, size = sample.boxes_N4, sample.size
+        else:
+            image, boxes = change(image, boxes, index)
+            size = (image.shape[1], image.shape[0])
+        names.append(relative_name(sample.path, root))
+        truth.append((boxes.astype(np.float32), np.ones(len(sample.labels_N)), sample.labels_N))
+        waiting.append((predictor.preprocess.image(image), size))
+        if len(waiting) == BATCH:
+            found += _outcomes(predictor, waiting)
+            waiting = []
+    if waiting:
+        found += _outcomes(predictor, waiting)
+    if not names:
+        raise DataInvalid("pictures_unreadable", path=str(root))
     if predictor.task == "classify":
         said = _probabilities(np.stack([scores for _, scores, _ in found]))
     else:
         said = _rows(found)
-    return Seen(predictor.task, predictor.classes, names, predictor.threshold, said, _rows(truth))
+    return Seen(predictor.task, predictor.classes, tuple(names), predictor.threshold, said, _rows(truth))
 
 
 def _outcomes(
-    predictor: Predictor, images_B3HW: torch.Tensor, sizes: Sequence[tuple[int, int]]
+    predictor: Predictor, waiting: Sequence[tuple[np.ndarray, tuple[int, int]]]
 ) -> list[tuple[np.ndarray, ...]]:
-    """(boxes in px of the picture, scores, labels) of each picture of a batch."""
+    """(boxes in px of the picture, scores, labels) of each picture: its square and its own (width, height)."""
     model, preprocess = predictor.model, predictor.preprocess
+    images_B3HW = torch.from_numpy(np.stack([square for square, _ in waiting])).permute(0, 3, 1, 2)
     inputs = preprocess.normalize(images_B3HW.to(predictor.precision.device))
     with predictor.precision.autocast():
         output = model(inputs)
@@ -110,7 +122,7 @@ def _outcomes(
         return [(none, row, labels) for row in output.softmax(-1).float().cpu().numpy()]
     boxes_BA4, scores_BAC = model.decode(output)
     outcomes = []
-    for boxes_A4, scores_AC, size in zip(boxes_BA4, scores_BAC, sizes):
+    for boxes_A4, scores_AC, size in zip(boxes_BA4, scores_BAC, (size for _, size in waiting)):
         boxes, scores, labels = (part.float().cpu().numpy() for part in select(boxes_A4, scores_AC))
         outcomes.append((preprocess.boxes_back(boxes, *size), scores, labels))
     return outcomes

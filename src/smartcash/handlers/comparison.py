@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,8 @@ class Contender:
 def contender(name: str, home: Path) -> Contender:
     """The version ("v3") or alias with this name, else the run (its folder, id, the beginning of it, or "latest").
 
-    Raises VersionNotFound, RunNotFound, or ConfigInvalid for a configuration that cannot be read."""
+    Raises VersionNotFound, RunNotFound, ComparisonRefused for a run whose files are damaged, or ConfigInvalid for a
+    configuration that this version does not know."""
     store = VersionStore(home)
     if store.knows(name):
         version = store.find(name)
@@ -98,7 +100,10 @@ def contender(name: str, home: Path) -> Contender:
             _figures(version.metrics), (version.sha256,), run and RunFolder(run.parent), version,
         )  # fmt: skip
     folder = find_run(name, home)
-    facts, info = folder.description(), read_run(folder.path)
+    info = read_run(folder.path)
+    if info.state == "broken":
+        raise ComparisonRefused("compare_broken", name=info.id, detail=info.detail)
+    facts = folder.description()
     number = facts.get("version")
     return Contender(
         folder.id, str(folder.path.absolute()), folder.config(), DataFacts.from_record(facts.get("data")),
@@ -172,7 +177,9 @@ def _figures(facts: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """The numbers under "valid" and "test" in a record from disk."""
     tables = {name: facts.get(name) for name in ("valid", "test")}
     return {
-        name: {plain(str(k)): float(v) for k, v in table.items() if isinstance(v, int | float)}
+        name: {
+            plain(str(k)): float(v) for k, v in table.items() if isinstance(v, int | float) and isfinite(v)
+        }
         if isinstance(table, Mapping)
         else {}
         for name, table in tables.items()
@@ -278,7 +285,7 @@ class Comparisons:
     def _judged(
         self, sides: Sequence[Contender], split: str, data: str, language: str | None
     ) -> dict[str, Any]:
-        wanted = [*(side.identity for side in sides), split, data]
+        wanted = [FORMAT, *(side.identity for side in sides), split, data]
         key = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:24]
         folder = self._folder / key
         command = ["compare", "--data", data, "--out", str(folder), "--home", str(self.home)]

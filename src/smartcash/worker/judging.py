@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from smartcash.backend.comparison import marks
-from smartcash.backend.formats import DataSet, Sample, read_dataset, verify_images
+from smartcash.backend.formats import DataSet, Sample, read_dataset
 from smartcash.backend.formats.model import relative_name
 from smartcash.backend.images import read_image, write_image
 from smartcash.backend.predictor import Predictor
@@ -33,7 +33,7 @@ SHOWN_PX = 640
 
 @dataclass(frozen=True)
 class Pictures:
-    """The split of a data set that models are judged on. `data` as it was read, not every picture decoded."""
+    """The split of a data set that models are judged on."""
 
     data: DataSet
     split: str
@@ -49,13 +49,8 @@ class Pictures:
         return cls(data, chosen)
 
     @cached_property
-    def samples(self) -> tuple[Sample, ...]:
-        """The pictures that can be decoded."""
-        return verify_images(self.data).splits[self.split]
-
-    @cached_property
     def by_name(self) -> dict[str, Sample]:
-        """Every picture by its name in `Seen`."""
+        """Every picture by its name in `Seen`, also those that cannot be read."""
         root = self.data.root
         return {relative_name(sample.path, root): sample for sample in self.data.splits[self.split]}
 
@@ -96,6 +91,7 @@ class JudgedModel:
     def seen(self, pictures: Pictures, count: int = 0, change: Change | None = None, name: str = "") -> Seen:
         """Its answers to the pictures, or to `count` of them spread evenly; kept ones where there are any. `change`
         alters each picture first, and `name` says how. Raises DataInvalid for classes that it does not know."""
+        count = 0 if count >= len(pictures.by_name) else count
         about = {
             "checkpoint": self.sha256, "data": pictures.data.content_hash, "split": pictures.split,
             "pictures": str(count or "all"), "change": name,
@@ -104,7 +100,7 @@ class JudgedModel:
         path = self.report_folder / "seen" / f"{pictures.split}-{key}.safetensors"
         seen = read_seen(path, about)
         if seen is None:
-            samples = self._spread(pictures.samples, count)
+            samples = self._spread(list(pictures.by_name.values()), count)
             seen = look(self.predictor, self._labelled(samples, pictures.data), pictures.data.root, change)
             write_seen(path, seen, about)
         return seen
@@ -120,7 +116,7 @@ class JudgedModel:
 
     @staticmethod
     def _spread(samples: Sequence[Sample], count: int) -> Sequence[Sample]:
-        if not count or count >= len(samples):
+        if not count:
             return samples
         return [samples[index] for index in np.linspace(0, len(samples) - 1, count).round().astype(int)]
 
