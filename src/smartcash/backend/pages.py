@@ -36,8 +36,7 @@ td small { color: var(--dim); white-space: nowrap; } .better { color: var(--good
 figure { margin: 0; } svg { max-width: 100%; height: auto; } svg text { fill: var(--ink); font-size: 12px; }
 svg .dim { fill: var(--dim); } svg .grid { stroke: var(--line); stroke-width: 1; }
 svg .line { fill: none; stroke-width: 2; stroke-linejoin: round; } svg .band { opacity: .18; stroke: none; }
-.legend span { margin-right: 1.2rem; white-space: nowrap; } .legend i { display: inline-block; width: .9rem;
-  height: .25rem; margin-right: .4rem; vertical-align: middle; }
+.legend span { margin-right: 1.2rem; white-space: nowrap; }
 .pictures { display: flex; flex-wrap: wrap; gap: 1rem; } .pictures figure { flex: 1 1 18rem; max-width: 30rem; }
 .note { background: var(--soft); border-left: 4px solid var(--s1); padding: .4rem .8rem; }
 .bar { display: inline-block; height: .7rem; background: var(--s0); vertical-align: middle; }
@@ -110,7 +109,9 @@ class Series:
     high: Sequence[float | None] | None = None
 
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 40  # px around the field of a chart
+_DASHES = ("none", "7 3", "2 3", "9 3 2 3", "4 2")
+DOTTED = 12  # up to so many points each is marked
 
 
 def lines(
@@ -126,74 +127,68 @@ def lines(
 ) -> str:
     """Lines over common axes, with their bands; the axes span the data unless told. `diagonal`: where y is x."""
     width, height = (300, 190) if small else (460, 260)
-    xs = [value for each in series for value in each.x]
-    ys = [
-        v
-        for each in series
-        for side in (each.y, each.low or (), each.high or ())
-        for v in side
-        if v is not None
-    ]
-    x_low, x_high = x_range or _span(xs)
-    y_low, y_high = y_range or _span(ys)
+    sides = [side for each in series for side in (each.y, each.low or (), each.high or ())]
+    x_low, x_high = x_range or _span([value for each in series for value in each.x])
+    y_low, y_high = y_range or _span([value for side in sides for value in side if value is not None])
 
-    def place(x: float, y: float) -> str:
-        along = _LEFT + (x - x_low) / (x_high - x_low) * (width - _LEFT - _RIGHT)
-        up = height - _BOTTOM - (y - y_low) / (y_high - y_low) * (height - _TOP - _BOTTOM)
-        return f"{along:.1f},{up:.1f}"
+    def across(x: float) -> str:
+        return f"{_LEFT + (x - x_low) / (x_high - x_low) * (width - _LEFT - _RIGHT):.1f}"
 
-    drawn = [
-        f'<svg role="img" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
-        f"<title>{escape(title)}</title>"
-    ]
+    def down(y: float) -> str:
+        return f"{height - _BOTTOM - (y - y_low) / (y_high - y_low) * (height - _TOP - _BOTTOM):.1f}"
+
+    def path(points: Iterable[tuple[float, float]]) -> str:
+        return " ".join(f"{across(x)},{down(y)}" for x, y in points)
+
+    drawn = [f'<svg role="img" viewBox="0 0 {width} {height}" width="{width}" height="{height}">']
+    drawn.append(f"<title>{escape(title)}</title>")
     for tick in _ticks(y_low, y_high):
-        left, up = place(x_low, tick).split(",")
-        drawn.append(f'<line class="grid" x1="{left}" x2="{width - _RIGHT}" y1="{up}" y2="{up}"/>')
-        drawn.append(
-            f'<text class="dim" x="{_LEFT - 6}" y="{float(up) + 4:.1f}" text-anchor="end">{tick:g}</text>'
-        )
+        up, words = down(tick), f'<tspan dy="4">{tick:g}</tspan>'
+        drawn.append(f'<line class="grid" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{up}" y2="{up}"/>')
+        drawn.append(f'<text class="dim" x="{_LEFT - 6}" y="{up}" text-anchor="end">{words}</text>')
+    below = height - _BOTTOM + 16
     for tick in _ticks(x_low, x_high):
-        across = place(tick, y_low).split(",")[0]
-        drawn.append(
-            f'<text class="dim" x="{across}" y="{height - _BOTTOM + 16}" text-anchor="middle">{tick:g}</text>'
-        )
+        drawn.append(f'<text class="dim" x="{across(tick)}" y="{below}" text-anchor="middle">{tick:g}</text>')
     if diagonal:
-        start, end = place(x_low, y_low).split(","), place(x_high, y_high).split(",")
-        drawn.append(
-            f'<line class="grid" stroke-dasharray="4 4" x1="{start[0]}" y1="{start[1]}" x2="{end[0]}" y2="{end[1]}"/>'
-        )
+        ends = path([(x_low, y_low), (x_high, y_high)])
+        drawn.append(f'<polyline class="grid" stroke-dasharray="4 4" points="{ends}"/>')
     for position, each in enumerate(series):
-        colour = f"var(--s{position % len(_LIGHT)})"
+        colour, dash = _look(position)
         if each.low is not None and each.high is not None:
-            sides = [
+            band = [
                 (x, a, b) for x, a, b in zip(each.x, each.low, each.high) if a is not None and b is not None
             ]
-            outline = [place(x, high) for x, _, high in sides] + [
-                place(x, low) for x, low, _ in reversed(sides)
-            ]
-            drawn.append(f'<polygon class="band" style="fill: {colour}" points="{" ".join(outline)}"/>')
+            outline = path([*((x, high) for x, _, high in band), *((x, low) for x, low, _ in reversed(band))])
+            drawn.append(f'<polygon class="band" style="fill: {colour}" points="{outline}"/>')
         for run in _runs(each):
-            points = " ".join(place(x, y) for x, y in run)
-            drawn.append(f'<polyline class="line" style="stroke: {colour}" points="{points}"/>')
-            if len(run) <= 12:
-                for x, y in run:
-                    across, down = place(x, y).split(",")
-                    drawn.append(f'<circle cx="{across}" cy="{down}" r="3" style="fill: {colour}"/>')
+            line = f'style="stroke: {colour}" stroke-dasharray="{dash}" points="{path(run)}"'
+            drawn.append(f'<polyline class="line" {line}/>')
+            if len(run) <= DOTTED:
+                drawn += [
+                    f'<circle cx="{across(x)}" cy="{down(y)}" r="3" style="fill: {colour}"/>' for x, y in run
+                ]
     middle = _LEFT + (width - _LEFT - _RIGHT) / 2
     drawn.append(f'<text x="{middle}" y="{height - 6}" text-anchor="middle">{escape(x_label)}</text>')
-    drawn.append(
-        f'<text transform="translate(12 {height / 2 - 14}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>'
-    )
+    turned = f"translate(12 {height / 2 - 14}) rotate(-90)"
+    drawn.append(f'<text transform="{turned}" text-anchor="middle">{escape(y_label)}</text>')
     return f"<figure>{''.join(drawn)}</svg><figcaption>{escape(title)}</figcaption></figure>"
 
 
 def legend(names: Sequence[str]) -> str:
-    """Which colour is whose, for all charts of a section."""
-    marks = (
-        f'<span><i style="background: var(--s{position % len(_LIGHT)})"></i>{escape(name)}</span>'
-        for position, name in enumerate(names)
-    )
+    """Which line is whose, for all charts of a section."""
+    marks = []
+    for position, name in enumerate(names):
+        colour, dash = _look(position)
+        line = f'x1="0" x2="28" y1="5" y2="5" style="stroke: {colour}" stroke-dasharray="{dash}"'
+        marks.append(
+            f'<span><svg width="28" height="10" aria-hidden="true"><line class="line" {line}/></svg> {escape(name)}</span>'
+        )
     return f'<p class="legend">{"".join(marks)}</p>'
+
+
+def _look(position: int) -> tuple[str, str]:
+    """Colour and dashes of a line: the colour alone must not tell."""
+    return f"var(--s{position % len(_LIGHT)})", _DASHES[position % len(_DASHES)]
 
 
 def matrix(names: Sequence[str], counts: Sequence[Sequence[int]], corner: str) -> str:
@@ -212,12 +207,10 @@ def matrix(names: Sequence[str], counts: Sequence[Sequence[int]], corner: str) -
 def photo(
     jpeg: bytes, size: tuple[int, int], marks: Sequence[tuple[Mapping[str, Any], str, bool]], caption: str
 ) -> str:
-    """A picture with boxes: (mark with `box_xyxy`, words, dashed). A box's colour is that of the style named by the
-    mark: `truth`, `right` or not."""
+    """A picture with boxes: (mark, words, dashed) each, the mark with `box_xyxy` in px. Dashed ones are yellow, others
+    green where the mark is `right`, else red."""
     width, height = size
-    scale = (
-        max(width, height) / 460
-    )  # letters and lines stay as large on the page whatever the picture's size
+    scale = max(width, height) / 460  # so that letters and lines are as large in every picture
     drawn = [
         f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}"><title>{escape(caption)}</title>'
         f'<image href="data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}" width="{width}" height="{height}"/>'
