@@ -30,6 +30,8 @@ COMMANDS = {
     "count": "count",
     "serve": "serve",
     "advise": "advise",
+    "compare": "compare",
+    "report": "report",
     "export": "export",
     "benchmark": "benchmark",
     "data": "data",

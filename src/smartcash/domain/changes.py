@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from smartcash.domain.config import TrainConfig
@@ -41,3 +42,23 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One field that is not the same in several configurations; `values` in their order. `why` as in `Change`."""
+
+    field: str
+    values: tuple[Any, ...]
+    why: str = ""
+
+
+def differences(configs: Sequence[TrainConfig]) -> list[Difference]:
+    """Every field that differs, in the order of the configuration."""
+    leaves = [dict(_leaves(config.model_dump(mode="json"))) for config in configs]
+    fields = dict.fromkeys(field for values in leaves for field in values)
+    return [
+        Difference(field, tuple(values.get(field) for values in leaves), SIGNIFICANT.get(field, ""))
+        for field in fields
+        if any(values.get(field) != leaves[0].get(field) for values in leaves)
+    ]

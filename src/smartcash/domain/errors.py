@@ -14,6 +14,7 @@
     ├── LabelsRefused         a tag or a note that cannot be kept
     ├── VersionNotFound       no such model version or alias
     ├── VersionRefused        a change of versions or aliases that is not possible as they stand
+    ├── ComparisonRefused     runs or versions that cannot be held against each other
     ├── OperationLogFailed    the operation log cannot be read or written
     ├── ServingRefused        a model that cannot be served like that, or a request that it does not answer
     ├── AdviceRefused         an advice that cannot be begun or gone on with
@@ -225,6 +226,13 @@ class VersionNotFound(SmartCashError):
 
 class VersionRefused(SmartCashError):
     """A change of model versions or aliases that is not possible as they stand."""
+
+
+class ComparisonRefused(SmartCashError):
+    """Runs or versions that cannot be held against each other: too few, too many, of different tasks, or no data set
+    that all can be judged on."""
+
+    exit_code = 2
 
 
 class OperationLogFailed(SmartCashError):
