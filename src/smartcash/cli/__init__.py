@@ -37,10 +37,12 @@ COMMANDS = {
     "data": "data",
     "checkpoint": "checkpoint",
     "worker": "worker",
+    "answer": "answer",
     "runs": "runs",
     "models": "models",
     "log": "log",
     "doctor": "doctor",
+    "studio": "studio",
 }
 
 
@@ -48,7 +50,7 @@ COMMANDS = {
 DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 # what a file may answer whose name a person gave; of any other it would be a bug, but for a missing permission
 FILE_TROUBLE = {errno.ENOENT, errno.EISDIR, errno.ENOTDIR}
-HIDDEN = ("worker",)  # started by SmartCash itself
+HIDDEN = ("worker", "answer")  # started by SmartCash itself
 
 Command = TypeVar("Command", bound=click.Command)
 

@@ -20,6 +20,8 @@
     ├── AdviceRefused         an advice that cannot be begun or gone on with
     ├── ExportRefused         an export that its format, or what is installed, cannot do
     ├── ExportFailed          an export that broke off, was changed, or does not say what the model says
+    ├── ServerRefused         the web page's server cannot begin
+    ├── WorkbenchFailed       the worker process that answers for the page died over a question
     └── CheckpointError       everything the CheckpointManager raises
         ├── CheckpointNotFound
         ├── CheckpointCorrupt     the bytes are not what was written
@@ -259,6 +261,14 @@ class ExportRefused(SmartCashError):
 
 class ExportFailed(SmartCashError):
     """An export that broke off or was changed, or a file that does not say what its model says."""
+
+
+class ServerRefused(SmartCashError):
+    """The web page's server cannot begin: its port is taken or may not be used, or its process ended."""
+
+
+class WorkbenchFailed(SmartCashError):
+    """The worker process that answers questions about data and models died over one."""
 
 
 class CheckpointError(SmartCashError):

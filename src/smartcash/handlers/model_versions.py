@@ -95,6 +95,14 @@ class ModelVersions:
         passed = [event for event in self.history(alias) if datetime.fromisoformat(event.time) <= until]
         return passed[-1].version if passed else None
 
+    def before(self, alias: str) -> int | None:
+        """The number of the version that a roll back of `alias` would go to; None when there is none.
+
+        Raises VersionRefused for an alias that nobody gave."""
+        book = self.store.book()
+        earlier = [number for number in _before(_events(book, alias)) if number not in book.deleted]
+        return earlier[-1] if earlier else None
+
     def verify(self) -> list[VersionFinding]:
         """Read every file again and compare it with its hash, and the aliases' history with the operation log."""
         logged = {each.seq: each for each in self.log.operations()}

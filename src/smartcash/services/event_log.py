@@ -130,12 +130,15 @@ def _event(line: bytes) -> dict[str, Any] | None:
     return record if isinstance(record, dict) and type(record.get("seq")) is int else None
 
 
-def finite(value: Any) -> Any:
-    """The same plain value with NaN and infinities as None: JSON has neither."""
+def finite(value: Any, deepest: int = 100) -> Any:
+    """The same plain value with NaN and infinities as None: JSON has neither. What lies deeper than `deepest` lists
+    and objects is None too: nothing of ours does, and Python's stack has an end."""
+    if isinstance(value, dict | list | tuple) and not deepest:
+        return None
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: finite(item, deepest - 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
+        return [finite(item, deepest - 1) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
