@@ -69,7 +69,8 @@ def server(home: Path) -> Iterator[StudioProcess]:
     process = StudioProcess(home)
     yield process
     process.end()
-    assert process.said[1:] in ([], ["\n"]), process.said  # no warning, no traceback
+    said = [line for line in process.said[1:] if "Invalid HTTP request" not in line]  # which some tests send
+    assert not said, "".join(said)
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,10 @@ def test_the_form_knows_every_field_with_its_help_in_both_languages(client: http
         client.get("config/schema", params={"lang": language}).json()["fields"] for language in ("en", "id")
     )
     assert [field["field"] for field in english] == field_names()
-    assert all(a["text"] and a["text"] != b["text"] for a, b in zip(english, indonesian))
+    assert all(field["text"] for field in (*english, *indonesian))
+    assert (
+        sum(a["text"] == b["text"] for a, b in zip(english, indonesian)) <= 2
+    )  # such as "auto, cpu, cuda:1"
     by_name = {field["field"]: field for field in english}
     assert by_name["optimizer.lr"]["kind"] == "number" and by_name["optimizer.lr"]["auto"]
     assert by_name["optimizer.lr"]["significant"] == "optimization"

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -218,7 +219,7 @@ def test_names_from_the_disk_are_data_wherever_they_stand(
     answer = asked(
         server,
         "GET",
-        f"/api/v1/runs/{found['id'][:20]}/files/" + httpx.URL("/" + names[0].name).raw_path.decode()[1:],
+        f"/api/v1/runs/{found['id'][:20]}/files/" + quote(names[0].name),
         authorization=bearer(server),
     )
     assert answer.status == 200 and answer.headers["content-type"] == "application/octet-stream"

@@ -13,11 +13,12 @@ import hashlib
 import hmac
 import ipaddress
 import json
+import re
 import secrets
 from collections.abc import Collection, Iterable
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -31,6 +32,7 @@ TOKEN_FILE = "studio.json"
 MOST_BYTES = 1_000_000  # of a body
 MOST_PICTURE_BYTES = 20_000_000
 PICTURES = ("/api/v1/predict",)
+_HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d{1,5})?", re.ASCII)
 SAFE = ("GET", "HEAD", "OPTIONS")
 NOTEBOOKS = (
     "http://localhost:* http://127.0.0.1:* vscode-webview: "
@@ -111,11 +113,10 @@ class Guard:
 
     def _known_host(self, host: str) -> bool:
         """An address in numbers, localhost, or a name that was allowed. `*` allows every name."""
-        name = (
-            urlsplit(f"//{host}").hostname if host.isascii() and "/" not in host and "@" not in host else None
-        )
-        if name is None:
+        found = _HOST.fullmatch(host)
+        if found is None:
             return False
+        name = found["name"].strip("[]").lower()
         if name == "localhost" or name in self.hosts or "*" in self.hosts:
             return True
         try:
@@ -131,7 +132,7 @@ class Guard:
         if site is not None:
             return site == "same-origin"
         origin = request.headers.get("origin")
-        return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+        return origin is None or origin.partition("://")[2] == request.headers.get("host")
 
     def _may(self, request: Request) -> bool:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")

@@ -101,10 +101,11 @@ def _begun(home: Path, height: int) -> Embedded:
     )  # fmt: skip
     assert process.stdout is not None
     first = process.stdout.readline()
-    address = first.split()[-1] if "?token=" in first else ""
-    if not address:
-        raise ServerRefused("studio_failed", reason=first + process.stdout.read())
-    threading.Thread(target=process.stdout.read, daemon=True).start()  # a full pipe would hold it up
+    if "?token=" not in first:
+        raise ServerRefused("studio_failed", reason=first + process.communicate()[0])
+    address = first.split()[-1]
+    # a full pipe would hold it up
+    threading.Thread(target=process.communicate, name="studio", daemon=True).start()
     atexit.register(process.terminate)
     _running[home] = Embedded(address, height, process)
     return _running[home]

@@ -145,25 +145,21 @@ class Stream:
 
     def state(self) -> dict[str, Any]:
         """What is going on in this home: active runs with their progress, those that ended last, jobs."""
-        began = time.monotonic()
-        if began < self._state_until:
+        if time.monotonic() < self._state_until:
             return self._state
+        began = time.thread_time()
         runs = self.store.runs()
+        at_work = [run for run in runs if run.state in ACTIVE]
+        if any(self.service.state(RunFolder(Path(run.path))) != run.state for run in at_work):
+            runs = self.store.runs()  # the worker of one has died
         self._paths = {run.id: Path(run.path) / "events.jsonl" for run in runs}
-        active = []
-        for run in runs:
-            if run.state in ACTIVE:
-                state = self.service.state(
-                    RunFolder(Path(run.path))
-                )  # one whose worker died shows as crashed
-                if state == run.state:
-                    active.append(RunView(run).progress())
+        active = [RunView(run).progress() for run in runs if run.state in ACTIVE]
         ended = sorted((run for run in runs if run.ended), key=lambda run: run.ended, reverse=True)[:ENDED]
         self._state = {
             "active": active, "ended": [_ending(run) for run in ended],
             "jobs": [job.facts() for job in self.jobs.all()], "operations": self.log.count(),
         }  # fmt: skip
-        took = time.monotonic() - began
+        took = time.thread_time() - began
         self._state_until = time.monotonic() + max(STATE_S, took * STATE_SHARE)
         return self._state
 

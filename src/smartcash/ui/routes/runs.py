@@ -282,25 +282,25 @@ def trash(run: str, studio: Here, language: Language) -> Response:
 def act(run: str, wanted: Wanted, studio: Here, language: Language) -> Response:
     """Prepare, start, steer, resume or extend a run."""
     manager, found = studio.manager, studio.folder(run)
-    if wanted.action == "patience" or wanted.action == "epochs" or wanted.action == "extend":
-        if wanted.value is None:
-            raise ConfigInvalid([Problem("value", "field_missing")])
-        changed = _change(studio, found, wanted, language)
-        return shown({"run": changed.id, "state": manager.state(changed)}, 202)
-    if wanted.action == "prepare":
-        manager.prepare(found)
-    elif wanted.action == "start":
-        manager.start(found)
-    elif wanted.action == "resume":
-        manager.resume(found)
-    else:
-        manager.command(found, wanted.action)
+    match wanted.action:
+        case "prepare":
+            manager.prepare(found)
+        case "start":
+            manager.start(found)
+        case "resume":
+            manager.resume(found)
+        case "pause" | "continue" | "stop" | "stop_after_epoch" | "keep_best" as command:
+            manager.command(found, command)
+        case _:
+            found = _change(studio, found, wanted, language)
     return shown({"run": found.id, "state": manager.state(found)}, 202)
 
 
 def _change(studio: Studio, run: RunFolder, wanted: Wanted, language: str) -> RunFolder:
     """What changes a configuration, so it has to be confirmed: other epochs, another patience, an extension."""
-    manager, value = studio.manager, wanted.value or 0
+    manager, value = studio.manager, wanted.value
+    if value is None:
+        raise ConfigInvalid([Problem("value", "field_missing")])
     if wanted.action == "extend":
         review = manager.check_extension(run, value, wanted.policy)
         _require(review, wanted, language)

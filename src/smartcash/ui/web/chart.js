@@ -1,8 +1,8 @@
 // One chart: lines over a smoothed or raw course, its band, what it says in words, and its figures as a table.
-import { html, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
+import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./html.js";
 import uPlot from "./vendor/uplot.js";
 import { ink, painted } from "./look.js";
-import { t, figure, duration, whole } from "./words.js";
+import { t, decimal, figure, duration, whole } from "./words.js";
 import { download } from "./parts.js";
 
 const HEIGHT = 250;
@@ -28,14 +28,14 @@ export function smoothed(values, weight) {
   return out;
 }
 
-/** Lines → uPlot's columns over one x, and what each column is. */
-function columns(lines, weight) {
+/** Lines → uPlot's columns over one x, and what each column is. On a logarithmic scale nothing is zero. */
+function columns(lines, weight, log) {
   const tables = new Map();
   const plan = [];
   for (const line of lines) {
     if (!tables.has(line.x)) tables.set(line.x, [line.x]);
     const add = (values, what) => {
-      tables.get(line.x).push(values);
+      tables.get(line.x).push(log ? values.map((each) => (each > 0 ? each : null)) : values);
       plan.push({ ...what, line, x: line.x });
     };
     const weighed = line.smooth ? weight : 0;
@@ -60,6 +60,9 @@ function drawn({ role, line }) {
 
 const xText = (axis, value) => (axis === "time" ? duration(value) : whole(value));
 
+/** A figure on an axis, with as many digits as tell it from the next, `step` away. */
+const ticked = (value, step) => (step < 1e-3 && value ? figure(value) : decimal(value, Math.min(3, Math.max(0, -Math.floor(Math.log10(step) + 1e-9)))));
+
 function options({ axis, log, plan, width, onCursor }) {
   const quiet = ink("var(--ink-2)");
   const grid = { stroke: ink("var(--line)"), width: 1 };
@@ -75,7 +78,7 @@ function options({ axis, log, plan, width, onCursor }) {
     scales: { x: { time: false }, y: { distr: log ? 3 : 1 } },
     axes: [
       { stroke: quiet, font, grid: { show: false }, ticks: { show: false }, size: 30, values: (_, splits) => (axis === "time" ? clock(splits) : splits.map((each) => (Number.isInteger(each) ? whole(each) : ""))) },
-      { stroke: quiet, font, grid, ticks: { show: false }, size: 56, values: (_, splits) => splits.map((each) => (each === null ? "" : figure(each))) },
+      { stroke: quiet, font, grid, ticks: { show: false }, size: 56, values: (_, splits, __, ___, step) => splits.map((each) => (each === null ? "" : log ? figure(each) : ticked(each, step))) },
     ],
     series: [{}, ...plan.map(drawn)],
     hooks: { setCursor: [(plot) => onCursor(plot.cursor.idx)] },
@@ -92,8 +95,8 @@ export function Chart({ title, note, lines, axis, log = false, smooth = 0, stamp
   const shown = useRef({});
   const [at, setAt] = useState(null);
   const [tabled, setTabled] = useState(false);
-  const full = lines.filter((line) => line.y.length);
-  const { data, plan } = columns(full, smooth);
+  const full = useMemo(() => lines.filter((line) => line.y.length), [lines]);
+  const { data, plan } = useMemo(() => columns(full, smooth, log), [full, smooth, log]);
   const shape = `${axis} ${log} ${plan.map((each) => each.role + each.line.label + each.line.colour).join()} ${painted.value}`;
   shown.current = { data, plan };
 

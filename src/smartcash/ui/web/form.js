@@ -1,6 +1,6 @@
 // The configuration as a form: a draft of what was typed, kept in this browser until it is saved or thrown away.
 import { html, signal, effect } from "./html.js";
-import { t, wordOr } from "./words.js";
+import { figure, t, whole, wordOr } from "./words.js";
 import { root } from "./api.js";
 import { fieldName } from "./parts.js";
 
@@ -74,7 +74,7 @@ export function write(field, entry, base) {
 const bounds = (field) => {
   const low = field.minimum ?? field.exclusive_minimum;
   const high = field.maximum ?? field.exclusive_maximum;
-  return low === null && high === null ? "" : t("train.bounds", { low: low ?? "–∞", high: high ?? "∞" });
+  return high === null ? "" : t("train.bounds", { low: whole(low), high: figure(high) });
 };
 
 /** One field with its words, what may stand in it, and what is wrong with what does. */

@@ -129,17 +129,19 @@ export function Choice({ label, options, value, onChoose }) {
   </span>`;
 }
 
-/** A table whose columns know how they are shown: {key, title, show, num, sort}. */
+/** A table whose columns know how they are shown: {key, title, show, num, sort, wide}; wide: not on a telephone. */
+const place = (column) => [column.num && "num", column.wide && "wide"].filter(Boolean).join(" ");
+
 export function Table({ columns, rows, id = (row) => row.id, sort, onSort, label, mark }) {
   const order = (key) => (sort === key ? "ascending" : sort === `-${key}` ? "descending" : "none");
   return html`<div class="table" tabindex="0" role="region" aria-label=${label}><table>
     <thead><tr>${columns.map((column) => {
       const title = column.sort && onSort ? html`<button type="button" onClick=${() => onSort(sort === `-${column.sort}` ? column.sort : `-${column.sort}`)}>${column.title}</button>` : column.title;
       const sorted = column.sort && onSort ? { "aria-sort": order(column.sort) } : {};
-      return html`<th key=${column.key} scope="col" class=${column.num ? "num" : ""} ...${sorted}>${title}</th>`;
+      return html`<th key=${column.key} scope="col" class=${place(column)} ...${sorted}>${title}</th>`;
     })}</tr></thead>
     <tbody>${rows.map((row) => html`<tr key=${id(row)} class=${mark?.(row) ?? ""}>
-      ${columns.map((column) => html`<td key=${column.key} class=${column.num ? "num" : ""}>${column.show ? column.show(row) : plain(row[column.key])}</td>`)}
+      ${columns.map((column) => html`<td key=${column.key} class=${place(column)}>${column.show ? column.show(row) : plain(row[column.key])}</td>`)}
     </tr>`)}</tbody>
   </table></div>`;
 }

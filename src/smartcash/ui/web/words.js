@@ -58,7 +58,7 @@ export function figure(value) {
   if (typeof value !== "number") return String(value);
   if (Number.isInteger(value)) return whole(value);
   const size = Math.abs(value);
-  if (size < 0.001 || size >= 1e6) {
+  if (size < 0.01 || size >= 1e6) {
     const [head, tail] = value.toExponential(1).split("e");
     return `${decimal(Number(head), 1)}e${Number(tail)}`;
   }

@@ -19,7 +19,7 @@ export default function Data() {
   const known = sets.data?.sets ?? [];
   const shown = path ?? known[0]?.path ?? "";
   return html`<${Head} title=${t("nav.data")} acts=${shown && html`<a class="button" href=${`${link("train")}`}>${t("home.train")}</a>`} />
-    <form class="row low" onSubmit=${open}><label class="stacked wide">${t("data.path")}<input name="path" list="sets" required defaultValue=${shown} autocomplete="off" spellcheck="false" size="48" /></label>
+    <form class="row low" onSubmit=${open}><label class="stacked">${t("data.path")}<input name="path" list="sets" required defaultValue=${shown} autocomplete="off" spellcheck="false" size="48" /></label>
       <datalist id="sets">${known.map((each) => html`<option key=${each.path} value=${each.path}></option>`)}</datalist>
       <button type="submit">${t("data.open")}</button></form>
     ${shown ? html`<${Set} key=${shown} path=${shown} />` : html`<${Loaded} from=${sets}>${() => html`<${Empty} title=${t("data.none")}><p>${t("data.none_text")}</p><p><code>smartcash data sample --out sample-notes</code></p><//>`}<//>`}`;

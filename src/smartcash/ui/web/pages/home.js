@@ -42,10 +42,10 @@ function Last({ runs, total }) {
   const columns = [
     { key: "name", title: t("column.run"), show: (run) => html`<a href=${runLink(run)}>${runName(run)}</a>` },
     { key: "state", title: t("column.state"), show: (run) => html`<${State} of=${run.state} />` },
-    { key: "dataset", title: t("column.dataset") },
+    { key: "dataset", wide: true, title: t("column.dataset") },
     { key: "epochs", title: t("column.epochs"), num: true, show: (run) => `${run.epochs_done}/${run.epochs ?? "–"}` },
     { key: "best", title: t("column.best"), num: true, show: (run) => html`<span title=${metricName(run.monitor)}>${figure(run.best_value)}</span>` },
-    { key: "started", title: t("column.started"), show: (run) => moment(run.started) },
+    { key: "started", wide: true, title: t("column.started"), show: (run) => moment(run.started) },
   ];
   return html`<section><div class="title"><h2>${t("home.last")}</h2><span class="spring" /><a href=${link("runs")}>${t("home.all_runs", { count: total })}</a></div>
     <${Table} columns=${columns} rows=${runs} label=${t("home.last")} /></section>`;

@@ -24,12 +24,12 @@ export default function Log() {
   const columns = [
     { key: "seq", title: t("column.number"), num: true },
     { key: "time", title: t("column.time"), show: (each) => html`<span class="nowrap">${moment(each.time)}</span>` },
-    { key: "who", title: t("column.who"), show: (each) => html`${each.who.user}<br /><span class="quiet">${each.who.host} · ${each.who.interface}</span>` },
+    { key: "who", wide: true, title: t("column.who"), show: (each) => html`${each.who.user}<br /><span class="quiet">${each.who.host} · ${each.who.interface}</span>` },
     { key: "text", title: t("column.operation") },
     { key: "run", title: t("column.about"), show: (each) => html`${each.run && html`<a class="mono" href=${link("runs", each.run)}>${each.run}</a>`} ${each.version}` },
     { key: "changes", title: t("changes.title"), show: (each) => each.changes.map((change) => html`<div key=${change.field}><span title=${change.field}>${fieldName(change.field)}</span>: <del>${plain(change.old)}</del> → <ins>${plain(change.new)}</ins></div>`) },
-    { key: "confirmed_text", title: t("column.confirmed") },
-    { key: "result", title: t("column.result"), show: (each) => (each.result === "done" ? t("log.done") : html`<span class="bad">${each.result}</span>`) },
+    { key: "confirmed_text", wide: true, title: t("column.confirmed") },
+    { key: "result", wide: true, title: t("column.result"), show: (each) => (each.result === "done" ? t("log.done") : html`<span class="bad">${each.result}</span>`) },
   ];
   const acts = html`<button type="button" onClick=${verify}>${t("log.verify")}</button><a class="button" href=${at("operations/export?format=csv")} download>CSV</a><a class="button" href=${at("operations/export")} download>JSON Lines</a>`;
   return html`<${Head} title=${t("nav.log")} acts=${acts} />

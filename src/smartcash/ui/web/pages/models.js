@@ -36,10 +36,10 @@ function Versions() {
     { key: "name", title: t("column.version"), show: (each) => html`<a href=${link("models", each.name)}>${each.name}</a> <${Tags} of=${each.aliases} />` },
     { key: "backbone", title: t("column.backbone") },
     { key: "valid", title: t("split.valid"), num: true, show: (each) => html`<span title=${metricName(main(each.metrics.valid)[0])}>${decimal(main(each.metrics.valid)[1])}</span>` },
-    { key: "test", title: t("split.test"), num: true, show: (each) => decimal(main(each.metrics.test)[1]) },
+    { key: "test", wide: true, title: t("split.test"), num: true, show: (each) => decimal(main(each.metrics.test)[1]) },
     { key: "sum", title: metricName("exact_sum"), num: true, show: (each) => percent(each.metrics.test?.exact_sum ?? each.metrics.valid?.exact_sum, 1) },
-    { key: "run", title: t("column.run"), show: (each) => (each.run ? html`<a href=${link("runs", each.run)} class="mono">${each.run}</a>` : "–") },
-    { key: "created", title: t("column.created"), show: (each) => html`<span class="nowrap">${moment(each.created)}</span>` },
+    { key: "run", wide: true, title: t("column.run"), show: (each) => (each.run ? html`<a href=${link("runs", each.run)} class="mono">${each.run}</a>` : "–") },
+    { key: "created", wide: true, title: t("column.created"), show: (each) => html`<span class="nowrap">${moment(each.created)}</span>` },
     { key: "act", title: html`<span class="unseen">${t("models.promote")}</span>`, show: (each) => html`<button type="button" onClick=${async () => (await promote(each, from.data.aliases)) && from.reload()}>${t("models.promote")}<span class="unseen"> ${each.name}</span></button>` },
   ];
   return html`<${Head} title=${t("nav.models")} />
@@ -91,7 +91,7 @@ function Version({ name }) {
         <dt>SHA-256</dt><dd class="mono">${found.sha256}</dd>
         <dt>${t("models.code")}</dt><dd class="mono">${plain(found.code)}</dd></dl></section>
       <section><div class="title"><h2>${t("models.lineage")}</h2></div>${found.lineage.length ? html`<ol>${found.lineage.map((each) => html`<li key=${each.run}>${each.version ? `${each.version} · ` : ""}<a href=${link("runs", each.run)}>${each.run}</a></li>`)}</ol>` : html`<p class="quiet">${t("models.no_lineage")}</p>`}
-        <h3>${t("models.classes")}</h3><p>${found.classes.map((each, place) => html`<span key=${each} class="nowrap"><${Swatch} value=${found.values?.[each]} place=${place} />${className(each, found.values?.[each])} </span>`)}</p></section></div>`;
+        <h3>${t("models.classes")}</h3><p class="row">${found.classes.map((each, place) => html`<span key=${each} class="nowrap"><${Swatch} value=${found.values?.[each]} place=${place} />${className(each, found.values?.[each])} </span>`)}</p></section></div>`;
   }}<//>`;
 }
 

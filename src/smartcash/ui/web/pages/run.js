@@ -269,7 +269,7 @@ function PerClass({ of, split }) {
   const detect = classes.some((each) => "ap50_95" in each);
   const keys = detect ? ["ap50", "ap50_95", "precision", "recall", "f1"] : ["precision", "recall", "f1"];
   const columns = [
-    { key: "name", title: word(classes.some((each) => each.value) ? "tables.denomination" : "tables.class"), show: (row) => html`<${Swatch} value=${row.value} place=${row.place} />${className(row.name, row.value)}` },
+    { key: "name", title: word(classes.some((each) => each.value) ? "tables.denomination" : "tables.class"), show: (row) => html`<span class="nowrap"><${Swatch} value=${row.value} place=${row.place} />${className(row.name, row.value)}</span>` },
     ...keys.map((key) => ({ key, title: word(`tables.${key}`), num: true, show: (row) => decimal(row[key]) })),
     { key: "support", title: word("tables.support"), num: true, show: (row) => whole(row.support) },
   ];
@@ -324,7 +324,7 @@ function Config({ run, onEdit }) {
       <dl class="pairs">${fields.map(([field, value]) => html`<dt key=${field} title=${field}>${fieldName(field)}</dt><dd>${plain(value)}</dd>`)}</dl></section>`)}
       <section><div class="title"><h2>${t("run.environment")}</h2></div><dl class="pairs">${Object.entries(facts).filter(([, value]) => value !== undefined && value !== null).map(([key, value]) => html`<dt key=${key}>${wordOr(`studio.fact.${key}`, key)}</dt><dd>${typeof value === "number" ? number(value) : plain(value)}</dd>`)}</dl></section>
     </div>
-    <section><div class="title"><h2>${t("run.changes")}</h2></div>
+    <section class="apart"><div class="title"><h2>${t("run.changes")}</h2></div>
       ${changes.length ? changes.map((each) => html`<div key=${each.seq}><p class="small quiet">${moment(each.time)} · ${each.who.user} · ${each.text} · ${each.confirmed_text}</p><${Changes} of=${each.changes} /></div>`) : html`<p class="quiet">${t("changes.none")}</p>`}</section>`;
 }
 
@@ -334,7 +334,7 @@ function Checkpoints({ id }) {
     { key: "kind", title: t("column.kind"), show: (each) => wordOr(`studio.checkpoint.${each.kind}`, each.kind) },
     { key: "epoch", title: t("progress.epoch"), num: true },
     { key: "value", title: t("column.value"), num: true, show: (each) => html`${figure(each.value)} <span class="quiet">${each.monitor ? metricName(each.monitor) : ""}</span>` },
-    { key: "timestamp", title: t("column.created"), show: (each) => moment(each.timestamp) },
+    { key: "timestamp", wide: true, title: t("column.created"), show: (each) => moment(each.timestamp) },
     { key: "size", title: t("column.size"), num: true, show: (each) => bytes(each.size) },
     { key: "name", title: t("column.file"), show: (each) => html`<span class="mono">${each.name}</span>` },
   ];
@@ -367,7 +367,7 @@ export function Exports({ of, begun = true }) {
     { key: "metric", title: t("export.metric"), num: true, show: (each) => (each.proof?.metric_torch === null || each.proof?.metric_torch === undefined ? "–" : `${figure(each.proof.metric_torch)} → ${figure(each.proof.metric_file)}`) },
   ];
   return html`<${Loaded} from=${from}>${(found) => (found.exports.length ? html`<${Table} columns=${columns} rows=${found.exports} id=${(each) => each.file} label=${t("run.tab.exports")} />` : html`<p class="quiet">${t("export.none")}</p>`)}<//>
-    ${begun && html`<section><div class="title"><h2>${t("export.new")}</h2></div><${Loaded} from=${formats}>${() => html`<form class="row low" onSubmit=${begin}>
+    ${begun && html`<section class="apart"><div class="title"><h2>${t("export.new")}</h2></div><${Loaded} from=${formats}>${() => html`<form class="row low" onSubmit=${begin}>
       <label class="stacked">${t("export.format")}<select value=${kind?.name} onChange=${(event) => setFormat(event.target.value)}>${kinds.map((each) => html`<option key=${each.name} value=${each.name} disabled=${!each.installed}>${each.name}${each.installed ? "" : ` (${t("export.extra", { extra: each.extra })})`}</option>`)}</select></label>
       <label class="stacked">${t("export.precision")}<select name="precision">${(kind?.precisions ?? []).map((each) => html`<option key=${each}>${each}</option>`)}</select></label>
       ${kind?.nms && html`<label class="tick"><input type="checkbox" name="nms" />${t("export.nms")}</label>`}

@@ -36,14 +36,14 @@ export default function Runs() {
   };
   const columns = [
     { key: "pick", title: html`<span class="unseen">${t("runs.pick")}</span>`, show: (run) => html`<input type="checkbox" aria-label=${t("runs.pick_one", { run: runName(run) })} checked=${chosen.has(run.id)} onChange=${() => toggle(run.id)} />` },
-    { key: "name", sort: "name", title: t("column.run"), show: (run) => html`<a href=${runLink(run)}>${runName(run)}</a>${run.locked && html` <span class="tag" title=${t("runs.locked")}>${t("runs.locked")}</span>`}<br /><small class="quiet mono">${run.id}</small>` },
+    { key: "name", sort: "name", title: t("column.run"), show: (run) => html`<a href=${runLink(run)}>${runName(run)}</a>${run.locked && html` <span class="tag" title=${t("runs.locked")}>${t("runs.locked")}</span>`}<br /><small class="quiet mono wide">${run.id}</small>` },
     { key: "state", sort: "state", title: t("column.state"), show: (run) => html`<${State} of=${run.state} />` },
-    { key: "backbone", sort: "backbone", title: t("column.backbone") },
-    { key: "dataset", sort: "dataset", title: t("column.dataset") },
+    { key: "backbone", wide: true, sort: "backbone", title: t("column.backbone") },
+    { key: "dataset", wide: true, sort: "dataset", title: t("column.dataset") },
     { key: "epochs", sort: "epochs", title: t("column.epochs"), num: true, show: (run) => `${run.epochs_done}/${run.epochs ?? "–"}` },
     { key: "best", sort: "best", title: t("column.best"), num: true, show: (run) => html`${figure(run.best_value)}${run.monitor && html`<br /><small class="quiet">${metricName(run.monitor)}</small>`}` },
-    { key: "started", sort: "started", title: t("column.started"), show: (run) => html`<span class="nowrap">${moment(run.started)}</span>` },
-    { key: "elapsed", sort: "elapsed", title: t("column.elapsed"), num: true, show: (run) => duration(run.elapsed_s) },
+    { key: "started", wide: true, sort: "started", title: t("column.started"), show: (run) => html`<span class="nowrap">${moment(run.started)}</span>` },
+    { key: "elapsed", wide: true, sort: "elapsed", title: t("column.elapsed"), num: true, show: (run) => duration(run.elapsed_s) },
     { key: "tags", title: t("column.tags"), show: (run) => html`<${Tags} of=${run.tags} /> <button type="button" class="link" onClick=${() => setEdited(run)}>${t("runs.edit")}<span class="unseen"> ${runName(run)}</span></button>${run.notes && html`<br /><small class="quiet">${run.notes.slice(0, 80)}</small>`}` },
   ];
   const acts = html`<button type="button" disabled=${chosen.size < 2} onClick=${() => go(`${link("compare")}?runs=${[...chosen].join(",")}`)}>${t("runs.compare")}</button>
