@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
+NMS_IOU = 0.65  # boxes of one class that overlap by more are one object
+
 
 def grid_points(
     sizes: list[tuple[int, int]], strides: tuple[int, ...], device: torch.device
@@ -69,7 +71,7 @@ def select(
     scores_AC: Tensor,
     *,
     score_threshold: float = 0.001,
-    iou_threshold: float = 0.65,
+    iou_threshold: float = NMS_IOU,
     limit: int = 100,
     candidates: int = 1000,
 ) -> tuple[Tensor, Tensor, Tensor]:

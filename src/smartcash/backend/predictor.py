@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torchvision.ops import nms
 
 from smartcash.backend.boxes import select
@@ -18,7 +18,7 @@ from smartcash.backend.data import EvalBatches, Pictures, PlainSamples
 from smartcash.backend.detector import Detector
 from smartcash.backend.engine import Model, Precision, Result, evaluate
 from smartcash.backend.formats import Sample, Task
-from smartcash.backend.images import Pixels, read_image
+from smartcash.backend.images import Pixels, pillow_pixels, read_image
 from smartcash.backend.metrics import SAME_NOTE_IOU
 from smartcash.backend.preprocess import Preprocess
 from smartcash.domain.banknotes import values_of
@@ -224,7 +224,7 @@ def _surest(probabilities_C: np.ndarray) -> Outcome:
 def pixels_of(picture: str | os.PathLike[str] | Pixels | Image.Image) -> Pixels:
     """A file, a Pillow image or an array as upright RGB uint8 pixels. Errors as those of `Predictor.predict`."""
     if isinstance(picture, Image.Image):
-        return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+        return pillow_pixels(picture)
     if not isinstance(picture, np.ndarray):
         return read_image(picture)
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:

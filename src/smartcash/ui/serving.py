@@ -12,7 +12,7 @@ import ipaddress
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -291,7 +291,7 @@ async def _upload(request: Request, most: int) -> bytes:
 async def _file_in(request: Request, body: bytes) -> bytes:
     """The bytes of the one file in a form that has been read whole."""
 
-    async def whole() -> AsyncIterator[bytes]:
+    async def whole() -> AsyncGenerator[bytes, None]:
         yield body
 
     parser = MultiPartParser(request.headers, whole(), max_files=1, max_fields=8)
