@@ -36,11 +36,9 @@ from smartcash.domain.advice import (
     least_budget,
     next_step,
 )  # fmt: skip
-from smartcash.domain.changes import Change
 from smartcash.domain.config import TrainConfig, merge
 from smartcash.domain.errors import AdviceRefused, ConfigInvalid, NotConfirmed, Problem, RunNotReady
-from smartcash.domain.records import Change as LoggedChange
-from smartcash.domain.records import Operation
+from smartcash.domain.records import Change, Operation
 from smartcash.handlers.model_versions import ModelVersions
 from smartcash.handlers.training_manager import TrainingManager
 from smartcash.services.event_log import read_events
@@ -130,8 +128,7 @@ class Advisor:
             review.data, review.budget_s, review.values, confirmed, tuple(map(Trial, review.backbones)),
         )  # fmt: skip
         self._save(advice)
-        logged = tuple(LoggedChange(change.field, change.old, change.new) for change in now.changes)
-        self.manager.log.append(Operation("advise", changes=logged, confirmed=confirmed))
+        self.manager.log.append(Operation("advise", changes=tuple(now.changes), confirmed=confirmed))
         return advice
 
     def find(self, name: str) -> Advice:
