@@ -1,4 +1,4 @@
-"""Does `smartcash advise` hold its budget? Three backbones from scratch on drawn notes, five minutes; goal: within ±10 %.
+"""Does `smartcash advise` hold its budget? Three backbones from scratch on drawn notes, ten minutes; goal: within ±10 %.
 
 "Spent" is what the advisor counts, "by the clock" the whole command, its own start and the confirmation included. The
 advice is what a person would get; with random beginnings and minutes of training its figures say little of the nets.
@@ -19,7 +19,7 @@ from smartcash.backend.samples import write_samples
 
 BACKBONES = ("mobilenetv4_conv_small", "cs3darknet_s", "resnet10t")
 SETTINGS = ("model.pretrained=false", "data.image_size=160", "training.previews.count=0")
-BUDGET_S, SMALL_BUDGET_S = 300, 60
+BUDGET_S, SMALL_BUDGET_S = 600, 60
 
 
 def main() -> int:

@@ -43,7 +43,7 @@ CONNECTIONS, BATCH, IMAGE_PX, PICTURE_PX = 8, 8, 320, 640
 def main() -> int:
     """Measure and print; 1 when an answer was no answer."""
     small = options(__doc__).small
-    pictures, rounds = (16, 1) if small else (240, 5)
+    pictures, rounds = (16, 1) if small else (120, 3)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SMARTCASH_HOME"] = str(Path(folder) / "runs")
         make_version(Path(folder) / "runs")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,14 @@ import pytest
 from smartcash.backend.samples import write_samples
 from smartcash.cli import main
 from smartcash.cli.advise import Budget
+from smartcash.domain.advice import FIRST_ROUND, TRAINED_SHARE, Advice, Step, Trial, least_budget
+from smartcash.domain.config import parse_assignments
 from smartcash.domain.errors import AdviceRefused, ConfigInvalid, NotConfirmed
-from smartcash.handlers.advice import Advisor
+from smartcash.handlers.advice import Advisor, _trained_seconds
 from smartcash.handlers.model_versions import ModelVersions
 from smartcash.handlers.training_manager import TrainingManager
 from smartcash.services.run_store import RunStore
+from smartcash.worker.advising import measure_speed
 
 BACKBONES = ("mobilenetv4_conv_small", "resnet10t")
 TOY = (
@@ -84,60 +85,64 @@ def test_half_a_question_is_wrong_usage(arguments: list[str]) -> None:
 
 @pytest.mark.slow
 def test_advice_trains_normal_runs_survives_an_interruption_and_accounts_for_its_budget(
-    tmp_path: Path, notes: Path
+    tmp_path: Path, notes: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """D8, A7, A13: Ctrl-C in the middle, then on to the end; every training is a run with its entries in the log, each
-    finalist a version, a backbone that cannot be trained is named, and the time adds up."""
-    home, page = tmp_path / "runs", tmp_path / "advice.html"
-    environment = {**os.environ, "SMARTCASH_HOME": str(home), "SMARTCASH_LANG": "en"}
-    names = ",".join((*BACKBONES, "no_such_net"))
-    settings = [word for each in TOY for word in ("--set", each)]
-    smartcash = [sys.executable, "-m", "smartcash", "advise"]
-    begun = subprocess.Popen(
-        [*smartcash, str(notes), "--backbones", names, "--budget", "45s", "--yes", *settings],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    assert begun.stdout is not None
-    for line in begun.stdout:  # the first epoch of the first backbone is over
-        if line.startswith("  epoch"):
-            break
-    begun.send_signal(signal.SIGINT)
-    said = begun.stdout.read()
-    assert begun.wait(60) == 130, said
-    assert "--resume" in said
-    advisor = Advisor(home, unmeasured)
+    finalist a version, and the time adds up. The clock stands still but for training: each start costs one second."""
+    home, budget_s = tmp_path / "runs", 40.0
+    manager = TrainingManager(home)
+
+    def clock() -> float:
+        runs = [manager.find(run.id) for run in RunStore(home).runs()]
+        return sum(_trained_seconds(run) + len(run.description().get("attempts", [])) for run in runs)
+
+    def interrupted(advice: Advice, step: Step, record: Mapping[str, Any] | None) -> None:
+        if record is not None and record["type"] == "EpochEnded":
+            raise KeyboardInterrupt
+
+    advisor = Advisor(home, measure_speed, clock=clock)
+    review = advisor.check(str(notes), BACKBONES, budget_s, parse_assignments(TOY))
+    advice = advisor.begin(review, confirmed="asked")
+    with pytest.raises(KeyboardInterrupt):
+        advisor.run(advice, interrupted)
     halfway = advisor.find("latest")
-    first = TrainingManager(home).find(halfway.trials[0].run)
-    assert advisor.manager.state(first) == "stopped", "with a checkpoint, not left at work"
+    first = manager.find(halfway.trials[0].run)
+    assert manager.state(first) == "stopped", "with a checkpoint, not left at work"
     assert 0 < halfway.trials[0].trained_s < halfway.trials[0].limit_s and halfway.trials[0].rounds == 0
 
-    done = subprocess.run(
-        [*smartcash, "--resume", "latest", "--json", "--html", str(page)],
-        env=environment, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
-    advice = advisor.find("latest")
-    assert advice.state == "finished" and answer["recommended"] in BACKBONES
-    assert answer["reasons"]["no_such_net"]["code"] == "refused"
-    assert "<svg" in page.read_text(encoding="utf-8")
-
+    heard: list[Step] = []
+    advice = advisor.run(halfway, lambda _, step, record: heard.append(step) if record is None else None)
+    assert [(step.trial, step.round) for step in heard] == [(0, 1), (1, 1), (0, 2), (1, 2)]
+    assert advice == advisor.find("latest") and advice.state == "finished"
     versions = {version.name: version for version in ModelVersions(home).versions()}
-    for trial in advice.trials[:2]:
+    for trial in advice.trials:
         assert trial.rounds == 2 and trial.accuracy is not None and trial.speed["latency_ms"] > 0
         assert versions[trial.version].run == trial.run and versions[trial.version].backbone == trial.backbone
-        facts = advisor.manager.result(trial.run)
+        facts = manager.result(trial.run)
         assert facts["state"] == "finished" or facts["reason"] == "time_up"
-        operations = [entry.operation for entry in advisor.manager.log.operations() if entry.run == trial.run]
-        assert operations[:2] == ["config-change", "start"] and operations[-2:] == ["resume", "register"], (
-            operations
-        )
-        config = advisor.manager.find(trial.run).config()
-        assert config.schedule.name == "cosine"
-    assert advisor.manager.state(advice.trials[2].run) == "failed"
-    # the accounting: what was trained and what went by beside it is what was spent, and no more was planned
-    trained_s = sum(trial.trained_s for trial in advice.trials)
-    assert trained_s < advice.spent_s
-    limits = sum(trial.limit_s for trial in advice.trials[:2])
-    assert limits <= advice.budget_s
-    assert len(RunStore(home).runs()) == 3
+        entries = [entry for entry in manager.log.operations() if entry.run == trial.run]
+        operations = [entry.operation for entry in entries]
+        assert operations[:2] == ["config-change", "start"], operations
+        assert operations[-3:] == ["config-change", "resume", "register"], operations
+        assert {entry.confirmed for entry in entries if entry.operation == "config-change"} == {"asked"}
+        assert manager.find(trial.run).config().schedule.name == "cosine"
+    # the accounting: nothing that the clock shows is missing, and no more was planned than there is
+    assert advice.spent_s == pytest.approx(clock(), abs=0.1)
+    assert sum(trial.limit_s for trial in advice.trials) <= budget_s
+    limits = [step.limit_s for step in heard if step.round == 1]
+    assert limits == [TRAINED_SHARE * budget_s / 2 / 2] * 2
+
+    page = tmp_path / "advice.html"
+    main(["advise", "--resume", "latest", "--home", str(home), "--json", "--html", str(page)])
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["recommended"] in BACKBONES and answer["front"]
+    assert "<svg" in page.read_text(encoding="utf-8")
+
+
+def test_a_budget_that_starting_alone_would_eat_is_refused_after_the_first_training() -> None:
+    """D8: it is said what would do, and nothing more is begun."""
+    done = Trial("a", "r", 1, 6.0, 6.0, 2, 3.0, "stopped", {"mAP50_95": 0.1})
+    advice = Advice("i", "c", "notes", 45.0, {}, "asked", (done, Trial("b"), Trial("c")), spent_s=66.0)
+    needed_s = least_budget(advice)
+    assert needed_s == pytest.approx(60 * 3 / (FIRST_ROUND - TRAINED_SHARE / 2))
+    assert least_budget(replace(advice, spent_s=8.0)) < 45

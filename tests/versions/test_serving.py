@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def test_many_who_ask_at_once_get_what_each_would_get_alone(
@@ -145,25 +146,25 @@ def test_an_alias_rolled_back_fifty_times_under_load_answers_from_one_version_ea
 
     def load(seed: int) -> None:
         picture = noise(seed)
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        while not over.is_set():
-            connection.request("POST", "/predict", picture, {"content-type": "image/png"})
-            answer = connection.getresponse()
-            facts = json.loads(answer.read())
-            if answer.status != 200:
-                trouble.append(facts)
-                return
-            model, classes = facts["model"], {row["class"] for row in facts["found"]}
-            sha256, label = known[model["version"]]
-            named = answer.headers["x-smartcash-version"]
-            if (model["sha256"], classes, named) != (sha256, {label}, model["version"]):
-                trouble.append(facts)
-            seen[model["version"]] += 1
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+            while not over.is_set():
+                connection.request("POST", "/predict", picture, {"content-type": "image/png"})
+                answer = connection.getresponse()
+                facts = json.loads(answer.read())
+                if answer.status != 200:
+                    trouble.append(facts)
+                    return
+                model, classes = facts["model"], {row["class"] for row in facts["found"]}
+                sha256, label = known[model["version"]]
+                named = answer.headers["x-smartcash-version"]
+                if (model["sha256"], classes, named) != (sha256, {label}, model["version"]):
+                    trouble.append(facts)
+                seen[model["version"]] += 1
 
     def serves(number: int) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        connection.request("GET", "/health")
-        return bool(json.loads(connection.getresponse().read())["version"] == f"v{number}")
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+            connection.request("GET", "/health")
+            return bool(json.loads(connection.getresponse().read())["version"] == f"v{number}")
 
     threads = [threading.Thread(target=load, args=(seed,)) for seed in range(4)]
     try:
@@ -182,6 +183,7 @@ def test_an_alias_rolled_back_fifty_times_under_load_answers_from_one_version_ea
             thread.join()
         server.send_signal(signal.SIGINT)
         code = server.wait(30)
+        server.stdout.close()
     assert trouble == []
     assert set(seen) == set(known) and seen.total() > MOVES, seen
-    assert code == 130
+    assert code == 0, "Ctrl-C is how it ends"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smartcash.cli import language_option
+from smartcash.cli.options import TargetFile, json_option
 from smartcash.utils.i18n import text
 
 if TYPE_CHECKING:
@@ -40,10 +41,10 @@ class Budget(click.ParamType):
 @click.option("--budget", type=Budget(), help=text("cli.advise.budget"))
 @click.option("--resume", "advice_id", metavar="ADVICE", help=text("cli.advise.resume"))
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help=text("cli.train.set"))
-@click.option("--html", "page", type=click.Path(path_type=Path, dir_okay=False), help=text("cli.advise.html"))
+@click.option("--html", "page", type=TargetFile(), help=text("cli.advise.html"))
 @click.option("--home", type=click.Path(path_type=Path, file_okay=False), help=text("cli.train.home"))
 @click.option("--yes", is_flag=True, help=text("cli.train.yes"))
-@click.option("--json", "as_json", is_flag=True, help=text("cli.json"))
+@json_option
 def command(
     data: str,
     backbones: str | None,
@@ -142,6 +143,7 @@ def _show(advice: Advice) -> None:
     from smartcash.cli.tables import list_table, show_list
     from smartcash.domain.advice import recommended
     from smartcash.ui.advice import COLUMNS, notes_of, rows_of, words_of
+    from smartcash.utils.printable import plain
 
     table = list_table("advice.column", COLUMNS, whole=COLUMNS)
     for column in table.columns[2:]:
@@ -156,6 +158,6 @@ def _show(advice: Advice) -> None:
         click.echo(f"★ {said}")
         click.echo(text("advice.go_on", version=choice.version) if choice.version else "")
     for backbone, said in words.items():
-        click.echo(f"  {backbone}: {said}")
+        click.echo(plain(f"  {backbone}: {said}"))
     for note in notes_of(advice):
         click.echo(f"  {note}")

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from smartcash.cli import language_option
+from smartcash.cli.options import TargetFile, json_option
 from smartcash.utils.i18n import text
 
 CSV_COLUMNS = ("file", "frame", "time_s", "class", "score", "value", "x1", "y1", "x2", "y2", "error")
@@ -31,11 +32,9 @@ CSV_COLUMNS = ("file", "frame", "time_s", "class", "score", "value", "x1", "y1",
     "--every", type=click.IntRange(min=1), default=1, show_default=True, help=text("cli.predict.every")
 )
 @click.option("--frames", type=click.IntRange(min=1), help=text("cli.predict.frames"))
-@click.option(
-    "--csv", "csv_file", type=click.Path(path_type=Path, dir_okay=False), help=text("cli.predict.csv")
-)
+@click.option("--csv", "csv_file", type=TargetFile(), help=text("cli.predict.csv"))
 @click.option("--device", default="auto", show_default=True, help=text("cli.device"))
-@click.option("--json", "as_json", is_flag=True, help=text("cli.json"))
+@json_option
 def command(
     model: str,
     images: tuple[Path, ...],
@@ -78,19 +77,20 @@ def command(
 
 def _show(facts: dict[str, Any], as_json: bool) -> None:
     from smartcash.domain.banknotes import format_rupiah
+    from smartcash.utils.printable import plain
 
     if as_json:
         click.echo(json.dumps(facts, ensure_ascii=False))
         return
     if "error" in facts:
-        click.echo(f"✗ {facts['error']}", err=True)
+        click.echo(plain(f"✗ {facts['error']}"), err=True)
         return
     seen = ", ".join(f"{row['class']} {row['score']:.0%}" for row in facts["found"]) or text(
         "predict.nothing"
     )
     total = "" if facts["total_rupiah"] is None else f"  =  {format_rupiah(facts['total_rupiah'])}"
     moment = f" {facts['time_s']:.2f} s" if "time_s" in facts else ""
-    click.echo(f"{facts['file']}{moment}: {seen}{total}")
+    click.echo(plain(f"{facts['file']}{moment}: {seen}{total}"))
 
 
 def _rows(facts: dict[str, Any]) -> list[dict[str, Any]]:
@@ -105,17 +105,16 @@ def _rows(facts: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    from smartcash.cli.tables import spreadsheet_cell
+
     out = io.StringIO()
     writer = csv.DictWriter(out, CSV_COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    writer.writerows(
+        {name: spreadsheet_cell(each) if isinstance(each, str) else each for name, each in row.items()}
+        for row in rows
+    )
     return out.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    """What begins like a formula of a spreadsheet gets an apostrophe, so that no file name is computed."""
-    formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
-    return f"'{value}" if formula else value
 
 
 def files_in(given: tuple[Path, ...]) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 
 import click
 
@@ -80,7 +81,5 @@ def command(
     address = f"http://{shown}:{listener.getsockname()[1]}"
     click.echo(text("serve.ready", name=model, version=served.state().version, address=address))
     sys.stdout.flush()  # into a file or a pipe too, before the first request
-    try:
+    with suppress(KeyboardInterrupt):  # how it ends: what is under way has been answered by then
         serve(app, listener)
-    except KeyboardInterrupt:
-        sys.exit(130)

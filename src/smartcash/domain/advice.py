@@ -17,6 +17,7 @@ from typing import Any
 FINALISTS = 2
 # of the first round's part; the rest is for preparing and starting, which nobody has measured yet
 TRAINED_SHARE = 0.8
+FIRST_ROUND = 0.75  # of the budget at most
 # of the rated figure; finer differences are not worth a slower model
 AS_GOOD = 0.01
 ENDLESS = 10_000  # epochs, while time is what ends a training
@@ -161,6 +162,15 @@ def _share(advice: Advice, number: int, rounds: int, waiting: int) -> float:
         return TRAINED_SHARE * advice.budget_s / rounds / len(advice.trials)
     later = advice.budget_s * (rounds - 1 - number) / rounds
     return (advice.budget_s - advice.spent_s - later) / waiting - (advice.overhead_s or 0.0)
+
+
+def least_budget(advice: Advice) -> float:
+    """The least budget, in seconds, with which the first round leaves enough to the finalists, judged by what has gone
+    by beside training so far. Raises ZeroDivisionError before anything was tried."""
+    tried = sum(trial.rounds > 0 or trial.trouble is not None for trial in advice.trials)
+    beside_s = (advice.spent_s - sum(trial.trained_s for trial in advice.trials)) / tried
+    number = len(advice.trials)
+    return beside_s * number / (FIRST_ROUND - TRAINED_SHARE / len(rounds_of(number)))
 
 
 def last_epochs(epochs: int, elapsed_s: float, epoch_s: float, limit_s: float) -> int:

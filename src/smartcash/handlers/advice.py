@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 import secrets
 import statistics
 import time
@@ -25,12 +26,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from smartcash.domain.advice import ENDLESS, Advice, Reason, Step, Trial, last_epochs, next_step
-from smartcash.domain.changes import Change
+from smartcash.domain.advice import (
+    ENDLESS,
+    Advice,
+    Reason,
+    Step,
+    Trial,
+    last_epochs,
+    least_budget,
+    next_step,
+)  # fmt: skip
 from smartcash.domain.config import TrainConfig, merge
 from smartcash.domain.errors import AdviceRefused, ConfigInvalid, NotConfirmed, Problem, RunNotReady
-from smartcash.domain.records import Change as LoggedChange
-from smartcash.domain.records import Operation
+from smartcash.domain.records import Change, Operation
 from smartcash.handlers.model_versions import ModelVersions
 from smartcash.handlers.training_manager import TrainingManager
 from smartcash.services.event_log import read_events
@@ -69,7 +77,7 @@ def nobody(advice: Advice, step: Step, record: Mapping[str, Any] | None) -> None
 
 class Advisor:
     """Advises in one home. `measure_speed`: a run → latency and size of its model on this machine (it needs torch, so
-    whoever makes the advisor brings it)."""
+    whoever makes the advisor brings it); `clock`: what the budget is measured with, in seconds."""
 
     def __init__(
         self,
@@ -77,10 +85,11 @@ class Advisor:
         measure_speed: Callable[[RunFolder], dict[str, float]],
         *,
         interface: str = "python",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.manager = TrainingManager(home, interface=interface)
         self.versions = ModelVersions(home, interface)
-        self.measure_speed = measure_speed
+        self.measure_speed, self.clock = measure_speed, clock
         self.folder = self.manager.home / "advice"
 
     # beginning
@@ -119,8 +128,7 @@ class Advisor:
             review.data, review.budget_s, review.values, confirmed, tuple(map(Trial, review.backbones)),
         )  # fmt: skip
         self._save(advice)
-        logged = tuple(LoggedChange(change.field, change.old, change.new) for change in now.changes)
-        self.manager.log.append(Operation("advise", changes=logged, confirmed=confirmed))
+        self.manager.log.append(Operation("advise", changes=tuple(now.changes), confirmed=confirmed))
         return advice
 
     def find(self, name: str) -> Advice:
@@ -148,16 +156,22 @@ class Advisor:
         event of its run as a plain record.
 
         A KeyboardInterrupt stops the run at work with a checkpoint and is raised again; `run` goes on from there.
-        Raises AdviceRefused when no backbone can be compared, or a run of the contest was stopped by somebody else."""
+        Raises AdviceRefused when the budget cannot be held, no backbone can be compared, or a run of the contest was
+        stopped by somebody else."""
         while (step := next_step(advice)) is not None:
             listen(advice, step, None)
             advice = self._carried_out(advice, step, listen)
             self._save(advice)
+            is_first = sum(trial.rounds > 0 for trial in advice.trials) == 1 and step.round == 1
+            if is_first and (needed_s := least_budget(advice)) > advice.budget_s:
+                raise AdviceRefused("advice_budget_small", advice=advice.id, minutes=math.ceil(needed_s / 60))
         if not advice.rated:
             troubles = [trial.trouble for trial in advice.trials if trial.trouble]
             needed = [reason.facts["needed_s"] for reason in troubles if "needed_s" in reason.facts]
             if needed:
-                raise AdviceRefused("advice_budget_small", advice=advice.id, minutes=-(-min(needed) // 60))
+                raise AdviceRefused(
+                    "advice_budget_small", advice=advice.id, minutes=math.ceil(min(needed) / 60)
+                )
             raise AdviceRefused("advice_nothing_trained", advice=advice.id)
         advice = replace(advice, state="finished")
         self._save(advice)
@@ -165,7 +179,7 @@ class Advisor:
 
     def _carried_out(self, advice: Advice, step: Step, listen: Listen) -> Advice:
         """The advice after one training."""
-        trial, clock = advice.trials[step.trial], _Stopwatch(advice.spent_s)
+        trial, clock = advice.trials[step.trial], _Stopwatch(advice.spent_s, self.clock)
         trial = replace(trial, limit_s=step.limit_s)
         if not trial.run:
             review = self.manager.check(_values(advice.values, trial.backbone, step.limit_s))
@@ -278,13 +292,13 @@ class Advisor:
 class _Stopwatch:
     """Seconds that count for the budget, from `begun` on."""
 
-    def __init__(self, begun: float) -> None:
-        self._counted, self._since = begun, time.monotonic()
+    def __init__(self, begun: float, clock: Callable[[], float]) -> None:
+        self._clock, self._counted, self._since = clock, begun, clock()
         self._runs = True
 
     @property
     def seconds(self) -> float:
-        return self._counted + (time.monotonic() - self._since if self._runs else 0.0)
+        return self._counted + (self._clock() - self._since if self._runs else 0.0)
 
     def stop(self) -> None:
         self._counted, self._runs = self.seconds, False
@@ -292,7 +306,7 @@ class _Stopwatch:
     def go_on(self) -> None:
         """Does nothing while it runs."""
         if not self._runs:
-            self._since, self._runs = time.monotonic(), True
+            self._since, self._runs = self._clock(), True
 
 
 def _values(shared: Mapping[str, Any], backbone: str, limit_s: float) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def advice_page(advice: Advice) -> str:
     if choice is not None:
         said = text("advice.recommended", backbone=choice.backbone, reason=words[choice.backbone])
         parts.append(f'<p class="choice">★ {escape(said)}</p>')
-        parts.append(_chart(advice.rated))
+        parts.append(f"{_chart(advice.rated)}<p>{escape(text('advice.chart'))}</p>")
     parts += [
         _table(rows_of(advice)),
         f"<h2>{escape(text('advice.why'))}</h2><dl>",
