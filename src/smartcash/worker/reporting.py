@@ -50,10 +50,10 @@ def report(
     ones, three levels of every hardship, limits chosen on the validation pictures and what they give on the judged
     ones, pace and size. `split`: default the test pictures, or the validation ones where there are none; `data`: a data
     set other than the model's own. The limits are kept beside the model (`services.thresholds`), unless they were
-    chosen on other data: what counts in use must not change because somebody looked at other pictures. With a folder `out`, the worst pictures and all of this as card.json are
-    written there. `listen` hears ("hardships", done, total).
+    chosen on other data: what counts in use must not change because somebody looked at other pictures. With a folder
+    `out`, the worst pictures and all of this as card.json are written there. `listen` hears ("hardships", done, total).
 
-    Raises RunNotFound, VersionNotFound, DataInvalid, or a CheckpointError."""
+    Raises RunNotFound, VersionNotFound, ComparisonRefused for a damaged run, DataInvalid, or a CheckpointError."""
     home = home or default_home()
     side = contender(name, home)
     model = JudgedModel(side, home, device)
