@@ -319,6 +319,7 @@ def test_a_report_card_holds_everything_and_its_limits_are_kept_beside_run_and_v
         limits = thresholds_of(model, version.sha256)
         assert limits is not None
         assert limits.to_dict().items() <= facts["limits"].items()
+        assert facts["limits"]["kept"]
         assert (limits.split, limits.images) == ("valid", run.description()["data"]["images"]["valid"])
     assert ModelVersions(home).verify() == []
     for language in LANGUAGES:

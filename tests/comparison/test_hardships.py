@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from smartcash.backend.hardships import HARDSHIPS, Hardship
-from smartcash.backend.specimens import draw_background
+from smartcash.backend.samples import draw_background
 
 BOXES = np.array([[20, 30, 90, 65], [60, 70, 120, 95]], np.float32)
 

@@ -227,6 +227,7 @@ def _limits(facts: Mapping[str, Any]) -> list[str]:
     }
     parts = [
         paragraph(text("report.limits_how", **chosen)),
+        paragraph(text("report.limits_kept" if limits["kept"] else "report.limits_not_kept")),
         *([] if limits["reached"] else [paragraph(text("report.limit_not_reached", **chosen), "note")]),
         table(
             ["", escape(text("report.sure")), escape(text("report.right_when_sure"))],

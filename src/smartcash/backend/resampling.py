@@ -167,9 +167,8 @@ class DetectionFigures:
         rows = np.flatnonzero(found.labels_N == label)
         rows = rows[np.argsort(-found.scores_N[rows], kind="stable")]
         right_TN = self.right_TN[:, rows]
-        needed = (
-            int(np.flatnonzero(right_TN[0]).max(initial=-1)) + 1
-        )  # beyond the last right one nothing counts
+        # beyond the last right one nothing counts; what is double at a low IoU may be right at a high one
+        needed = int(np.flatnonzero(right_TN.any(axis=0)).max(initial=-1)) + 1
         rows, right_TN = rows[:needed], right_TN[:, :needed]
         support_R = weights_RI @ self.support_IC[:, label]
         ap_RT = np.zeros((len(weights_RI), len(IOUS)))

@@ -103,6 +103,7 @@ def _show(facts: Mapping[str, Any]) -> None:
         "target": f"{limits['target']:.0%}",
     }
     click.echo(text("report.limits_how", **chosen))
+    click.echo(text("report.limits_kept" if limits["kept"] else "report.limits_not_kept"))
     if not limits["reached"]:
         click.echo(f"⚠ {text('report.limit_not_reached', **chosen)}")
     pace = facts["pace"]

@@ -95,10 +95,11 @@ def contender(name: str, home: Path) -> Contender:
     store = VersionStore(home)
     if store.knows(name):
         version = store.find(name)
-        run = next(home.glob(f"*/{version.run}/run.json"), None) if version.run else None
+        found = next(home.glob(f"*/{version.run}/run.json"), None) if version.run else None
+        run = None if found is None else RunFolder(found.parent)
         return Contender(
             version.name, version.name, TrainConfig.parse(version.config), DataFacts.from_record(version.data),
-            _figures(version.metrics), (version.sha256,), RunFolder(run.parent) if run else None, version,
+            _figures(version.metrics), (version.sha256,), run, version,
         )  # fmt: skip
     folder = find_run(name, home)
     info = read_run(folder.path)

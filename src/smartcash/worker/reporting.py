@@ -48,12 +48,12 @@ def report(
 
     Figures with 95 % bootstrap intervals, classes, confusion, curves, calibration, the kinds of mistakes and the worst
     ones, three levels of every hardship, limits chosen on the validation pictures and what they give on the judged
-    ones, pace and size. The limits are kept beside the model (`services.thresholds`). `split`: default the test
-    pictures, or the validation ones where there are none; `data`: a data set other than the model's own; limits are
-    chosen on its validation pictures too. With a folder `out`, the worst pictures and all of this as card.json are
-    written there. `listen` hears ("hardships", done, total).
+    ones, pace and size. `split`: default the test pictures, or the validation ones where there are none; `data`: a data
+    set other than the model's own. The limits are kept beside the model (`services.thresholds`), unless they were
+    chosen on other data: what counts in use must not change because somebody looked at other pictures. With a folder
+    `out`, the worst pictures and all of this as card.json are written there. `listen` hears ("hardships", done, total).
 
-    Raises RunNotFound, VersionNotFound, DataInvalid, or a CheckpointError."""
+    Raises RunNotFound, VersionNotFound, ComparisonRefused for a damaged run, DataInvalid, or a CheckpointError."""
     home = home or default_home()
     side = contender(name, home)
     model = JudgedModel(side, home, device)
@@ -65,7 +65,9 @@ def report(
     judged = judged_by(seen)
     mistakes = mistakes_of(judged)
     limits = choose_limits(judged_by(valid_seen))
-    thresholds = _kept(limits, model, pictures, len(valid_seen.names), home)
+    thresholds = _thresholds(limits, model, pictures, len(valid_seen.names))
+    if not data:
+        _keep(thresholds, model, home)
     whole, classes = figures_of(judged)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -94,7 +96,12 @@ def report(
         "curves": score_curves(judged) if isinstance(judged, DetectionFigures) else None,
         "calibration": calibration_of(judged),
         "mistakes": {"counts": mistakes.counts(), "worst": _worst(mistakes, seen, pictures, out)},
-        "limits": {**thresholds.to_dict(), "curve": limits.curve, "judged": limits_on(judged, limits)},
+        "limits": {
+            **thresholds.to_dict(),
+            "kept": not data,
+            "curve": limits.curve,
+            "judged": limits_on(judged, limits),
+        },
         "robustness": _robustness(model, pictures, listen),
         "pace": _pace(model, pictures),
     }
@@ -103,17 +110,19 @@ def report(
     return facts
 
 
-def _kept(limits: Limits, model: JudgedModel, pictures: Pictures, images: int, home: Path) -> Thresholds:
-    """The limits, written beside the model: into its run, and into every version that is the same file."""
+def _thresholds(limits: Limits, model: JudgedModel, pictures: Pictures, images: int) -> Thresholds:
     named = {key: value for key, value in asdict(limits).items() if key != "curve"}
-    thresholds = Thresholds(
+    return Thresholds(
         sha256=model.sha256, task=model.side.task, split="valid", content_hash=pictures.data.content_hash,
         images=images, created=datetime.now(UTC).isoformat(timespec="seconds"), **named,
     )  # fmt: skip
+
+
+def _keep(thresholds: Thresholds, model: JudgedModel, home: Path) -> None:
+    """Write the limits beside the model: into its run, and into every version that is the same file."""
     same = [each for each in VersionStore(home).versions() if each.sha256 == model.sha256]
     for folder in (*(Path(each.path) for each in same), *([model.report_folder] if model.side.run else [])):
         write_thresholds(folder, thresholds)
-    return thresholds
 
 
 def _robustness(
