@@ -153,7 +153,7 @@ def test_the_code_that_trained_and_the_code_that_exports_are_told_apart(run: Pat
     now = facts.description()["git"]
     facts.describe({"git": "abc1234"})
     try:
-        (record,) = exported(run, replace(WEIGHTS, image_size=96))
+        (record,) = exported(run, replace(WEIGHTS, image_size=192))
     finally:
         facts.describe({"git": now})
     _, metadata = verify_export(run / "exports" / record.file)
