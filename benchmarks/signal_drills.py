@@ -191,7 +191,7 @@ def drills(folder: Path, count: int, seed: int) -> Iterator[Drill]:
         phase, sent = PHASES[number % len(PHASES)], SIGNALS[number // len(PHASES) % len(SIGNALS)]
         try:
             done = drill(values, phase, sent, home, chance)
-        except Differs as error:
+        except (Differs, psutil.NoSuchProcess) as error:
             done = Drill(phase, sent.name, "", 0.0, str(error))
         if not done.problem and state_of(home) != wanted:
             done = Drill(phase, sent.name, done.at, done.ended_s, "another last state")
