@@ -42,7 +42,7 @@ def played(advice: Advice, accuracy: dict[str, float], epoch_s: float = 10.0) ->
         trial = advice.trials[step.trial]
         seconds = step.limit_s - trial.trained_s
         trained = replace(
-            trial, run="r", rounds=step.round, limit_s=step.limit_s, trained_s=step.limit_s, epoch_s=epoch_s,
+            trial, run="r", rounds=step.round, trained_s=step.limit_s, epoch_s=epoch_s,
             epochs=round(step.limit_s / epoch_s), state="finished" if step.is_last_round else "stopped",
             valid={"mAP50_95": accuracy[trial.backbone]},
         )  # fmt: skip
@@ -106,8 +106,9 @@ def test_an_interrupted_training_goes_on_to_where_it_should_have_ended() -> None
     halfway = replace(
         advice.trials[0], run="r", limit_s=step.limit_s, trained_s=step.limit_s / 2, epoch_s=10.0
     )
-    again = next_step(replace(advice, trials=(halfway, advice.trials[1]), spent_s=100))
-    assert again == step
+    for trained_s in (0.0, step.limit_s / 2, step.limit_s):
+        interrupted = replace(halfway, trained_s=trained_s)
+        assert next_step(replace(advice, trials=(interrupted, advice.trials[1]), spent_s=100)) == step
 
 
 def test_a_finalist_ends_near_its_limit() -> None:

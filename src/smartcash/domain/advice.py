@@ -29,7 +29,7 @@ RATED = (
 
 @dataclass(frozen=True)
 class Reason:
-    """A code of the texts [advice.reason] or [advice.trouble], and its facts."""
+    """A code of the texts [advice.reason], and its facts."""
 
     code: str
     facts: dict[str, Any] = field(default_factory=dict)
@@ -38,9 +38,9 @@ class Reason:
 @dataclass(frozen=True)
 class Trial:
     """One backbone in the contest. `run`: the id of its run, "" before it has one; `rounds`: how many it has behind it;
-    `limit_s`: where its training of this round ends, in seconds of training since its start; `trained_s`: how far it
-    has come; `epoch_s`: of its later epochs, with their validation; `valid` and `test`: figures of its best epoch;
-    `speed`: see `worker.advising.measure_speed`; `trouble`: why it is out."""
+    `limit_s`: where the training that it is at, or was interrupted in, ends, in seconds of training since its start,
+    else 0; `trained_s`: how far it has come; `epoch_s`: of its later epochs, with their validation; `valid` and `test`:
+    figures of its best epoch; `speed`: see `worker.advising.measure_speed`; `trouble`: why it is out."""
 
     backbone: str
     run: str = ""
@@ -141,7 +141,7 @@ def next_step(advice: Advice) -> Step | None:
         ]
         for order, place in enumerate(waiting):
             trial = advice.trials[place]
-            if trial.limit_s > trial.trained_s:  # it was interrupted
+            if trial.limit_s:  # it was interrupted
                 return Step(place, number + 1, len(sizes), trial.limit_s)
             seconds = _share(advice, number, len(sizes), len(waiting) - order)
             if trial.epoch_s is None or seconds >= trial.epoch_s / 2:

@@ -193,7 +193,7 @@ class Advisor:
         if trial.accuracy is not None and not trial.speed:
             trial = replace(trial, speed=self.measure_speed(run))
         advice = replace(advice, overhead_s=round(max(beside_s, advice.overhead_s or 0.0), 2))
-        return self._with(advice, step, replace(trial, rounds=step.round), clock)
+        return self._with(advice, step, replace(trial, rounds=step.round, limit_s=0.0), clock)
 
     def _unready(self, run: RunFolder, step: Step, advice: Advice) -> Reason | None:
         """Why a run that has not begun cannot; None when it is ready, or was begun."""
