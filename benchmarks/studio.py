@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,11 @@ class Reader(threading.Thread):
         self.client, self.after, self.delays_ms = client, after, list[float]()
 
     def run(self) -> None:
-        with self.client.stream("GET", "events", params={"after": self.after}) as response:
+        # the server is killed at the end
+        with (
+            suppress(httpx.TransportError),
+            self.client.stream("GET", "events", params={"after": self.after}) as response,
+        ):
             for batch in messages(response):
                 now = time.time()
                 self.delays_ms += [(now - moment) * 1000 for moment in batch["steps"].get("time", [])]

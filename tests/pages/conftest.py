@@ -34,7 +34,7 @@ TOY: dict[str, Any] = {
     "training": {"epochs": 3, "previews": {"count": 3}},
     "runtime": {"threads": 1},
 }
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=30_000)
 
 
 @pytest.fixture(scope="session")

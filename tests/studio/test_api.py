@@ -7,12 +7,14 @@ import io
 import itertools
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 from studio_process import StudioProcess, made_run, step, write_events
 
@@ -411,7 +413,9 @@ def test_the_api_describes_itself_without_any_other_host(client: httpx.Client) -
 
 
 @pytest.mark.slow
-def test_a_worker_answers_what_needs_torch(client: httpx.Client, tmp_path: Path) -> None:
+def test_a_worker_answers_what_needs_torch(
+    client: httpx.Client, server: StudioProcess, tmp_path: Path
+) -> None:
     """A24, D9: health, pictures, augmentation and the doctor come from a worker; its errors keep their code."""
     from smartcash.backend.samples import write_samples
 
@@ -433,6 +437,8 @@ def test_a_worker_answers_what_needs_torch(client: httpx.Client, tmp_path: Path)
     assert failed["state"] == "failed" and failed["error"]["code"] == "data_path_missing"
     findings = ended(client, client.post("doctor", json={}).json())["result"]["findings"]
     assert {"python", "torch", "runs"} <= {finding["code"] for finding in findings}
+    for worker in psutil.Process(server.process.pid).children():
+        worker.kill()  # one that has died is begun anew by the next question
     assert client.get("device").json()["device"] and len(client.get("backbones").json()["names"]) > 500
     assert {form["name"] for form in client.get("exports/formats").json()["formats"]} >= {
         "onnx",
@@ -442,8 +448,6 @@ def test_a_worker_answers_what_needs_torch(client: httpx.Client, tmp_path: Path)
 
 def ended(client: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
     """The job once it has ended."""
-    import time
-
     for _ in range(600):
         found = client.get(f"jobs/{job['id']}").json()
         if found["state"] != "running":

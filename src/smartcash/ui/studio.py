@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fastapi import Request
 
@@ -18,7 +16,7 @@ from smartcash.handlers.run_history import RunHistory
 from smartcash.handlers.run_view import RunView
 from smartcash.handlers.training_manager import TrainingManager
 from smartcash.services.curves import CurveReader
-from smartcash.services.jobs import Job, Jobs
+from smartcash.services.jobs import Jobs
 from smartcash.services.run_store import RunFolder
 from smartcash.services.training_service import ACTIVE
 from smartcash.services.workbench import Workbench
@@ -81,10 +79,6 @@ class Studio:
             self.manager.service.state(RunFolder(Path(run.path)))
             run = self.run(run.id)
         return RunView(run)
-
-    def begin(self, kind: str, subject: str, work: Callable[[], Any]) -> Job:
-        """A job whose change everybody who listens hears of."""
-        return self.jobs.begin(kind, subject, work)
 
     def close(self) -> None:
         """End the workbenches; an export that has begun is finished."""

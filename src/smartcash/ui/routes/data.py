@@ -78,7 +78,7 @@ def check(asked: Checked, studio: Here, language: Language) -> Response:
             finding["done_text"] = text(f"data.done.{finding['done']}", language)
         return facts
 
-    return shown(job_json(studio.begin("data", asked.path, work), language), 202)
+    return shown(job_json(studio.jobs.begin("data", asked.path, work), language), 202)
 
 
 @router.get("/data/pictures")

@@ -85,7 +85,7 @@ def parts(studio: Here, language: Language) -> Response:
 @router.post("/doctor", status_code=202)
 def doctor(asked: Examined, studio: Here, language: Language) -> Response:
     """Is the installation sound, and everything in the home what it should be? The result is the job's."""
-    job = studio.begin(
+    job = studio.jobs.begin(
         "doctor",
         "deep" if asked.deep else "",
         lambda: studio.work.ask("doctor", language=language, deep=asked.deep),

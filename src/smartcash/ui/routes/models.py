@@ -62,7 +62,7 @@ def list_models(studio: Here) -> Response:
 def register(asked: Registered, studio: Here, language: Language) -> Response:
     """Make a run's best checkpoint a version; finished runs are registered by themselves."""
     run = studio.folder(asked.run)
-    job = studio.begin(
+    job = studio.jobs.begin(
         "register",
         run.id,
         lambda: studio.work.ask("register_version", language=language, run=str(run.path.absolute())),
@@ -200,7 +200,7 @@ def export_version(name: str, wanted: ExportWanted, studio: Here, language: Lang
 
 def _begun(studio: Studio, subject: str, model: str, wanted: ExportWanted, language: str) -> Response:
     request = wanted.model_dump()
-    job = studio.begin(
+    job = studio.jobs.begin(
         "export",
         f"{subject} {wanted.format} {wanted.precision}",
         lambda: studio.work.ask("export", language=language, model=model, request=request),

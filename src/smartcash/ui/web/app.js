@@ -2,12 +2,14 @@
 import { html, render, effect, useEffect, useState } from "./html.js";
 import { LANGUAGES, choose, language, percent, speak, t } from "./words.js";
 import { Failure, Question, Remaining, Toasts, Wait, runLink, runName, toast } from "./parts.js";
+import { Refusal } from "./api.js";
 import { heading, link, page, route } from "./router.js";
 import { THEMES, theme } from "./look.js";
 import { active, begin, connection, state } from "./stream.js";
 
 const NAMES = ["", "train", "runs", "compare", "models", "data", "log", "settings"];
 const FILES = { "": "home", train: "train", compare: "compare", models: "models", data: "data", log: "log", settings: "settings" };
+const FETCH_PAGES_AFTER_MS = 1000;
 const fileOf = ({ path }) => (path[0] === "runs" ? (path[1] ? "run" : "runs") : (FILES[path[0] ?? ""] ?? "lost"));
 
 function Page() {
@@ -15,7 +17,7 @@ function Page() {
   const [found, setFound] = useState({});
   useEffect(() => {
     let current = true;
-    import(`./pages/${name}.js`).then((module) => current && setFound({ name, Shown: module.default }), (error) => current && setFound({ name, error }));
+    import(`./pages/${name}.js`).then((module) => current && setFound({ name, Shown: module.default }), () => current && setFound({ name, error: new Refusal(0, {}) }));
     return () => (current = false);
   }, [name]);
   if (found.name !== name) return html`<${Wait} />`;
@@ -85,8 +87,14 @@ effect(() => {
   }
 });
 
+/** The other pages are fetched while nobody waits for them, so that they open even when the server is away. */
+const fetchPages = () => Object.values({ ...FILES, runs: "runs", run: "run", lost: "lost" }).reduce((before, name) => before.then(() => import(`./pages/${name}.js`)), Promise.resolve()).catch(() => {});
+
 begin();
 speak(language.value).then(
-  () => render(html`<${Frame} />`, document.getElementById("app")),
+  () => {
+    render(html`<${Frame} />`, document.getElementById("app"));
+    setTimeout(fetchPages, FETCH_PAGES_AFTER_MS);
+  },
   () => setTimeout(() => location.reload(), 2000), // not even its words could be fetched
 );
