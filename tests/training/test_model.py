@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 
+from smartcash.backend import depthwise
 from smartcash.backend.backbones import Backbone, bundled_weights, in_timm_order, near_names
 from smartcash.backend.boxes import (
     complete_iou,
@@ -161,17 +162,32 @@ def test_the_bundled_weights_know_what_imagenet_pictures_show(photos: Path) -> N
     assert logits.softmax(1).amax(1).mean() > 0.2  # a net with shuffled weights is unsure of everything
 
 
+@pytest.fixture(params=["torch", "numba"])
+def depthwise_kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways that the gradients can be computed."""
+    if request.param == "numba" and not depthwise.COMPILED:
+        pytest.skip('numba is not installed: pip install "smartcash[fast]"')
+    monkeypatch.setattr(depthwise, "COMPILED", request.param == "numba")
+    return request.param
+
+
 @pytest.mark.parametrize(
-    ("channels", "size", "kernel", "stride"), [(24, 33, 3, 1), (24, 32, 3, 2), (16, 28, 5, 1), (16, 29, 5, 2)]
+    ("channels", "size", "kernel", "stride"),
+    [
+        *[(48, (33, 33), 3, 1), (48, (32, 32), 3, 2), (16, (28, 28), 5, 1), (16, (29, 29), 5, 2)],
+        *[(208, (6, 11), 5, 1), (144, (9, 4), 3, 2), (64, (3, 2), 5, 2), (80, (17, 20), 3, 3)],
+        *[(24, (28, 28), 5, 2), (32, (20, 20), 7, 2)],
+    ],
 )
 def test_the_fast_depthwise_gradients_are_those_of_stock_fp32(
-    channels: int, size: int, kernel: int, stride: int
+    depthwise_kernels: str, channels: int, size: tuple[int, int], kernel: int, stride: int
 ) -> None:
-    """D16: every path, relative error of bf16 below 1 %."""
+    """D16: every path, relative error of bf16 below 1 %; also odd sizes, channels and kernels that are
+    not compiled, maps smaller than the kernel."""
     torch.manual_seed(0)
     stock = torch.nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False)
     fast = DepthwiseConv2d(stock)
-    x = torch.randn(4, channels, size, size).to(memory_format=torch.channels_last)
+    x = torch.randn(4, channels, *size).to(memory_format=torch.channels_last)
     x_stock, x_fast = x.clone().requires_grad_(), x.clone().requires_grad_()
     upstream = torch.randn_like(stock(x))
     stock(x_stock).backward(upstream)
@@ -181,6 +197,38 @@ def test_the_fast_depthwise_gradients_are_those_of_stock_fp32(
     output.backward(upstream.to(output.dtype))
     for got, wanted in ((x_fast.grad, x_stock.grad), (fast.weight.grad, expected_weight)):
         assert (got - wanted).norm() / wanted.norm() < 0.01
+
+
+def test_compiled_depthwise_gradients_do_not_depend_on_the_number_of_threads() -> None:
+    """A27: bit for bit, with more threads than pictures too."""
+    kernels = pytest.importorskip(
+        "smartcash.backend.depthwise_kernels", reason='pip install "smartcash[fast]"'
+    )
+    torch.manual_seed(0)
+    x = torch.randn(5, 80, 15, 15).bfloat16().to(memory_format=torch.channels_last)
+    grad = torch.randn(5, 80, 8, 8).bfloat16().to(memory_format=torch.channels_last)
+    weight = torch.randn(80, 1, 3, 3).bfloat16()
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 2, 7):
+        torch.set_num_threads(threads)
+        of_input = kernels.input_gradient(grad, weight, (15, 15), 2)
+        found.append((kernels.weight_gradient(grad, x, 3, 2), of_input))
+    torch.set_num_threads(before)
+    for of_weight, of_input in found[1:]:
+        assert torch.equal(of_weight, found[0][0]) and torch.equal(of_input, found[0][1])
+
+
+def test_compiled_depthwise_gradients_carry_what_is_not_a_number() -> None:
+    """D16: an overflow upstream is seen in the gradients, not turned into a finite number."""
+    kernels = pytest.importorskip(
+        "smartcash.backend.depthwise_kernels", reason='pip install "smartcash[fast]"'
+    )
+    x = torch.ones(1, 16, 4, 4).bfloat16().to(memory_format=torch.channels_last)
+    for strange in (float("nan"), float("inf")):
+        grad = torch.full((1, 16, 2, 2), strange).bfloat16().to(memory_format=torch.channels_last)
+        assert not kernels.weight_gradient(grad, x, 3, 2).isfinite().any()
+        weight = torch.ones(16, 1, 3, 3).bfloat16()
+        assert not kernels.input_gradient(grad, weight, (4, 4), 2).isfinite().any()
 
 
 def test_replacing_depthwise_layers_keeps_names_and_outputs() -> None:

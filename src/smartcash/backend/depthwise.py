@@ -13,10 +13,15 @@ bits. Outside bf16 autocast on the CPU the stock convolution runs.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from types import ModuleType
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
+
+COMPILED = find_spec("numba") is not None  # imported only when a training needs it: it takes half a second
 
 
 class _DepthwiseConv(torch.autograd.Function):
@@ -33,19 +38,34 @@ class _DepthwiseConv(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         stride, padding = ctx.stride, ctx.padding
         grad = grad_BChw.contiguous(memory_format=torch.channels_last)
+        kernels = _kernels() if COMPILED else None
+        if kernels and not kernels.takes(grad, weight.shape[-1], padding):
+            kernels = None
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
             if stride == 1:
                 grad_x = _stock(grad, x, weight, stride, padding, input_gradient=True)
+            elif kernels:
+                grad_x = kernels.input_gradient(grad, weight, x.shape[-2:], stride)
             else:
                 grad_x = _strided_input_gradient(grad, x, weight, stride, padding)
         if ctx.needs_input_grad[1]:
-            if weight.shape[-1] <= 3:
+            if kernels:
+                grad_weight = kernels.weight_gradient(grad, x, weight.shape[-1], stride)
+            elif weight.shape[-1] <= 3:
                 grad_weight = _stock(grad, x, weight, stride, padding, input_gradient=False)
             else:
-                wide = _stock(grad.float(), x.float(), weight.float(), stride, padding, input_gradient=False)
-                grad_weight = wide.to(weight.dtype)
+                grad_weight = _stock(
+                    grad.float(), x.float(), weight.float(), stride, padding, input_gradient=False
+                )
+            grad_weight = grad_weight.to(weight.dtype)
         return grad_x, grad_weight, None, None
+
+
+def _kernels() -> ModuleType:
+    from smartcash.backend import depthwise_kernels
+
+    return depthwise_kernels
 
 
 def _stock(
