@@ -1,6 +1,6 @@
 """Compiled gradients of depthwise convolutions on the CPU: one pass over the data, sixteen channels at a time.
 
-Needs numba, the extra `smartcash[fast]`. Tensors are bf16 and channels last, sums fp32. Every picture is computed by
+Needs numba, the extra `smartcash[fast]`. Tensors are bf16 or fp32, channels last; sums fp32. Every picture is computed by
 itself and in an order of its own, so that the result does not depend on the number of threads. The first import on a
 machine compiles, which takes seconds; the code is kept beside this file, or in numba's cache folder where that cannot
 be written.
@@ -120,12 +120,13 @@ def _compiled(count: int) -> Callable[[Callable[..., None]], Callable[..., None]
     return njit(types.void(*[types.int64] * count), nogil=True, cache=True, error_model="numpy")
 
 
-@_compiled(6)
-def _widen_row(source, channels, columns, target, span, padding):  # type: ignore[no-untyped-def]
-    """One row → fp32, each vector's columns side by side, those of the next vector `span` further."""
+@_compiled(7)
+def _spread_row(source, size, channels, columns, target, span, padding):  # type: ignore[no-untyped-def]
+    """One row of numbers of `size` bytes → fp32, each vector's columns side by side, the next vector's `span` on."""
     for column in range(columns):
         for v in range(channels // LANES):
-            value = _load_bf16(source + 2 * column * channels + v * NARROW)
+            at = source + size * (column * channels + v * LANES)
+            value = _load_bf16(at) if size == 2 else _load(at)
             _store(target + (v * span + padding + column) * WIDE, value)
 
 
@@ -160,9 +161,9 @@ def _correlate(total, channels, above, line, columns, step, kernel):  # type: ig
     _store(total + 2 * apart, s2)
 
 
-@_compiled(14)
+@_compiled(15)
 def _weight_gradient(  # type: ignore[no-untyped-def]
-    x, grad, total, ring, above, height, width, rows, columns, channels, kernel, stride, first, last
+    x, grad, size, total, ring, above, height, width, rows, columns, channels, kernel, stride, first, last
 ):
     """Add to total_BkkC for the pictures first … last - 1. `ring` and `above` are room to work in: for `kernel` rows
     of the padded picture, a quarter of a megabyte in EfficientNets, and for one of the gradient."""
@@ -178,13 +179,14 @@ def _weight_gradient(  # type: ignore[no-untyped-def]
             while ready < row * stride + kernel:
                 slot, inside = ring + ready % kernel * slot_size, ready - padding
                 if 0 <= inside < height:
-                    source = x + 2 * (b * height + inside) * width * channels
-                    _widen_row(source, channels, width, slot, span, padding)
+                    source = x + size * (b * height + inside) * width * channels
+                    _spread_row(source, size, channels, width, slot, span, padding)
                 else:
                     for at in range(slot, slot + slot_size, WIDE):
                         _store(at, _zero())
                 ready += 1
-            _widen_row(grad + 2 * (b * rows + row) * columns * channels, channels, columns, above, columns, 0)
+            source = grad + size * (b * rows + row) * columns * channels
+            _spread_row(source, size, channels, columns, above, columns, 0)
             for v in range(whole):
                 for i in range(kernel):
                     sums = total + 4 * (b * kernel + i) * kernel * channels + v * WIDE
@@ -198,7 +200,8 @@ def _weight_gradient(  # type: ignore[no-untyped-def]
 def _input_gradient(  # type: ignore[no-untyped-def]
     grad, weight, out, sums, height, width, rows, columns, channels, kernel, stride, first, last
 ):
-    """out_BHWC of the pictures first … last - 1; weight_kkC is fp32. `sums` is room for `channels` numbers."""
+    """out_BHWC of the pictures first … last - 1, bf16 as is grad_BhwC; weight_kkC is fp32. `sums` is room to work in,
+    for `channels` numbers."""
     padding = kernel // 2
     whole = channels // LANES
     for b in range(first, last):
@@ -229,11 +232,11 @@ def _input_gradient(  # type: ignore[no-untyped-def]
 def takes(grad_BChw: Tensor, kernel: int, padding: int) -> bool:
     """Whether these kernels can compute such a layer."""
     fits = grad_BChw.shape[1] % LANES == 0 and kernel in KERNELS and padding == kernel // 2
-    return fits and grad_BChw.dtype == torch.bfloat16
+    return fits and grad_BChw.dtype in (torch.bfloat16, torch.float32)
 
 
 def weight_gradient(grad_BChw: Tensor, x_BCHW: Tensor, kernel: int, stride: int) -> Tensor:
-    """The gradient of the weight, C1kk in fp32. Both are bf16 and such as `takes` says."""
+    """The gradient of the weight, C1kk in fp32. Both are of one type and such as `takes` says."""
     x = x_BCHW.contiguous(memory_format=torch.channels_last)
     grad = grad_BChw.contiguous(memory_format=torch.channels_last)
     batch, channels, height, width = x.shape
@@ -244,7 +247,9 @@ def weight_gradient(grad_BChw: Tensor, x_BCHW: Tensor, kernel: int, stride: int)
         ring = torch.empty(kernel, channels, width + 2 * (kernel // 2))
         above = torch.empty(channels, columns)
         _weight_gradient(
-            *(tensor.data_ptr() for tensor in (x, grad, total_BkkC, ring, above)),
+            *(tensor.data_ptr() for tensor in (x, grad)),
+            x.element_size(),
+            *(tensor.data_ptr() for tensor in (total_BkkC, ring, above)),
             *(height, width, rows, columns, channels, kernel, stride, first, last),
         )
 
@@ -253,7 +258,7 @@ def weight_gradient(grad_BChw: Tensor, x_BCHW: Tensor, kernel: int, stride: int)
 
 
 def input_gradient(grad_BChw: Tensor, weight_C1kk: Tensor, size: tuple[int, int], stride: int) -> Tensor:
-    """The gradient of the input of `size` (height, width), bf16. `grad` is such as `takes` says."""
+    """The gradient of the input of `size` (height, width). `grad` is bf16 and such as `takes` says."""
     grad = grad_BChw.contiguous(memory_format=torch.channels_last)
     weight_kkC = weight_C1kk[:, 0].permute(1, 2, 0).float().contiguous()
     batch, channels, rows, columns = grad.shape
