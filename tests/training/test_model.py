@@ -173,20 +173,20 @@ def depthwise_kernels(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("channels", "size", "kernel", "stride"),
+    ("channels", "size", "kernel", "stride", "padding"),
     [
-        *[(48, (33, 33), 3, 1), (48, (32, 32), 3, 2), (16, (28, 28), 5, 1), (16, (29, 29), 5, 2)],
-        *[(208, (6, 11), 5, 1), (144, (9, 4), 3, 2), (64, (3, 2), 5, 2), (80, (17, 20), 3, 3)],
-        *[(24, (28, 28), 5, 2), (32, (20, 20), 7, 2)],
+        *[(48, (33, 33), 3, 1, 1), (48, (32, 32), 3, 2, 1), (16, (28, 28), 5, 1, 2), (16, (29, 29), 5, 2, 2)],
+        *[(208, (6, 11), 5, 1, 2), (144, (9, 4), 3, 2, 1), (64, (3, 2), 5, 2, 2), (80, (17, 20), 3, 3, 1)],
+        *[(48, (31, 16), 5, 2, 0), (16, (12, 9), 3, 2, 0), (24, (28, 28), 5, 2, 2), (32, (20, 20), 7, 2, 3)],
     ],
 )
 def test_the_fast_depthwise_gradients_are_those_of_stock_fp32(
-    depthwise_kernels: str, channels: int, size: tuple[int, int], kernel: int, stride: int
+    depthwise_kernels: str, channels: int, size: tuple[int, int], kernel: int, stride: int, padding: int
 ) -> None:
     """D16: every path, relative error of bf16 below 1 %; also odd sizes, channels and kernels that are
     not compiled, maps smaller than the kernel."""
     torch.manual_seed(0)
-    stock = torch.nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False)
+    stock = torch.nn.Conv2d(channels, channels, kernel, stride, padding, groups=channels, bias=False)
     fast = DepthwiseConv2d(stock)
     x = torch.randn(4, channels, *size).to(memory_format=torch.channels_last)
     x_stock, x_fast = x.clone().requires_grad_(), x.clone().requires_grad_()
@@ -228,8 +228,8 @@ def test_compiled_depthwise_gradients_do_not_depend_on_the_number_of_threads() -
     before, found = torch.get_num_threads(), []
     for threads in (1, 2, 7):
         torch.set_num_threads(threads)
-        of_input = kernels.input_gradient(grad, weight, (15, 15), 2)
-        found.append((kernels.weight_gradient(grad, x, 3, 2), of_input))
+        of_input = kernels.input_gradient(grad, weight, (15, 15), 2, 1)
+        found.append((kernels.weight_gradient(grad, x, 3, 2, 1), of_input))
     torch.set_num_threads(before)
     for of_weight, of_input in found[1:]:
         assert torch.equal(of_weight, found[0][0]) and torch.equal(of_input, found[0][1])
@@ -243,9 +243,9 @@ def test_compiled_depthwise_gradients_carry_what_is_not_a_number() -> None:
     x = torch.ones(1, 16, 4, 4).bfloat16().to(memory_format=torch.channels_last)
     for strange in (float("nan"), float("inf")):
         grad = torch.full((1, 16, 2, 2), strange).bfloat16().to(memory_format=torch.channels_last)
-        assert not kernels.weight_gradient(grad, x, 3, 2).isfinite().any()
+        assert not kernels.weight_gradient(grad, x, 3, 2, 1).isfinite().any()
         weight = torch.ones(16, 1, 3, 3).bfloat16()
-        assert not kernels.input_gradient(grad, weight, (4, 4), 2).isfinite().any()
+        assert not kernels.input_gradient(grad, weight, (4, 4), 2, 1).isfinite().any()
 
 
 def test_replacing_depthwise_layers_keeps_names_and_outputs() -> None:

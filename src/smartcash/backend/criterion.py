@@ -79,8 +79,8 @@ def assign(
 
     # few points are candidates: what follows looks at these alone
     picture_N, truth_N, point_N = candidate_BMA.nonzero(as_tuple=True)
-    claims = torch.bincount(picture_N * points + point_N, minlength=batch * points).view(batch, points)
-    contested_BA = claims > 1
+    claims_BA = torch.bincount(picture_N * points + point_N, minlength=batch * points).view(batch, points)
+    contested_BA = claims_BA > 1
     if bool(contested_BA.any()):
         claim_KM = candidate_BMA.transpose(1, 2)[contested_BA]
         rival_K = iou_BMA.transpose(1, 2)[contested_BA].masked_fill(~claim_KM, -1.0).argmax(1)
@@ -93,10 +93,10 @@ def assign(
     quality_N = align_BMA[place] / (best_align_BM[owner] + 1e-9) * best_iou_BM[owner]
     # a stand-in has no alignment to be judged by; its IoU, at least a tenth, is its target
     quality_N = torch.where(orphan_BM[owner], iou_BMA[place].clamp(min=0.1), quality_N)
-    truth_BA, quality_BA = torch.zeros_like(claims), iou_BMA.new_zeros((batch, points))
+    truth_BA, quality_BA = torch.zeros_like(claims_BA), iou_BMA.new_zeros((batch, points))
     truth_BA[picture_N, point_N] = truth_N
     quality_BA[picture_N, point_N] = quality_N
-    return Assignment(claims > 0, truth_BA, quality_BA)
+    return Assignment(claims_BA > 0, truth_BA, quality_BA)
 
 
 class DetectionCriterion(nn.Module):

@@ -2,7 +2,7 @@
 
 oneDNN's backward of a strided or 5×5 depthwise convolution is up to 20 × slower than its forward. Where numba is
 installed, compiled kernels take its place (depthwise_kernels.py): under bf16 for the weight gradient and for the
-input gradient of strided layers, in fp32 for the weight gradient of 5×5 layers; the rest of fp32 is not slow.
+input gradient of strided layers, in fp32 for the weight gradient of 5×5 layers, the only slow one there.
 Elsewhere two identities that use only stock kernels avoid the slow ones under bf16 (benchmarks/depthwise.py
 measures it all):
 
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 
-COMPILED = find_spec("numba") is not None  # imported only when a training needs it: it takes half a second
+COMPILED = find_spec("numba") is not None  # imported only when a training needs it: it takes a second
 
 
 class _DepthwiseConv(torch.autograd.Function):
@@ -41,19 +41,19 @@ class _DepthwiseConv(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         stride, padding = ctx.stride, ctx.padding
         grad = grad_BChw.contiguous(memory_format=torch.channels_last)
-        kernels = _compiled_kernels(grad, weight.shape[-1], padding)
+        kernels = _compiled_kernels(grad, weight.shape[-1])
         narrow = grad.dtype != torch.float32
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
             if stride == 1 or not narrow:
                 grad_x = _stock(grad, x, weight, stride, padding, input_gradient=True)
             elif kernels:
-                grad_x = kernels.input_gradient(grad, weight, x.shape[-2:], stride)
+                grad_x = kernels.input_gradient(grad, weight, x.shape[-2:], stride, padding)
             else:
                 grad_x = _strided_input_gradient(grad, x, weight, stride, padding)
         if ctx.needs_input_grad[1]:
             if kernels:
-                wide = kernels.weight_gradient(grad, x, weight.shape[-1], stride)
+                wide = kernels.weight_gradient(grad, x, weight.shape[-1], stride, padding)
             elif weight.shape[-1] > 3:
                 wide = _stock(grad.float(), x.float(), weight.float(), stride, padding, input_gradient=False)
             else:
@@ -62,13 +62,13 @@ class _DepthwiseConv(torch.autograd.Function):
         return grad_x, grad_weight, None, None
 
 
-def _compiled_kernels(grad_BChw: Tensor, kernel: int, padding: int) -> ModuleType | None:
+def _compiled_kernels(grad_BChw: Tensor, kernel: int) -> ModuleType | None:
     """The module depthwise_kernels, if numba is installed and it takes such a layer."""
     if not COMPILED:
         return None
     from smartcash.backend import depthwise_kernels
 
-    return depthwise_kernels if depthwise_kernels.takes(grad_BChw, kernel, padding) else None
+    return depthwise_kernels if depthwise_kernels.takes(grad_BChw, kernel) else None
 
 
 def _stock(

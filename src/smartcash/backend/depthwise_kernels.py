@@ -6,7 +6,7 @@ machine compiles, which takes seconds; the code is kept beside this file, or in 
 be written.
 
 Whether a compiler turns a loop into vector instructions changes from version to version. So vectors are a type here,
-with the few operations that are needed, and memory is addresses in bytes: arrays would be counted at every call.
+with the few operations that are needed, and memory is addresses in bytes.
 """
 
 from __future__ import annotations
@@ -161,13 +161,27 @@ def _correlate(total, channels, above, line, columns, step, kernel):  # type: ig
     _store(total + 2 * apart, s2)
 
 
-@_compiled(15)
+@_compiled(16)
 def _weight_gradient(  # type: ignore[no-untyped-def]
-    x, grad, size, total, ring, above, height, width, rows, columns, channels, kernel, stride, first, last
+    x,
+    grad,
+    size,
+    total,
+    ring,
+    above,
+    height,
+    width,
+    rows,
+    columns,
+    channels,
+    kernel,
+    stride,
+    padding,
+    first,
+    last,
 ):
     """Add to total_BkkC for the pictures first … last - 1. `ring` and `above` are room to work in: for `kernel` rows
     of the padded picture, a quarter of a megabyte in EfficientNets, and for one of the gradient."""
-    padding = kernel // 2
     span = width + 2 * padding
     whole = channels // LANES
     slot_size = whole * span * WIDE
@@ -196,13 +210,12 @@ def _weight_gradient(  # type: ignore[no-untyped-def]
                     )
 
 
-@_compiled(13)
+@_compiled(14)
 def _input_gradient(  # type: ignore[no-untyped-def]
-    grad, weight, out, sums, height, width, rows, columns, channels, kernel, stride, first, last
+    grad, weight, out, sums, height, width, rows, columns, channels, kernel, stride, padding, first, last
 ):
     """out_BHWC of the pictures first … last - 1, bf16 as is grad_BhwC; weight_kkC is fp32. `sums` is room to work in,
     for `channels` numbers."""
-    padding = kernel // 2
     whole = channels // LANES
     for b in range(first, last):
         for y in range(height):
@@ -229,13 +242,13 @@ def _input_gradient(  # type: ignore[no-untyped-def]
                     _store_bf16(target + v * NARROW, _load(sums + v * WIDE))
 
 
-def takes(grad_BChw: Tensor, kernel: int, padding: int) -> bool:
+def takes(grad_BChw: Tensor, kernel: int) -> bool:
     """Whether these kernels can compute such a layer."""
-    fits = grad_BChw.shape[1] % LANES == 0 and kernel in KERNELS and padding == kernel // 2
+    fits = grad_BChw.shape[1] % LANES == 0 and kernel in KERNELS
     return fits and grad_BChw.dtype in (torch.bfloat16, torch.float32)
 
 
-def weight_gradient(grad_BChw: Tensor, x_BCHW: Tensor, kernel: int, stride: int) -> Tensor:
+def weight_gradient(grad_BChw: Tensor, x_BCHW: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
     """The gradient of the weight, C1kk in fp32. Both are of one type and such as `takes` says."""
     x = x_BCHW.contiguous(memory_format=torch.channels_last)
     grad = grad_BChw.contiguous(memory_format=torch.channels_last)
@@ -244,20 +257,22 @@ def weight_gradient(grad_BChw: Tensor, x_BCHW: Tensor, kernel: int, stride: int)
     total_BkkC = torch.zeros(batch, kernel, kernel, channels)
 
     def part(first: int, last: int) -> None:
-        ring = torch.empty(kernel, channels, width + 2 * (kernel // 2))
+        ring = torch.empty(kernel, channels, width + 2 * padding)
         above = torch.empty(channels, columns)
         _weight_gradient(
             *(tensor.data_ptr() for tensor in (x, grad)),
             x.element_size(),
             *(tensor.data_ptr() for tensor in (total_BkkC, ring, above)),
-            *(height, width, rows, columns, channels, kernel, stride, first, last),
+            *(height, width, rows, columns, channels, kernel, stride, padding, first, last),
         )
 
     _in_parts(batch, part)
     return total_BkkC.sum(0).permute(2, 0, 1)[:, None]
 
 
-def input_gradient(grad_BChw: Tensor, weight_C1kk: Tensor, size: tuple[int, int], stride: int) -> Tensor:
+def input_gradient(
+    grad_BChw: Tensor, weight_C1kk: Tensor, size: tuple[int, int], stride: int, padding: int
+) -> Tensor:
     """The gradient of the input of `size` (height, width). `grad` is bf16 and such as `takes` says."""
     grad = grad_BChw.contiguous(memory_format=torch.channels_last)
     weight_kkC = weight_C1kk[:, 0].permute(1, 2, 0).float().contiguous()
@@ -268,7 +283,7 @@ def input_gradient(grad_BChw: Tensor, weight_C1kk: Tensor, size: tuple[int, int]
         sums = torch.empty(channels)
         _input_gradient(
             *(tensor.data_ptr() for tensor in (grad, weight_kkC, out, sums)),
-            *(*size, rows, columns, channels, weight_kkC.shape[0], stride, first, last),
+            *(*size, rows, columns, channels, weight_kkC.shape[0], stride, padding, first, last),
         )
 
     _in_parts(batch, part)
