@@ -205,7 +205,7 @@ def build(config: TrainConfig, data: DataSet, world: World | None = None) -> Bui
         "lr": lr,
         "closing_from_epoch": closing_from + 1,
         "fast_depthwise": sum(type(m).__name__ == "DepthwiseConv2d" for m in model.modules()),
-        "depthwise_kernels": "numba" if depthwise.COMPILED else "torch",
+        "depthwise_kernels": "numba" if depthwise.COMPILED and device.type == "cpu" else "torch",
     }
     return Built(
         config,
