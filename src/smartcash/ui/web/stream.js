@@ -6,7 +6,7 @@ import { at, get, root } from "./api.js";
 const SILENCE_MS = 3000;
 const RETRY_MS = 500;
 const GATHER_MS = 30; // the wishes of several tabs come together
-const SLOWEST_RETRY_MS = 8000;
+const SLOWEST_RETRY_MS = 2000;
 
 /** {active, ended, jobs, confirmed, operations, now} as the server last said it. */
 export const state = signal(null);
@@ -174,6 +174,7 @@ export function begin() {
   addEventListener("pagehide", () => channel?.postMessage({ kind: "want", tab, runs: {} }));
   if (navigator.locks && channel) {
     get("events?mode=poll&wait=0").then((answer) => (state.value ??= answer.state), () => {});
+    want(); // whoever leads answers how it is connected
     navigator.locks.request(name, () => {
       lead();
       return new Promise(() => {}); // until this tab is closed
