@@ -162,9 +162,9 @@ class _Steps:
             if name not in self._values:
                 self._values[name] = array("d", [_NAN]) * before
             self._values[name].extend(values)
-        for values in self._values.values():
-            if len(values) == before:  # these records do not have it
-                values.extend([_NAN] * len(records))
+        for column in self._values.values():
+            if len(column) == before:  # these records do not have it
+                column.extend([_NAN] * len(records))
 
     def _forget_beyond(self, step: float) -> None:
         """What was logged beyond the step from which a training goes on counts no more."""
