@@ -20,7 +20,7 @@ setup: $(VENV)/.ready ## the virtual environment with SmartCash in it
 $(VENV)/.ready: pyproject.toml package-lock.json
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e .
+	$(BIN)/python -m pip install --quiet -e '.[fast]'
 	@touch $@
 
 setup-dev: $(VENV)/.ready-dev ## the same with all tools of development

@@ -23,8 +23,11 @@ import logging
 import os
 import random
 import shutil
+import signal
 import tempfile
+import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -164,15 +167,32 @@ def interrupted(writer: Writer, base: Path, shim: ctypes.CDLL, action: int, call
     folder = base / "folder"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(base / "prepared", folder)
-    pid = os.fork()
-    if pid == 0:
+
+    def armed() -> None:
         shim.fault_arm(str(folder).encode(), action, ctypes.c_long(call), 0, b"")
         writer.save(folder, 2)
         shim.fault_disarm()
         (base / "calls").write_text(str(shim.fault_count()))
-        os._exit(0)
-    os.waitpid(pid, 0)
+
+    in_child(armed, -signal.SIGKILL if action == KILL else 0)
     return int((base / "calls").read_text())
+
+
+def in_child(act: Callable[[], object], expected: int) -> None:
+    """Do it in a forked child. Raises RuntimeError when that ends with another code (negative: a signal)."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:  # nothing may get past here: the parent's temporary folder would be cleared away
+            act()
+            code = 0
+        except BaseException:  # noqa: BLE001  (it is shown, and the parent sees the code)
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(pid, 0)
+    if (code := os.waitstatus_to_exitcode(status)) != expected:
+        raise RuntimeError(f"the child ended with {code} instead of {expected}")
 
 
 def outcome(writer: Writer, folder: Path) -> str:
@@ -210,11 +230,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             base = Path(temporary)
             (base / "prepared").mkdir()
-            pid = os.fork()
-            if pid == 0:
-                writer.save(base / "prepared", 1)
-                os._exit(0)
-            os.waitpid(pid, 0)
+            in_child(partial(writer.save, base / "prepared", 1), 0)
             calls = interrupted(writer, base, shim, RECORD, 0)
             expected = {item.suffix for item in files(base / "folder")}
             lost = litter = 0

@@ -70,7 +70,11 @@ def random_model(task: str, backbone: str, size_px: int = SIZE_PX) -> Predictor:
 
 def lineage_of(predictor: Predictor) -> dict[str, Any]:
     """What the metadata of such a model's export say of its network and origin."""
-    return {"model": {"backbone": predictor.model.backbone.name, "pretrained": False}, "lineage": LINEAGE}
+    return {
+        "model": {"backbone": predictor.model.backbone.name, "pretrained": False},
+        "lineage": LINEAGE,
+        "tools": {},
+    }
 
 
 def drawn(task: str, folder: Path) -> Evidence:

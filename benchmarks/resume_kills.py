@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import count
 from pathlib import Path
 
 from smartcash.backend.trainer import state_digest
@@ -46,14 +47,16 @@ def main() -> int:
         started = time.monotonic()
         subprocess.run([*COMMAND, *begin, "--home", undisturbed], check=True, stdout=subprocess.DEVNULL)
         print(f"undisturbed: {time.monotonic() - started:.0f} s", flush=True)
-        kills, lost = killed_often(
+        kills, resumed, lost = killed_often(
             begin, disturbed, given.kills, given.most_seconds, random.Random(given.seed)
         )
         same = state_of(undisturbed) == state_of(disturbed)
-    print(f"{kills} kills, {len(lost)} of them in training, every one resumed")
+    print(
+        f"{kills} kills, {resumed} attempts went on after one, {len(lost)} of them from a step of their own"
+    )
     print(f"steps lost by a kill: at most {max(lost, default=0)} (interval {given.every_steps})")
     print("the last state is", "bit for bit the undisturbed one's" if same else "ANOTHER")
-    return 0 if same and max(lost, default=0) <= given.every_steps else 1
+    return 0 if same and resumed == kills and max(lost, default=0) <= given.every_steps else 1
 
 
 COMMAND = [sys.executable, "-m", "smartcash"]
@@ -61,36 +64,38 @@ COMMAND = [sys.executable, "-m", "smartcash"]
 
 def killed_often(
     begin: list[str], home: Path, kills: int, most_s: float, chance: random.Random
-) -> tuple[int, list[int]]:
-    """Train with so many kills, then to the end; the kills, and for each in training the steps it cost."""
+) -> tuple[int, int, list[int]]:
+    """Train with so many kills, then to the end: how many kills, how many attempts trained on or finished after one,
+    and for each that says where it went on, the steps that the kill before it cost. Ends when an attempt fails by
+    itself."""
     arguments: list[str | Path] = [*begin, "--home", home]
     lost: list[int] = []
-    reached = heard = 0
-    for kill in range(kills + 1):
+    reached = heard = went_on = 0
+    for kill in count():
         process = subprocess.Popen(
             [*COMMAND, *arguments],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        if kill == kills:
-            if process.wait() != 0:
-                raise SystemExit("the last attempt failed")
-            break
         run = _run_in(home, process)
-        resumed = _wait_for_first_step(run, heard)
+        resumed = _wait_for_first_step(run, heard, process)
+        went_on += kill > 0
         if kill and resumed is not None:
             lost.append(reached - resumed)
-        time.sleep(chance.uniform(0.0, most_s))
-        if process.poll() is not None:
-            print(f"finished before kill {kill + 1}", flush=True)
-            return kill, lost
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        try:
+            code = process.wait(None if kill == kills else chance.uniform(0.0, most_s))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        else:
+            if code != 0:
+                raise SystemExit(f"attempt {kill + 1} ended with {code} by itself")
+            print(f"finished after {kill} kills", flush=True)
+            return kill, went_on, lost
         reached, heard = _steps(run), _last_event(run)
         print(f"kill {kill + 1}: after step {reached}, {lost[-1:] or ''}", flush=True)
         arguments = ["resume", run.path]
-    return kills, lost
 
 
 def _run_in(home: Path, process: subprocess.Popen[bytes]) -> RunFolder:
@@ -101,14 +106,19 @@ def _run_in(home: Path, process: subprocess.Popen[bytes]) -> RunFolder:
     return RunFolder(found[0].parent)
 
 
-def _wait_for_first_step(run: RunFolder, after: int) -> int | None:
-    """Wait until an attempt trains whose events come behind number `after`; the step it went on from, None for the
-    very first."""
+def _wait_for_first_step(run: RunFolder, after: int, process: subprocess.Popen[bytes]) -> int | None:
+    """Wait until an attempt trains whose events come behind number `after`, or has ended; the step it went on from,
+    None for the very first and for one that had nothing left to train."""
     while True:
+        code = process.poll()  # before reading: what it wrote before its end is seen
         records = [r for r in read_events(run.events) if r["seq"] > after] if run.events.exists() else []
         if any(record["type"] == "EpochStarted" for record in records):
             resumed = [record["step"] for record in records if record["type"] == "RunResumed"]
             return resumed[0] if resumed else None
+        if code is not None:
+            if code != 0:
+                raise SystemExit(f"it ended with {code} before it trained")
+            return None
         time.sleep(0.05)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from html.parser import HTMLParser
+from itertools import combinations
 from pathlib import Path
 
 import cv2
@@ -16,8 +18,10 @@ from click.testing import CliRunner
 from PIL import Image, ImageEnhance
 
 from smartcash.backend.formats import DataSet, Finding, read_dataset
+from smartcash.backend.formats.alike import Look, look
 from smartcash.backend.formats.files import Listing
-from smartcash.backend.health import examine, fix, write_page
+from smartcash.backend.formats.model import Findings, Report, Sample
+from smartcash.backend.health import copies, examine, fix, write_page
 from smartcash.backend.images import read_image, write_image
 from smartcash.cli.data import command
 from smartcash.domain.errors import DataInvalid
@@ -127,6 +131,27 @@ def test_look_alikes_with_different_classes_are_named(tmp_path: Path, draw: Draw
     (finding,) = of(health(tmp_path / "set"), "data_image_alike_labels")
     assert {finding.file, *finding.also} == {"train/1000/3.jpg", "train/2000/wrong.jpg"}
     assert "1000" in finding.message() and "2000" in finding.message()
+
+
+def test_the_pairs_of_a_static_camera_are_never_held_all_at_once(
+    tmp_path: Path, draw: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D9: of 800 frames of one scene 320,000 pairs are alike, 40 MB as a set."""
+    seen = look(draw(tmp_path / "a.jpg", 3, 320, 240))
+    assert isinstance(seen, Look)
+    monkeypatch.setattr(copies, "alike_pairs", lambda looks, sure: combinations(range(len(looks)), 2))
+    none, label = np.zeros((0, 4), np.float32), np.zeros(1, np.int64)
+    paths = [tmp_path / f"{index}.jpg" for index in range(800)]
+    frames = tuple(Sample(path, (320, 240), none, label, "", path.name) for path in paths)
+    data = DataSet(tmp_path, "classify", "folders", ("1000",), {"train": frames}, Report(), "")
+    findings = Findings(tmp_path)
+    tracemalloc.start()
+    copies.look_alikes(data, dict.fromkeys(paths, seen), findings)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    (group,) = findings.all
+    assert group.code == "data_image_alike" and group.value == "800"
+    assert most < 5e6
 
 
 # --- classes -------------------------------------------------------------------------------------------
@@ -294,6 +319,18 @@ def test_the_page_asks_nothing_of_the_network_and_speaks_the_language(
     )
 
 
+def test_a_finding_in_a_label_shows_the_picture_of_that_label(tmp_path: Path, draw: Draw) -> None:
+    """D9: pictures of the same name in two splits, as sets that count from 1 have them."""
+    lines = many(1) | {"train/7": "0 0.9 0.5 0.4 0.2\n", "valid/7": "0 0.5 0.5 0.4 0.2\n"}
+    data = health(yolo_set(tmp_path / "set", draw, lines))
+    (clipped,) = of(data, "data_box_clipped")
+    assert clipped.file == "labels/train/7.txt"
+    write_page(data, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    section = page[page.index("data_box_clipped") :].partition("</section>")[0]
+    assert "images/train/7.jpg" in section and "images/valid/7.jpg" not in section
+
+
 def test_hostile_names_stay_text(tmp_path: Path, draw: Draw) -> None:
     """D9: file and class names are somebody else's words."""
     evil = "<img src=x onerror=alert(1)>&\"'"
@@ -376,6 +413,35 @@ def test_fix_leaves_copies_with_different_labels_to_a_person(tmp_path: Path, dra
     assert len(read_dataset(tmp_path / "fixed").samples) == len(data.samples)
 
 
+def test_a_leak_whose_pictures_were_only_converted_is_left_to_a_person(tmp_path: Path, draw: Draw) -> None:
+    """D9: with other labels, nobody knows which of the two to keep."""
+    root = yolo_set(tmp_path / "set", draw, many(8, moving="1 0.3 0.3 0.2 0.2\n"))
+    (root / "images/train/moving.jpg").unlink()
+    for split, name in (("train", "moving"), ("valid", "moving")):
+        Image.fromarray(read_image(root / "images/train/n5.jpg")).save(root / f"images/{split}/{name}.gif")
+    (root / "labels/valid/moving.txt").write_text("0 0.3 0.3 0.2 0.2\n")
+    fixes = fix(health(root), tmp_path / "fixed")
+    assert {"data_image_encoded"} <= {change.code for change in fixes.changes}
+    assert {"data_image_leak", "data_image_two_labels"} <= {finding.code for finding in fixes.left}
+
+
+def test_no_split_is_emptied_of_copies_and_the_leak_is_left_to_a_person(tmp_path: Path, draw: Draw) -> None:
+    """D9: a validation split that is a copy of the test split stays; what train shares with it goes."""
+    label = "0 0.5 0.5 0.4 0.2\n"
+    lines = many(8) | {f"{split}/t{index}": label for split in ("valid", "test") for index in range(3)}
+    root = yolo_set(tmp_path / "set", draw, lines | {"train/again": label})
+    for index in range(3):
+        shutil.copy(root / f"images/test/t{index}.jpg", root / f"images/valid/t{index}.jpg")
+    shutil.copy(root / "images/test/t0.jpg", root / "images/train/again.jpg")
+    data = health(root)
+    fixes = fix(data, tmp_path / "fixed")
+    removed = [change.file for change in fixes.changes if change.code == "data_image_copy_removed"]
+    assert removed == ["images/train/again.jpg"]
+    again = read_dataset(tmp_path / "fixed")
+    assert len(again.splits["valid"]) == len(data.splits["valid"]) and len(again.splits["test"]) == 3
+    assert len([finding for finding in fixes.left if finding.code == "data_image_leak"]) == 3
+
+
 @pytest.mark.parametrize("name", ["used", "set/inside"])
 def test_fix_never_writes_over_anything(tmp_path: Path, draw: Draw, name: str) -> None:
     root = yolo_set(tmp_path / "set", draw, many(4))
@@ -395,6 +461,31 @@ def test_the_command_writes_page_and_copy_and_its_json_stays_json(tmp_path: Path
     assert result.exit_code == 0 and json.loads(result.stdout)["counts"]["data_class_few"] > 0
     assert (tmp_path / "page.html").is_file() and (tmp_path / "fixed" / "fixes.json").is_file()
     assert "fixes.json" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "place"),
+    [
+        ("--html", "nowhere/page.html"),
+        ("--html", "file/page.html"),
+        ("--fix", "file/copy"),
+        ("--fix", "set/in"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused_before_any_picture_is_looked_at(
+    tmp_path: Path, draw: Draw, monkeypatch: pytest.MonkeyPatch, option: str, place: str
+) -> None:
+    """D9, A33, A34: a missing folder, a file where a folder should be, the data set itself."""
+    root = yolo_set(tmp_path / "set", draw, many(1))
+    (tmp_path / "file").write_text("mine")
+    looked_at: list[object] = []
+    monkeypatch.setattr("smartcash.backend.health.examine", looked_at.append)
+    with pytest.raises(DataInvalid) as caught:
+        CliRunner().invoke(
+            command, ["check", str(root), option, str(tmp_path / place)], catch_exceptions=False
+        )
+    assert caught.value.code == ("data_out_inside" if place == "set/in" else "data_out_unwritable")
+    assert not looked_at
 
 
 # --- real photos ---------------------------------------------------------------------------------------

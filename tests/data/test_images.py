@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps, features
 
 from smartcash.backend import images
-from smartcash.backend.images import decode_image, exif_orientation, image_size, read_image, write_image
+from smartcash.backend.images import (
+    decode_image,
+    exif_orientation,
+    image_size,
+    pillow_pixels,
+    read_image,
+    write_image,
+)
 from smartcash.domain.errors import DataInvalid
 
 RED, BLUE = (200, 30, 40), (20, 40, 210)
@@ -272,3 +279,30 @@ def test_photos_come_out_as_pillow_shows_them(photos: Path) -> None:
         with Image.open(path) as image:
             expected = np.asarray(ImageOps.exif_transpose(image))
         assert np.abs(read_image(path).astype(int) - expected).mean() < 1.5
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "I;16", "CMYK"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_pillow_image_is_read_as_its_file_is(tmp_path: Path, mode: str, orientation: int) -> None:
+    """A15, A28: transparency lies on white, 16 bit becomes 8, EXIF turns it."""
+    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    if mode == "I;16":
+        Image.fromarray(np.linspace(0, 65535, 800).astype(np.uint16).reshape(20, 40)).save(path, exif=exif)
+    elif mode == "P":
+        two_halves().quantize(4).save(path, exif=exif, transparency=0)
+    else:
+        image = two_halves().convert(mode)
+        if mode in ("RGBA", "LA"):
+            image.putalpha(100)
+        image.save(path, exif=exif)
+    with Image.open(path) as image:
+        assert np.array_equal(pillow_pixels(image), read_image(path))
+
+
+def test_pillow_pixels_whose_white_point_is_unknown_are_refused_like_their_file() -> None:
+    """A28."""
+    with pytest.raises(DataInvalid) as caught:
+        pillow_pixels(Image.new("F", (4, 4)))
+    assert caught.value.problems[0].code == "data_image_depth"

@@ -14,6 +14,9 @@ from smartcash.backend.exporters import FORMATS, Evidence
 from smartcash.backend.formats import read_dataset
 from smartcash.backend.predictor import Predictor
 from smartcash.backend.samples import CLASS_NAMES, write_samples
+from smartcash.domain.config import TrainConfig
+from smartcash.worker import train
+from smartcash.worker.models import load_state
 
 TOY = "mobilenetv4_conv_small"
 
@@ -52,3 +55,24 @@ def classifier() -> Predictor:
 @pytest.fixture
 def picture(drawn: dict[str, Evidence]) -> Path:
     return drawn["detect"].pictures.samples[0].path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    """A detector that has learned something of drawn notes, for what random weights cannot show: accuracy that
+    reduced precision may cost, and scores that suppression can tell apart."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_samples(folder / "notes", images=120, seed=5, size_px=128)
+    config = TrainConfig.parse(
+        {
+            "data": {"path": str(folder / "notes"), "image_size": 96, "batch_size": 8, "workers": 0},
+            "model": {"backbone": "efficientnet_lite0"},
+            "augment": {"preset": "off"},
+            "optimizer": {"lr": 2e-3},
+            "training": {"epochs": 12, "previews": {"count": 0}},
+            "runtime": {"threads": 1, "precision": "fp32"},
+        }
+    )
+    run, _ = train(config, folder / "home")
+    state, _ = load_state(str(run.path))
+    return Predictor.from_state(state, device="cpu", precision="fp32")

@@ -79,6 +79,19 @@ def read_image(path: str | os.PathLike[str]) -> Pixels:
     return decode_image(read_bytes(path), path)
 
 
+def pillow_pixels(image: Image.Image) -> Pixels:
+    """A Pillow image as `read_image` reads its file: uint8, height × width × 3, RGB, upright.
+
+    Raises DataInvalid with one problem, as `read_image` does."""
+    name = f"<{image.format or 'PIL'} {image.mode}>"
+    orientation = _pillow_orientation(image)  # loading may turn the image and forget it
+    try:
+        return upright(_stored_pixels(image, name), orientation)
+    except _DECODER_ERRORS as error:
+        code = "data_image_truncated" if "truncated" in str(error).lower() else "data_image_unreadable"
+        _refuse(name, code, kind=str(image.format))
+
+
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """(width, height) in px of the upright picture, from its header only. Raises like `read_image`."""
     with Path(path).open("rb") as file:
@@ -233,14 +246,16 @@ def exif_orientation(exif: bytes) -> int:
 def _pillow_header(data: bytes, path: str | os.PathLike[str]) -> Header:
     try:
         with Image.open(io.BytesIO(data)) as image:
-            exif = image.info.get("exif", b"") if image.format != "TIFF" else b""  # Pillow turns TIFF itself
-            return Header(
-                str(image.format), image.size, exif_orientation(exif.removeprefix(b"Exif\0\0")), False
-            )
+            return Header(str(image.format), image.size, _pillow_orientation(image), False)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         _refuse(path, "data_image_bomb", width="?", height="?", limit=MAX_PIXELS // 10**6)
     except _DECODER_ERRORS:
         _refuse_unknown(data, path)
+
+
+def _pillow_orientation(image: Image.Image) -> int:
+    exif = image.info.get("exif", b"") if image.format != "TIFF" else b""  # Pillow turns TIFF itself
+    return exif_orientation(exif.removeprefix(b"Exif\0\0"))
 
 
 def _refuse_unknown(data: bytes, path: str | os.PathLike[str]) -> NoReturn:
@@ -265,15 +280,7 @@ def _decode_with_pillow(data: bytes, path: str | os.PathLike[str]) -> Pixels:
     try:
         with Image.open(io.BytesIO(data)) as image:
             kind = str(image.format)
-            image.load()
-            if image.mode.startswith("I;16") or image.mode == "I":
-                return _from_16_bit(np.asarray(image).astype(np.int64), path)
-            if image.mode == "F":
-                _refuse(path, "data_image_depth")
-            if image.has_transparency_data:
-                white = Image.new("RGBA", image.size, "white")
-                return np.array(Image.alpha_composite(white, image.convert("RGBA")).convert("RGB"))
-            return np.array(image.convert("RGB"))
+            return _stored_pixels(image, path)
     except _DECODER_ERRORS as error:
         if "truncated" in str(error).lower():
             _refuse(path, "data_image_truncated")
@@ -281,6 +288,19 @@ def _decode_with_pillow(data: bytes, path: str | os.PathLike[str]) -> Pixels:
         if header is not None and not is_complete(data, header):
             _refuse(path, "data_image_truncated")
         _refuse(path, "data_image_unreadable", kind=kind if header is None else header.kind)
+
+
+def _stored_pixels(image: Image.Image, path: str | os.PathLike[str]) -> Pixels:
+    """The pixels of a Pillow image as they are stored, RGB uint8. Raises DataInvalid for 32-bit pixels."""
+    image.load()
+    if image.mode.startswith("I;16") or image.mode == "I":
+        return _from_16_bit(np.asarray(image).astype(np.int64), path)
+    if image.mode == "F":
+        _refuse(path, "data_image_depth")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        return np.array(Image.alpha_composite(white, image.convert("RGBA")).convert("RGB"))
+    return np.array(image.convert("RGB"))
 
 
 def _from_16_bit(values_HW: NDArray[np.int64], path: str | os.PathLike[str]) -> Pixels:

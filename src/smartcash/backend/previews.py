@@ -23,6 +23,7 @@ from smartcash.backend.data import EvalBatches
 from smartcash.backend.detector import Detector
 from smartcash.backend.engine import Model, Precision
 from smartcash.backend.images import read_image, write_image
+from smartcash.backend.overlap import iou
 from smartcash.backend.preprocess import Preprocess
 from smartcash.domain.config import PreviewsConfig
 from smartcash.domain.errors import ConfigInvalid, Problem
@@ -214,7 +215,7 @@ class Previews:
         best = []
         for box, label in zip(sample.boxes_N4, sample.labels_N):
             same = labels == label
-            best.append(float((_iou(box, boxes[same]) * scores[same]).max(initial=0.0)))
+            best.append(float((iou(box[None], boxes[same])[0] * scores[same]).max(initial=0.0)))
         return float(np.mean(best))
 
     @torch.inference_mode()
@@ -254,10 +255,3 @@ def _scaled(row: dict[str, Any], ratio: float) -> dict[str, Any]:
     if "box_xyxy" not in row:
         return row
     return {**row, "box_xyxy": [round(side * ratio, 1) for side in row["box_xyxy"]]}
-
-
-def _iou(box_4: np.ndarray, boxes_N4: np.ndarray) -> np.ndarray:
-    low, high = np.maximum(box_4[:2], boxes_N4[:, :2]), np.minimum(box_4[2:], boxes_N4[:, 2:])
-    shared = np.clip(high - low, 0, None).prod(-1)
-    areas = (boxes_N4[:, 2:] - boxes_N4[:, :2]).prod(-1) + (box_4[2:] - box_4[:2]).prod()
-    return shared / np.maximum(areas - shared, 1e-9)

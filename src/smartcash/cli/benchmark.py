@@ -41,7 +41,8 @@ def command(run: str, seconds: float, threads: int | None, as_json: bool) -> Non
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     state = text(f"benchmark.state.{row['state']}") if row["state"] else ""
-    metric = "" if row["value"] is None else f"{row['metric']} {row['value']:.4f} ({-row['drop']:+.4f})"
+    metric = "" if row["value"] is None else f"{row['metric']} {row['value']:.4f}"
+    metric += "" if row["drop"] is None else f" ({-row['drop']:+z.4f})"  # z: a zero has no minus
     return (
         row["file"], row["format"], row["precision"], state, f"{row['p50_ms']:.1f}", f"{row['p95_ms']:.1f}",
         f"{row['images_per_s']:.1f}", f"{row['size_bytes'] / 1e6:.1f}", metric,

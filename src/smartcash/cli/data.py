@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from smartcash.cli import language_option
+from smartcash.cli.options import TargetFile
 from smartcash.utils.i18n import text
 
 if TYPE_CHECKING:
@@ -80,19 +81,23 @@ def sample(out: Path, images: int, seed: int, task: Literal["detect", "classify"
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--strict", is_flag=True, help=text("cli.data.check.strict"))
 @click.option("--json", "as_json", is_flag=True, help=text("cli.data.check.json"))
-@click.option(
-    "--html", "page", type=click.Path(path_type=Path, dir_okay=False), help=text("cli.data.check.html")
-)
+@click.option("--html", "page", type=TargetFile(), help=text("cli.data.check.html"))
 @click.option(
     "--fix", "fixed", type=click.Path(path_type=Path, file_okay=False), help=text("cli.data.check.fix")
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help=text("cli.data.seed"))
 def check(data: Path, strict: bool, as_json: bool, page: Path | None, fixed: Path | None, seed: int) -> None:
     from smartcash.backend.formats import read_dataset
+    from smartcash.backend.formats.writing import refuse_unwritable, refuse_used
     from smartcash.backend.health import examine, fix, write_page
     from smartcash.domain.errors import DataInvalid
 
-    dataset = examine(read_dataset(data, seed=seed))
+    if page is not None:
+        refuse_unwritable(page.absolute().parent)
+    dataset = read_dataset(data, seed=seed)
+    if fixed is not None:  # before minutes of work
+        refuse_used(dataset, fixed)
+    dataset = examine(dataset)
     shown = json.dumps(_facts(dataset), ensure_ascii=False, indent=2) if as_json else _summary(dataset)
     click.echo(_printable(shown))
     if page is not None:
@@ -140,7 +145,7 @@ def split(data: Path, out: Path, seed: int, groups_by: Literal["auto", "name", "
     "--out",
     default=Path("preview.jpg"),
     show_default=True,
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=TargetFile(),
     help=text("cli.data.preview.out"),
 )
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help=text("cli.train.set"))

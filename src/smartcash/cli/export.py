@@ -20,7 +20,7 @@ FORMAT_NAMES = ("onnx", "openvino", "pt2", "safetensors")
 
 
 class _ModelFirst(click.Group):
-    """A group in which what is not the name of a command is the MODEL of the first one."""
+    """A group in which what is not the name of a command is the MODEL of the first one, or an option before it."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -34,18 +34,9 @@ class _Batch(click.ParamType[int | None]):
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
         if value == "dynamic":
             return None
-        if value.isascii() and value.isdigit() and int(value) >= 1:
+        if value.isascii() and value.isdigit():
             return int(value)
         self.fail(text("cli.export.batch_wrong", value=value), param, ctx)
-
-
-class _ImageSize(click.ParamType[int]):
-    name = "px"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if value.isascii() and value.isdigit() and int(value) % 32 == 0 and 64 <= int(value) <= 2048:
-            return int(value)
-        self.fail(text("cli.export.size_wrong", value=value), param, ctx)
 
 
 def _help(key: str, example: str) -> str:
@@ -53,7 +44,11 @@ def _help(key: str, example: str) -> str:
 
 
 command = language_option(
-    _ModelFirst("export", help=_help("help", "latest --format onnx --nms")),
+    _ModelFirst(
+        "export",
+        help=_help("help", "latest --format onnx --nms"),
+        context_settings={"ignore_unknown_options": True},
+    ),
 )
 
 
@@ -67,7 +62,7 @@ command = language_option(
               help=text("cli.export.precision"))  # fmt: skip
 @click.option("--nms", is_flag=True, help=text("cli.export.nms"))
 @click.option("--batch", type=_Batch(), default="dynamic", show_default=True, help=text("cli.export.batch"))
-@click.option("--image-size", type=_ImageSize(), help=text("cli.export.image_size"))
+@click.option("--image-size", type=int, metavar="px", help=text("cli.export.image_size"))
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help=text("cli.export.out"))
 @click.option("--json", "as_json", is_flag=True, help=text("cli.json"))
 def model(
@@ -88,17 +83,21 @@ def model(
 
     requests = [ExportRequest(name, precision, nms, batch, image_size) for name in names]
     made = zip(names, export_model(model, requests, out, interface="cli"))
-    if not _shown(made, every, as_json):
-        raise SystemExit(1)
+    if code := _shown(made, every, len(names) > 1, as_json):
+        raise SystemExit(code)
 
 
-def _shown(made: Iterable[tuple[str, ExportRecord | ExportRefused]], every: bool, as_json: bool) -> bool:
-    """Say what became of each; whether all is well. With `--all`, a format that cannot be had here is no failure."""
-    well, written = True, False
+def _shown(
+    made: Iterable[tuple[str, ExportRecord | ExportRefused]], every: bool, several: bool, as_json: bool
+) -> int:
+    """Say what became of each, and give the exit code: 1 when one failed or nothing was written, 2 when one of those
+    asked for by name was refused. With `--all`, a format that cannot be had here is no failure."""
+    well, written, refused = True, False, False
     for name, result in made:
         if not isinstance(result, ExportRecord):
-            if not every:
+            if not several:
                 raise result
+            refused = True
             facts = {"format": name, "state": "refused", "error": str(result)}
             click.echo(
                 json.dumps(facts, ensure_ascii=False)
@@ -108,9 +107,13 @@ def _shown(made: Iterable[tuple[str, ExportRecord | ExportRefused]], every: bool
             continue
         well, written = well and result.state != "failed", written or result.state != "failed"
         click.echo(json.dumps(result.to_dict(), ensure_ascii=False) if as_json else _line(result))
+        if not result.repeatable and not as_json:
+            click.echo(text("export.not_repeatable"))
     if not written and well and not as_json:
         click.echo(text("export.none"))
-    return well and written
+    if refused and not every:
+        return 2
+    return 0 if well and written else 1
 
 
 def _line(record: ExportRecord) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from smartcash.domain.errors import ExportRefused
+
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
@@ -13,14 +15,22 @@ State = Literal["verified", "failed", "unverified"]
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """One file that is wanted. `batch`: pictures per call, None for any number. `image_size`: px, None for the
-    model's own. `nms`: the file gives finished detections instead of every candidate box."""
+    """One file that is wanted. `batch`: pictures per call, None for any number. `image_size`: px, a multiple of 32, None
+    for the model's own. `nms`: the file gives finished detections instead of every candidate box.
+
+    Raises ExportRefused for a batch below 1 or another size."""
 
     format: str
     precision: Precision = "fp32"
     nms: bool = False
     batch: int | None = None
     image_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch is not None and self.batch < 1:
+            raise ExportRefused("export_batch", value=self.batch)
+        if self.image_size is not None and (self.image_size % 32 or not 64 <= self.image_size <= 2048):
+            raise ExportRefused("export_size", value=self.image_size)
 
 
 @dataclass(frozen=True)
@@ -30,8 +40,9 @@ class Proof:
     `state`: "verified", "failed", or "unverified"; `reason`: why not verified, a code with a text in the locales
     ([export.reasons]). `box_px`, `score`: largest differences. `agreement`: share of the pictures whose best class is
     the same; of a file with NMS, of the detections that both sides have. `metric`, `metric_torch`, `metric_file`: its
-    name, and its value for the model and for the file. `pictures`: "validation", "drawn", or "reference" for those
-    that travel with the file. `limits`: what the differences were held against."""
+    name, and its value for the model and for the file. `pictures`: "validation", "other" (the validation split of data
+    that are not, or not known to be, those of the training), "drawn", or "reference" for those that travel with the
+    file. `limits`: what the differences were held against."""
 
     state: State
     reason: str = ""
@@ -60,7 +71,7 @@ class Proof:
 @dataclass(frozen=True)
 class ExportRecord:
     """One export as `exports.json` keeps it. `file` is the name beside `exports.json` or an absolute path;
-    `error` is the message of one that failed."""
+    `error` is the message of one that failed. `repeatable`: whether verifying it again compares anything."""
 
     file: str
     format: str
@@ -77,6 +88,7 @@ class ExportRecord:
     seconds: float
     proof: dict[str, Any]
     error: str = ""
+    repeatable: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

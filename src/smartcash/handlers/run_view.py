@@ -21,8 +21,8 @@ from smartcash.domain.errors import ConfigInvalid, RunNotFound, RunRefused
 from smartcash.domain.patience import waited
 from smartcash.domain.records import RunInfo
 from smartcash.services.event_log import EventTail, finite
-from smartcash.services.run_info import plain
 from smartcash.utils.files import temporary_target
+from smartcash.utils.printable import plain
 
 LAST_BYTES = 1 << 16  # of the events: some 200 steps
 MAX_BYTES = 8_000_000

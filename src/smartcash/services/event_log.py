@@ -22,10 +22,7 @@ class EventLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._sequence = 0
-        for record in read_events(path):
-            self._sequence = record["seq"]
-        _end_with_newline(path)
+        self._sequence = _prepared(path)
         self._file: IO[str] = path.open("a", encoding="utf-8")
 
     def append(self, event: Event) -> None:
@@ -46,14 +43,14 @@ class EventLog:
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """All whole events of a file, in order; a last line that a crash cut short is left out."""
+    """All whole events of a file, in order; a last line that a crash cut short is left out, and so is one that a
+    disk has damaged: the gap in `seq` shows it."""
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for line in file:
-            if line.endswith("\n") and line.strip():
-                record: dict[str, Any] = json.loads(line)
-                yield record
+            if line.endswith(b"\n") and (event := _event(line)) is not None:
+                yield event
 
 
 def tail_events(
@@ -150,12 +147,24 @@ def finite(value: Any, deepest: int = 100) -> Any:
     return value
 
 
-def _end_with_newline(path: Path) -> None:
-    """Cut off a last line without an end: its writer died in the middle of it."""
+def _prepared(path: Path) -> int:
+    """Cut off a last line without an end (its writer died in the middle of it), and return the number of the last
+    line, 0 if there is none. Read from the end: the last event says it, and damaged lines behind it had the next
+    numbers."""
     if not path.exists():
-        return
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole != len(content):
-        with path.open("r+b") as file:
-            file.truncate(whole)
+        return 0
+    with path.open("r+b") as file:
+        size, span = file.seek(0, 2), NEAR
+        while True:
+            start = max(0, size - span)
+            file.seek(start)
+            *lines, torn = file.read().split(b"\n")
+            whole = lines if start == 0 else lines[1:]
+            for damaged, line in enumerate(reversed(whole)):
+                if (event := _event(line)) is not None:
+                    file.truncate(size - len(torn))
+                    return int(event["seq"]) + damaged
+            if start == 0:
+                file.truncate(size - len(torn))
+                return len(whole)
+            span *= 8

@@ -101,7 +101,7 @@ class Guard:
         given = request.query_params.get("token")
         if given is not None and request.method == "GET" and not request.url.path.startswith("/api/"):
             return (
-                self._signed_in(request) if self._is_token(given) else _refusal(request, 401, "token_wrong")
+                self._signed_in(request) if self._is_token(given) else _refusal(request, 401, "token_unknown")
             )
         if not self._may(request):
             return _refusal(request, 401, "not_signed_in")

@@ -18,9 +18,9 @@ from smartcash.domain.records import ModelVersion, Operation, RunInfo
 from smartcash.handlers.training_manager import Review
 from smartcash.services.event_log import finite
 from smartcash.services.jobs import Job
-from smartcash.services.run_info import plain
 from smartcash.ui.problems import problem_json, response_to
 from smartcash.utils.i18n import catalogue, text
+from smartcash.utils.printable import plain
 
 LEAST_PACKED = 1000  # bytes
 

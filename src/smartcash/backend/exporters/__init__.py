@@ -31,6 +31,8 @@ from safetensors import SafetensorError
 from safetensors import numpy as safe
 
 from smartcash import __version__
+from smartcash.backend.backbones import STRIDES
+from smartcash.backend.boxes import NMS_IOU
 from smartcash.backend.exporters.gate import (
     Evidence,
     Reference,
@@ -38,6 +40,7 @@ from smartcash.backend.exporters.gate import (
     model_run,
     prove,
     prove_again,
+    says_anything,
     squares,
 )
 from smartcash.backend.exporters.graph import Graph
@@ -53,14 +56,15 @@ from smartcash.domain.errors import ExportFailed, ExportRefused
 from smartcash.domain.exports import ExportRequest, Proof
 from smartcash.utils.files import fsync_folder, sha256_of, write_bytes
 
-NMS_IOU = 0.65
 REFERENCE_PICTURES = 3
+REFERENCE_DRAWN = 24  # among so many are those looked for in which a file with NMS finds something
 REFERENCE_SEED = 20  # far from the seeds of data sets that people draw
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A file that was written, or, with a failed proof, one that was not kept."""
+    """A file that was written, or, with a failed proof, one that was not kept. `repeatable`: whether there is anything
+    in the pictures that travel with it for `verify` to compare."""
 
     path: Path
     proof: Proof
@@ -69,9 +73,20 @@ class Exported:
     image_size: int
     seconds: float
     created: str
+    repeatable: bool = True
 
 
-def check(form: Format, request: ExportRequest, task: str) -> None:
+def format_of(request: ExportRequest) -> Format:
+    """The format that is asked for. Raises ExportRefused for one that is not known, for what it cannot do, and for a
+    package that is missing."""
+    if request.format not in FORMATS:
+        raise ExportRefused("export_format", format=request.format, known=", ".join(FORMATS))
+    form = FORMATS[request.format]
+    check(form, request)
+    return form
+
+
+def check(form: Format, request: ExportRequest, task: str = "detect") -> None:
     """Raises ExportRefused for what the format cannot do, or a package that is missing."""
     if request.precision not in form.precisions:
         known = ", ".join(form.precisions)
@@ -104,7 +119,8 @@ def export(
     """Write, load and prove one file. A proof that fails leaves nothing at `target`; what stood there stays.
 
     `predictor`: on the CPU, in fp32. `calibration`: training pictures, for int8. Raises ExportRefused for what the
-    format cannot do and ExportFailed when the conversion breaks off or `target` cannot be written."""
+    format cannot do, ExportFailed when the conversion breaks off or `target` cannot be written, and DataInvalid for a
+    picture that cannot be read."""
     check(form, request, predictor.task)
     began = time.monotonic()
     predictor = _sized(predictor, request.image_size)
@@ -114,12 +130,13 @@ def export(
     job = Job(graph, request, predictor.preprocess.image_size, {}, rule, pictures)
     job = replace(job, metadata=describe(form, predictor, job, lineage))
     with _written_beside(target, form) as draft:
-        with _conversion(form), warnings.catch_warnings():
+        with warnings.catch_warnings():
             # the converters warn of their own insides, which nobody here can act on
             warnings.simplefilter("ignore")
-            form.write(job, draft)
-            metadata = form.read(draft)
-            run = form.open(draft, torch.get_num_threads())
+            with _conversion(form):
+                form.write(job, draft)
+                metadata = form.read(draft)
+            run = open_export(draft, form, torch.get_num_threads())
             proof = prove(predictor, run, metadata, request, rule, evidence)
         sha256, size = _hash(draft, form)
         made = Exported(
@@ -131,7 +148,11 @@ def export(
             whole = json.dumps(kept, indent=1, ensure_ascii=False)
             write_bytes(_beside(draft, ".json"), (whole + "\n").encode())
             ours = run if request.precision != "fp32" else model_run(predictor, request, rule)
-            write_bytes(_beside(draft, ".proof.safetensors"), _reference(ours, predictor, request.batch))
+            reference = _reference(ours, predictor, request.batch)
+            made = replace(made, repeatable=reference.holds_anything)
+            write_bytes(_beside(draft, ".proof.safetensors"), _packed(reference))
+            if form.companions:  # of several files a new one beside an old one would be neither
+                target.unlink(missing_ok=True)
             for suffix in (*form.companions, ".proof.safetensors", ".json", ""):
                 _move(draft, target, suffix, form)
             fsync_folder(target.parent)
@@ -158,13 +179,14 @@ def verify(path: Path) -> tuple[Proof, dict[str, Any]]:
         )
     try:
         kept = json.loads(beside.read_text(encoding="utf-8"))
-        request = ExportRequest(**kept["metadata"]["request"])
+        request, task = ExportRequest(**kept["metadata"]["request"]), kept["metadata"]["task"]
+        sha256 = kept["sha256"]
         reference = _read_reference(proof_path)
-    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, SafetensorError, ExportRefused) as error:
         raise ExportFailed("export_changed", path=str(beside), reason=str(error)[:200]) from error
-    check(form, request, kept["metadata"]["task"])
+    check(form, request, task)
     try:
-        intact = _hash(path, form)[0] == kept["sha256"]
+        intact = _hash(path, form)[0] == sha256
     except FileNotFoundError as error:
         raise ExportRefused("export_not_ours", path=str(path), missing=str(error.filename)) from error
     if not intact:
@@ -178,17 +200,27 @@ def verify(path: Path) -> tuple[Proof, dict[str, Any]]:
 
 
 def open_export(path: Path, form: Format, threads: int) -> Run:
-    """A file of `form`, ready to be called, with so many threads. Raises ExportRefused or ExportFailed."""
+    """A file of `form`, ready to be called, with so many threads. Raises ExportRefused or ExportFailed, which each
+    call may raise too."""
     _installed(form)
     with _conversion(form):
-        return form.open(path, threads)
+        inner = form.open(path, threads)
+
+    def run(images_BCHW: np.ndarray) -> Outputs:
+        with _conversion(form):
+            return inner(images_BCHW)
+
+    return run
 
 
 def describe(form: Format, predictor: Predictor, job: Job, lineage: Mapping[str, Any]) -> dict[str, Any]:
-    """The metadata of a file: all that a program needs to use it, and where it comes from."""
+    """The metadata of a file: all that a program needs to use it, and where it comes from.
+
+    `lineage`: "model" (to build the network again), "lineage" (run, checkpoint, data, code of the training) and
+    "tools" (what more is known of the exporting side)."""
     request, size = job.request, job.image_size
     batch: int | str = request.batch or "batch"
-    candidates = sum((size // stride) ** 2 for stride in (8, 16, 32))
+    candidates = sum((size // stride) ** 2 for stride in STRIDES)
     classes = len(predictor.classes)
     shapes: dict[str, list[int | str]] = {
         "boxes": [batch, candidates, 4], "scores": [batch, candidates, classes],
@@ -214,9 +246,9 @@ def describe(form: Format, predictor: Predictor, job: Job, lineage: Mapping[str,
         "precision": request.precision,
         "request": {name: getattr(request, name) for name in ExportRequest.__dataclass_fields__},
         "calibration_pictures": 0 if job.calibration_B3HW is None else len(job.calibration_B3HW),
-        "tools": {name: version(name) for name in ("torch", "timm", *form.packages)},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **lineage,
+        "tools": {name: version(name) for name in ("torch", "timm", *form.packages)} | lineage["tools"],
     }  # fmt: skip
 
 
@@ -229,20 +261,32 @@ def _sized(predictor: Predictor, image_size: int | None) -> Predictor:
 
 
 def _calibration(evidence: Evidence, preprocess: Preprocess) -> np.ndarray:
-    fetched = (evidence.pictures.fetch(row)[0] for row in range(len(evidence.pictures)))
+    fetched = (evidence.fetch(row)[0] for row in range(len(evidence.pictures)))
     return squares(preprocess, list(fetched))
 
 
-def _reference(run: Run, predictor: Predictor, batch: int | None) -> bytes:
-    """Drawn pictures, a third cut off so that they are not square, with the outputs for each."""
-    tensors: dict[str, np.ndarray] = {}
+def _reference(run: Run, predictor: Predictor, batch: int | None) -> Reference:
+    """Drawn pictures, a third cut off so that they are not square, with the outputs for each. Of a file with NMS those
+    in which it finds something come first: an empty answer proves nothing."""
     size = max(SIZE_RANGE_PX[0], predictor.preprocess.image_size)
-    for row in range(REFERENCE_PICTURES):
+    told: list[tuple[np.ndarray, Outputs]] = []
+    silent: list[tuple[np.ndarray, Outputs]] = []
+    for row in range(REFERENCE_DRAWN):
         drawn, *_ = draw_sample("valid", row, REFERENCE_SEED, predictor.task, size)
         image = np.ascontiguousarray(drawn[: size * 2 // 3])
-        outputs = run(squares(predictor.preprocess, [image] * (batch or 1)))
+        outputs = first_picture(run(squares(predictor.preprocess, [image] * (batch or 1))))
+        (told if says_anything(outputs) else silent).append((image, outputs))
+        if len(told) == REFERENCE_PICTURES:
+            break
+    images, answers = zip(*[*told, *silent][:REFERENCE_PICTURES])
+    return Reference(list(images), list(answers))
+
+
+def _packed(reference: Reference) -> bytes:
+    tensors: dict[str, np.ndarray] = {}
+    for row, (image, outputs) in enumerate(zip(reference.images, reference.outputs)):
         tensors[f"{row}/picture"] = image
-        for name, values in first_picture(outputs).items():
+        for name, values in outputs.items():
             tensors[f"{row}/{name}"] = np.ascontiguousarray(values)
     return safe.save(tensors)
 
@@ -310,6 +354,6 @@ def _conversion(form: Format) -> Iterator[None]:
 
 
 __all__ = [
-    "FORMATS", "NMS_IOU", "Evidence", "Exported", "Format", "Graph", "Job", "Suppression", "check", "describe",
-    "export", "model_run", "open_export", "pace_of", "suppression_of", "verify",
+    "FORMATS", "Evidence", "Exported", "Format", "Graph", "Job", "Suppression", "check", "describe",
+    "export", "format_of", "model_run", "open_export", "pace_of", "suppression_of", "verify",
 ]  # fmt: skip

@@ -17,8 +17,10 @@ from smartcash.backend.boxes import select
 from smartcash.backend.data import Pictures
 from smartcash.backend.exporters.model import Outputs, Run, Suppression
 from smartcash.backend.metrics import ClassificationMetrics, DetectionMetrics
+from smartcash.backend.overlap import iou
 from smartcash.backend.predictor import Predictor
 from smartcash.backend.preprocess import Preprocess
+from smartcash.domain.errors import DataInvalid
 from smartcash.domain.exports import ExportRequest, Proof
 
 # What a file may differ by: box in px of the input, score 0…1, share of equal best classes (with NMS: of
@@ -37,11 +39,20 @@ MATCH_IOU = 0.5
 
 @dataclass(frozen=True)
 class Evidence:
-    """Pictures for a proof. `kind`: "validation" or "drawn". `labelled`: their labels index the model's classes."""
+    """Pictures for a proof. `kind`: "validation" (of the very data that the model was trained with), "other" (of data
+    that are not the same, or not known to be) or "drawn". `labelled`: their labels index the model's classes."""
 
     kind: str
     pictures: Pictures
     labelled: bool
+
+    def fetch(self, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As `Pictures.fetch`. Raises DataInvalid, also for a picture that is gone meanwhile."""
+        try:
+            return self.pictures.fetch(row)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise DataInvalid("picture_unreadable", path=str(error.filename), reason=reason) from error
 
 
 @dataclass
@@ -77,11 +88,12 @@ class Differences:
         self.box_px = self.box_px or 0.0
         self.asked += max(len(ours["score"]), len(theirs["score"]))
         free = set(range(len(theirs["score"])))
+        overlap = iou(ours["box"], theirs["box"])
         for row in range(len(ours["score"])):
             fitting = [
                 other for other in free
                 if ours["image"][row] == theirs["image"][other] and ours["label"][row] == theirs["label"][other]
-                and _iou(ours["box"][row], theirs["box"][other]) >= MATCH_IOU
+                and overlap[row, other] >= MATCH_IOU
             ]  # fmt: skip
             if fitting:
                 nearest = min(fitting, key=lambda other: abs(ours["box"][row] - theirs["box"][other]).max())
@@ -102,11 +114,6 @@ class Differences:
 
 def _larger(known: float, differences: np.ndarray) -> float:
     return float(np.max(np.abs(differences), initial=known)) if differences.size else known
-
-
-def _iou(a_4: np.ndarray, b_4: np.ndarray) -> float:
-    inner = np.clip(np.minimum(a_4[2:], b_4[2:]) - np.maximum(a_4[:2], b_4[:2]), 0, None).prod()
-    return float(inner / ((a_4[2:] - a_4[:2]).prod() + (b_4[2:] - b_4[:2]).prod() - inner + 1e-9))
 
 
 def squares(preprocess: Preprocess, images: Sequence[np.ndarray]) -> np.ndarray:
@@ -171,7 +178,7 @@ def prove(
     seen = -1.0 if request.precision == "fp32" else SCORES_SEEN
     for rows in _calls(len(evidence.pictures), request.batch):
         calls.add(len(rows))
-        fetched = [evidence.pictures.fetch(row) for row in rows]
+        fetched = [evidence.fetch(row) for row in rows]
         images = [image for image, *_ in fetched]
         outputs = model(squares(ours, images)), run(squares(theirs, images))
         if not all(np.isfinite(values).all() for values in outputs[1].values()):
@@ -281,6 +288,16 @@ class Reference:
 
     images: list[np.ndarray]
     outputs: list[Outputs]
+
+    @property
+    def holds_anything(self) -> bool:
+        """Whether there is anything to compare."""
+        return any(map(says_anything, self.outputs))
+
+
+def says_anything(outputs: Outputs) -> bool:
+    """False for a file with NMS that detects nothing."""
+    return all(map(len, outputs.values()))
 
 
 def first_picture(outputs: Outputs) -> Outputs:

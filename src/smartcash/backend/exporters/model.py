@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from smartcash.backend.exporters.graph import Graph
 from smartcash.domain.exports import ExportRequest, Precision
@@ -44,6 +46,13 @@ class Job:
     suppression: Suppression
     calibration_B3HW: np.ndarray | None = None
 
+    def example(self) -> tuple[Tensor, dict[str, Any] | None]:
+        """An input to trace the graph with, and which of its dimensions may vary."""
+        batch = self.request.batch
+        # two pictures: a dimension of one would be taken for a constant
+        images = torch.zeros(2 if batch is None else batch, 3, self.image_size, self.image_size)
+        return images, {"images": {0: torch.export.Dim("batch", min=1)}} if batch is None else None
+
     @property
     def outputs(self) -> tuple[str, ...]:
         """The names of what the file gives."""
@@ -58,12 +67,11 @@ class Format:
 
     write(job, path) writes the file and its `companions` (further suffixes) with the metadata inside.
     read(path) gives the metadata back. open(path, threads) loads it into its own runtime. `packages`: what these
-    import, brought by the extra `extra`. `runtime`: the distribution whose version is recorded.
+    import, brought by the extra `extra`.
     All three raise what is in `errors` for what the library refuses or a file that is damaged."""
 
     name: str
     suffix: str
-    runtime: str
     write: Callable[[Job, Path], None]
     read: Callable[[Path], dict[str, Any]]
     open: Callable[[Path, int], Run]

@@ -37,15 +37,27 @@ _PAIRS = 4096  # candidates verified at a time
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What is kept of a picture to compare it: row and column hash as bytes, shape (2, 8); edge strength and
-    detail at 48 × 48, of length 1, shape (2304,); the mean distance between its colour channels and the
-    standard deviation of its brightness, both 0–255."""
+    """What is kept of a picture to compare it: row and column hash as bytes, shape (2, 8); its brightness at 48 × 48;
+    the mean distance between its colour channels and the standard deviation of its brightness, both 0–255."""
 
     hashes_28: NDArray[np.uint8]
-    edges_D: NDArray[np.float16]
-    detail_D: NDArray[np.float16]
+    small_SS: NDArray[np.uint8]
     colour: float
     contrast: float
+
+    @property
+    def edges_D(self) -> NDArray[np.float16]:
+        """Strength of its edges, of length 1, shape (2304,)."""
+        small = self.small_SS.astype(np.float32)
+        edges = np.hypot(cv2.Sobel(small, cv2.CV_32F, 1, 0), cv2.Sobel(small, cv2.CV_32F, 0, 1))
+        return _unit(edges - edges.mean())
+
+    @property
+    def detail_D(self) -> NDArray[np.float16]:
+        """Brightness less its 9 × 9 mean over its 9 × 9 deviation, of length 1, shape (2304,)."""
+        small = self.small_SS.astype(np.float32)
+        above = small - cv2.blur(small, (9, 9))
+        return _unit(above / (np.sqrt(cv2.blur(above * above, (9, 9))) + 3))
 
 
 def near_duplicates(paths: Sequence[Path]) -> Iterator[tuple[int, int]]:
@@ -74,15 +86,16 @@ def alike_pairs(seen: Sequence[Look], *, sure: bool = False) -> Iterator[tuple[i
     """Pairs of indices (i < j) that look alike, some of them twice; `sure`: their detail agrees as well."""
     if len(seen) < 2:
         return
-    edges_ND = np.stack([look.edges_D for look in seen])
-    detail_ND = np.stack([look.detail_D for look in seen])
+    compared = [(np.stack([look.edges_D for look in seen]), MIN_CORRELATION)]
+    if sure:
+        compared.append((np.stack([look.detail_D for look in seen]), MIN_DETAIL))
     for one, other in _candidates(np.stack([look.hashes_28 for look in seen])):
         for start in range(0, len(one), _PAIRS):
             i, j = one[start : start + _PAIRS], other[start : start + _PAIRS]
-            alike = _correlation(edges_ND, i, j) >= MIN_CORRELATION
-            if sure:
-                alike[alike] = _correlation(detail_ND, i[alike], j[alike]) >= MIN_DETAIL
-            yield from zip(i[alike].tolist(), j[alike].tolist())
+            for features_ND, least in compared:
+                alike = _correlation(features_ND, i, j) >= least
+                i, j = i[alike], j[alike]
+            yield from zip(i.tolist(), j.tolist())
 
 
 def _correlation(
@@ -130,19 +143,11 @@ def look(path: Path) -> Look:
     columns = cv2.resize(gray, (8, 9), interpolation=cv2.INTER_AREA)
     bits = np.stack([(rows[:, 1:] > rows[:, :-1]).ravel(), (columns[1:] > columns[:-1]).ravel()])
     coloured = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    small = cv2.cvtColor(coloured, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    edges = np.hypot(cv2.Sobel(small, cv2.CV_32F, 1, 0), cv2.Sobel(small, cv2.CV_32F, 0, 1))
-    above = small - cv2.blur(small, (9, 9))
-    detail = above / (np.sqrt(cv2.blur(above * above, (9, 9))) + 3)
+    small = cv2.cvtColor(coloured, cv2.COLOR_RGB2GRAY)
     red, green, blue = cv2.split(coloured)
     most, least = cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)
-    return Look(
-        np.packbits(bits, axis=1),
-        _unit(edges - edges.mean()),
-        _unit(detail),
-        float((most - least).mean()),
-        float(small.std()),
-    )
+    contrast = small.astype(np.float32).std()
+    return Look(np.packbits(bits, axis=1), small, float((most - least).mean()), float(contrast))
 
 
 def _unit(values: NDArray[np.float32]) -> NDArray[np.float16]:

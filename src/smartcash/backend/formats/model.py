@@ -219,7 +219,7 @@ class Sample:
     `size` is (width, height) in px, upright. `boxes_N4` is float32 xyxy in px of the upright picture, inside
     it, with positive area; (0, 4) when there is none, and always for classify. `labels_N` is int64; for
     classify it holds exactly one label. Samples of one `group` (copies, bursts, near-duplicates) belong in
-    one split. `digest` is the SHA-256 of the file's bytes.
+    one split. `digest` is the SHA-256 of the file's bytes; `label_file` is where the annotations were read.
     """
 
     path: Path
@@ -228,6 +228,11 @@ class Sample:
     labels_N: NDArray[np.int64]
     group: str
     digest: str = ""
+    label_file: Path | None = None
+
+    def same_labels(self, other: Sample) -> bool:
+        """Whether both have the same boxes and labels, in the same order."""
+        return np.array_equal(self.labels_N, other.labels_N) and np.array_equal(self.boxes_N4, other.boxes_N4)
 
 
 @dataclass(frozen=True)
@@ -252,6 +257,11 @@ class DataSet:
     def samples(self) -> tuple[Sample, ...]:
         """All samples, split after split."""
         return tuple(sample for split in self.splits.values() for sample in split)
+
+    @property
+    def pictures(self) -> tuple[Sample, ...]:
+        """One sample of each picture, also of one that is in several splits."""
+        return tuple({sample.path: sample for sample in self.samples}.values())
 
 
 @dataclass(frozen=True, slots=True)

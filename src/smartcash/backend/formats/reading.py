@@ -239,7 +239,8 @@ def _clean(layout: Layout, task: Task, findings: Findings) -> dict[str | None, l
         else:
             boxes, labels = _boxes(picture, look.header, len(layout.classes), findings)
         group = relative_name(picture.path, findings.root)
-        sample = Sample(picture.path, look.header.size, boxes, labels, group, look.digest)
+        file = picture.label_file
+        sample = Sample(picture.path, look.header.size, boxes, labels, group, look.digest, file)
         placed[picture.split].append(sample)
     return placed
 
@@ -378,7 +379,7 @@ def _report_copies(splits: dict[str, list[Sample]], task: Task, findings: Findin
         (_, first), *others = found
         also = [sample.path for _, sample in others]
         names = findings.names(also)
-        if not all(_same_labels(first, sample) for _, sample in others):
+        if not all(first.same_labels(sample) for _, sample in others):
             code = "data_image_two_classes" if task == "classify" else "data_image_two_labels"
             contradictory |= {digest} if task == "classify" else set()
             findings.add(code, first.path, also=also, others=names)
@@ -390,10 +391,6 @@ def _report_copies(splits: dict[str, list[Sample]], task: Task, findings: Findin
     if contradictory:
         for split, samples in splits.items():
             splits[split] = [sample for sample in samples if sample.digest not in contradictory]
-
-
-def _same_labels(one: Sample, other: Sample) -> bool:
-    return np.array_equal(one.labels_N, other.labels_N) and np.array_equal(one.boxes_N4, other.boxes_N4)
 
 
 # --- decoding every picture ----------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -44,7 +45,7 @@ def grouped(samples: Sequence[Sample], root: Path, *, look: bool) -> list[Sample
     A group is named by its first member.
     """
     names = [relative_name(sample.path, root) for sample in samples]
-    pairs: list[tuple[int, int]] = []
+    named: list[tuple[int, int]] = []
     same: dict[object, int] = {}
     stems = {(sample.path.parent, sample.path.stem) for sample in samples}
     for index, sample in enumerate(samples):
@@ -52,10 +53,10 @@ def grouped(samples: Sequence[Sample], root: Path, *, look: bool) -> list[Sample
         unnumbered = _COPY_NUMBER.sub("", stem)
         if (folder, unnumbered) in stems:  # `note (2)` is a copy only where there is a `note`
             stem = unnumbered
-        pairs += [(same.setdefault(key, index), index) for key in ((folder, stem), sample.digest)]
-    if look:
-        pairs += near_duplicates([sample.path for sample in samples])
-    leaders = joined(len(samples), pairs)
+        named += [(same.setdefault(key, index), index) for key in ((folder, stem), sample.digest)]
+    # one by one: of n frames of one scene, n² pairs are alike
+    alike = near_duplicates([sample.path for sample in samples]) if look else ()
+    leaders = joined(len(samples), chain(named, alike))
     return [replace(sample, group=names[leader]) for sample, leader in zip(samples, leaders)]
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from smartcash.backend.formats.known import FORMATS
 from smartcash.backend.formats.model import SPLITS, DataSet, Findings, Report
@@ -18,9 +21,8 @@ def resplit(dataset: DataSet, *, seed: int = 0, groups_by: GroupsBy = "auto") ->
     Findings about the former splits are left out of the report.
     """
     findings = Findings(dataset.root)
-    unique = {sample.path: sample for sample in dataset.samples}
     made = split_by_groups(
-        list(unique.values()), len(dataset.classes), dataset.root, seed, findings, groups_by=groups_by
+        dataset.pictures, len(dataset.classes), dataset.root, seed, findings, groups_by=groups_by
     )
     findings.add("data_split_made", dataset.root, value=seed, **{key: len(made[key]) for key in SPLITS})
     former = ("data_split", "data_image_leak")
@@ -37,17 +39,35 @@ def resplit(dataset: DataSet, *, seed: int = 0, groups_by: GroupsBy = "auto") ->
 
 def write_dataset(dataset: DataSet, out: str | Path, *, format: str | None = None) -> None:
     """Write pictures (byte for byte) and cleaned labels to `out`: YOLO for detect, a folder per class for
-    classify, or the named format. Raises DataInvalid when `out` holds files or lies in the data set."""
+    classify, or the named format. Raises DataInvalid as `refuse_used`, and when the disk refuses."""
     folder = refuse_used(dataset, out)
-    folder.mkdir(parents=True, exist_ok=True)
-    FORMATS[format or {"detect": "yolo", "classify": "folders"}[dataset.task]].write(dataset, folder)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        FORMATS[format or {"detect": "yolo", "classify": "folders"}[dataset.task]].write(dataset, folder)
 
 
 def refuse_used(dataset: DataSet, out: str | Path) -> Path:
-    """`out` as a whole path. Raises DataInvalid when it holds files or lies in the data set."""
+    """`out` as a whole path. Raises DataInvalid when it holds files, lies in the data set or cannot be written."""
     folder = Path(out).resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataInvalid("data_out_used", path=str(out))
     if folder.is_relative_to(dataset.root):
         raise DataInvalid("data_out_inside", path=str(out))
+    refuse_unwritable(next(each for each in (folder, *folder.parents) if each.exists()))
     return folder
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Raises DataInvalid when there is no such folder or it takes no file."""
+    with writing(folder), TemporaryFile(dir=folder):
+        pass
+
+
+@contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """What the operating system refuses becomes a DataInvalid."""
+    try:
+        yield
+    except OSError as error:
+        path, reason = error.filename or place, error.strerror or type(error).__name__
+        raise DataInvalid("data_out_unwritable", path=str(path), reason=reason) from error

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from smartcash.backend.formats.alike import Look
 from smartcash.backend.formats.model import DataSet, Findings, Sample
+from smartcash.backend.overlap import iou
 
 WHOLE = 0.99  # of both sides
 LEAST_BOXES = 20  # of a class, to say what is usual in it
@@ -34,7 +35,7 @@ class _Boxes:
 
 
 def _all_boxes(dataset: DataSet) -> _Boxes:
-    samples = list({sample.path: sample for sample in dataset.samples}.values())
+    samples = dataset.pictures
     counts = [len(sample.boxes_N4) for sample in samples]
     boxes = np.concatenate([np.zeros((0, 4)), *(sample.boxes_N4 for sample in samples)])
     sizes = np.repeat(np.array([sample.size * 2 for sample in samples], np.float64), counts, axis=0)
@@ -97,23 +98,13 @@ def _deviation(values: NDArray[np.float64], least: float) -> NDArray[np.int64]:
 
 def doubles(dataset: DataSet, looks: Mapping[Path, Look], findings: Findings) -> None:
     """Two boxes around the same object, not equal to the pixel: with the same class or with two."""
-    for sample in {sample.path: sample for sample in dataset.samples}.values():
+    for sample in dataset.pictures:
         boxes = sample.boxes_N4.astype(np.float64)
-        overlap = np.triu(_iou(boxes), 1)
+        overlap = np.triu(iou(boxes, boxes), 1)
         for i, j in np.argwhere((overlap >= DOUBLE_IOU) & (overlap < 1)):
             one, other = (dataset.classes[sample.labels_N[index]] for index in (i, j))
             code = "data_box_double" if one == other else "data_box_double_classes"
             findings.add(code, sample.path, value=one, box=boxes[i], other=other)
-
-
-def _iou(boxes_N4: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Intersection over union of all with all, shape (N, N)."""
-    low = np.maximum(boxes_N4[:, None, :2], boxes_N4[None, :, :2])
-    high = np.minimum(boxes_N4[:, None, 2:], boxes_N4[None, :, 2:])
-    common = (high - low).clip(0).prod(axis=2)
-    area = (boxes_N4[:, 2:] - boxes_N4[:, :2]).prod(axis=1)
-    share: NDArray[np.float64] = common / (area[:, None] + area[None] - common)
-    return share
 
 
 def copied(dataset: DataSet, looks: Mapping[Path, Look], findings: Findings) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
-from itertools import combinations
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from itertools import chain, combinations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smartcash.backend.formats.alike import Look, alike_pairs, alike_when_turned, joined
 from smartcash.backend.formats.files import SPLIT_WORDS
@@ -25,31 +27,50 @@ def look_alikes(dataset: DataSet, looks: Mapping[Path, Look], findings: Findings
     """
     split_of = {sample.path: split for split, found in dataset.splits.items() for sample in found}
     samples = list({sample.digest: sample for sample in dataset.samples}.values())
-    pairs = set(alike_pairs([looks[sample.path] for sample in samples], sure=True))
+    turned: list[tuple[int, int]] = []
     for versions in _versions(samples, dataset.root, split_of):
-        turned = {
+        found = [
             (i, j)
             for i, j in combinations(versions[:_MAX_VERSIONS], 2)
             if alike_when_turned(looks[samples[i].path], looks[samples[j].path])
-        }
-        pairs |= turned
-        if not turned:
+        ]
+        turned += found
+        if not found:
             _report("data_image_leak_name", [samples[index] for index in versions], split_of, findings)
 
+    held = [tuple(np.unique(sample.labels_N).tolist()) for sample in samples]
+    accused: dict[int, int] = {}  # picture → the first that is surely alike and holds other classes
+
+    @lru_cache(maxsize=4096)
+    def detail(index: int) -> NDArray[np.float32]:
+        return looks[samples[index].path].detail_D.astype(np.float32)
+
+    def sure(i: int, j: int) -> bool:
+        return float(detail(i) @ detail(j)) >= _SURE_DETAIL
+
+    def judged(pairs: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """The pairs as they come, never all at once: of n frames of one scene, n² pairs are alike."""
+        for i, j in pairs:
+            if held[i] != held[j] and j < accused.get(i, len(samples)) and sure(i, j):
+                accused[i] = j
+            yield i, j
+
+    alike = alike_pairs([looks[sample.path] for sample in samples], sure=True)
     groups: dict[int, list[Sample]] = defaultdict(list)
-    for sample, leader in zip(samples, joined(len(samples), pairs)):
+    for sample, leader in zip(samples, joined(len(samples), judged(chain(alike, turned)))):
         groups[leader].append(sample)
     for group in groups.values():
         if len(group) > 1:
             crossing = len({split_of[sample.path] for sample in group}) > 1
             _report("data_image_leak_alike" if crossing else "data_image_alike", group, split_of, findings)
 
-    def sure(one: Sample, other: Sample) -> bool:
-        details = (looks[sample.path].detail_D.astype(np.float32) for sample in (one, other))
-        return float(np.dot(*details)) >= _SURE_DETAIL
-
-    close = [(samples[i], samples[j]) for i, j in sorted(pairs) if sure(samples[i], samples[j])]
-    _report_labels(close, dataset.classes, findings)
+    for i, j in sorted(accused.items()):
+        here, there = ("+".join(dataset.classes[label] for label in held[index]) or "–" for index in (i, j))
+        other = samples[j].path
+        findings.add(
+            "data_image_alike_labels", samples[i].path, value=here, also=[other], others=findings.name(other),
+            other_classes=there,
+        )  # fmt: skip
 
 
 def _versions(samples: list[Sample], root: Path, split_of: Mapping[Path, str]) -> list[list[int]]:
@@ -81,21 +102,3 @@ def _report(code: str, group: list[Sample], split_of: Mapping[Path, str], findin
     findings.add(
         code, first.path, value=len(group), also=also, others=findings.names(also), splits=places
     )  # fmt: skip
-
-
-def _report_labels(pairs: list[tuple[Sample, Sample]], classes: tuple[str, ...], findings: Findings) -> None:
-    """Pairs that hold different classes; a picture is reported once."""
-    reported = set()
-    for one, other in pairs:
-        here, there = (np.unique(sample.labels_N) for sample in (one, other))
-        if one.path not in reported and not np.array_equal(here, there):
-            reported.add(one.path)
-            names = ["+".join(classes[label] for label in found) or "–" for found in (here, there)]
-            findings.add(
-                "data_image_alike_labels",
-                one.path,
-                value=names[0],
-                also=[other.path],
-                others=findings.name(other.path),
-                other_classes=names[1],
-            )

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import io
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 from PIL import Image
 
-from smartcash.backend.formats.model import DataSet, Finding, Findings, Sample
-from smartcash.backend.formats.writing import refuse_used, write_dataset
+from smartcash.backend.formats.model import DataSet, Finding, Findings, Sample, relative_name
+from smartcash.backend.formats.writing import refuse_used, write_dataset, writing
 from smartcash.backend.images import decode_image, read_bytes, read_header, write_image
 from smartcash.utils.files import write_bytes
 
@@ -37,24 +36,22 @@ def fix(dataset: DataSet, out: Path) -> Fixes:
     Labels are written as they were read: without duplicate lines, boxes without area or outside, clipped to
     the picture. Of byte-identical pictures with the same labels one is kept, in test before valid before
     train. A picture that other tools may not read (GIF, TIFF, AVIF, CMYK, 16 bit, animations …) becomes a
-    PNG. Raises DataInvalid when `out` holds files or lies in the data set.
+    PNG. Raises DataInvalid when `out` holds files, lies in the data set or cannot be written.
     """
     refuse_used(dataset, out)
     findings = Findings(dataset.root)
     with TemporaryDirectory() as folder:
-        fixed = _without_copies(dataset, findings)
-        fixed = _readable_everywhere(fixed, Path(folder), findings)
-        write_dataset(fixed, out)
-    gone = {finding.file for finding in findings.all}
+        unique = _without_copies(dataset, findings)
+        write_dataset(_readable_everywhere(unique, Path(folder), findings), out)
+    left_over = Counter(relative_name(sample.path, dataset.root) for sample in unique.samples)
     solved = {"data_image_leak", "data_image_repeated"}
+
+    def is_solved(finding: Finding) -> bool:
+        return finding.code in solved and sum(left_over[name] for name in (finding.file, *finding.also)) <= 1
+
     reported = dataset.report.findings
     changes = (*(finding for finding in reported if finding.done in _CHANGED), *findings.all)
-    left = tuple(
-        finding
-        for finding in reported
-        if finding.done not in _CHANGED
-        and not (finding.code in solved and gone & {finding.file, *finding.also})
-    )
+    left = tuple(finding for finding in reported if finding.done not in _CHANGED and not is_solved(finding))
     fixes = Fixes(out, changes, left)
     content = {
         "source": str(dataset.root),
@@ -62,14 +59,15 @@ def fix(dataset: DataSet, out: Path) -> Fixes:
         "changes": [finding.to_dict() for finding in changes],
         "left": [finding.to_dict() for finding in left],
     }
-    write_bytes(out / "fixes.json", json.dumps(content, indent=2).encode())
+    with writing(out):
+        write_bytes(out / "fixes.json", json.dumps(content, indent=2).encode())
     return fixes
 
 
 def _without_copies(dataset: DataSet, findings: Findings) -> DataSet:
     """Of byte-identical pictures with the same labels only one; where labels differ, nobody knows which.
 
-    When more than half of train would go, the splits are copies of each other: none is touched then.
+    A split of which more than half would go is a copy of the others: nothing is taken from it.
     """
     copies: dict[str, list[tuple[str, Sample]]] = defaultdict(list)
     for split in _KEPT_FIRST:
@@ -77,10 +75,11 @@ def _without_copies(dataset: DataSet, findings: Findings) -> DataSet:
             copies[sample.digest].append((split, sample))
     gone: dict[tuple[str, Path], Path] = {}
     for (_, first), *others in copies.values():
-        if all(_same_labels(first, sample) for _, sample in others):
+        if all(first.same_labels(sample) for _, sample in others):
             gone |= {(split, sample.path): first.path for split, sample in others}
-    if 2 * sum(split == "train" for split, _ in gone) > len(dataset.splits["train"]):
-        return dataset
+    taken = Counter(split for split, _ in gone)
+    emptied = [split for split, count in taken.items() if 2 * count > len(dataset.splits[split])]
+    gone = {place: first for place, first in gone.items() if place[0] not in emptied}
     for (split, path), first in gone.items():
         findings.add(
             "data_image_copy_removed", path, value=split, also=[first], others=findings.name(first)
@@ -91,10 +90,6 @@ def _without_copies(dataset: DataSet, findings: Findings) -> DataSet:
         if (kept := tuple(sample for sample in found if (split, sample.path) not in gone))
     }
     return replace(dataset, splits=splits)
-
-
-def _same_labels(one: Sample, other: Sample) -> bool:
-    return np.array_equal(one.labels_N, other.labels_N) and np.array_equal(one.boxes_N4, other.boxes_N4)
 
 
 def _readable_everywhere(dataset: DataSet, folder: Path, findings: Findings) -> DataSet:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from smartcash.backend.formats.model import DataSet, Finding, Sample, Severity, count_boxes, relative_name
+from smartcash.backend.formats.writing import writing
 from smartcash.backend.images import Pixels, read_image
 from smartcash.utils.files import write_bytes
 from smartcash.utils.i18n import current_language, text
@@ -41,7 +42,7 @@ svg { max-width: 100%; } .train { fill: var(--train); } .valid { fill: var(--val
 
 def write_page(dataset: DataSet, path: Path) -> None:
     """Write the report of `dataset`, its counts and small pictures of the examples, in this process's
-    language. Raises OSError."""
+    language. Raises DataInvalid when it cannot be written."""
     title = escape(text("health.title", name=dataset.root.name))
     counts = {name: count_boxes(samples, len(dataset.classes)) for name, samples in dataset.splits.items()}
     thumbs = _Thumbs(dataset)
@@ -62,7 +63,8 @@ def write_page(dataset: DataSet, path: Path) -> None:
         "</body></html>\n",
     ]
     # a file name that is no UTF-8 stands in Python as lone surrogates, which cannot be written
-    write_bytes(path, "\n".join(parts).encode("utf-8", "replace"))
+    with writing(path):
+        write_bytes(path, "\n".join(parts).encode("utf-8", "replace"))
 
 
 def by_code(dataset: DataSet) -> list[list[Finding]]:
@@ -130,24 +132,26 @@ def _chart(classes: Sequence[str], counts: dict[str, np.ndarray]) -> str:
 
 
 class _Thumbs:
-    """Small pictures of what findings are about: found by the picture's name or its label file's."""
+    """Small pictures of what findings are about: found by the picture's name or that of the label file it was read with."""
 
     def __init__(self, dataset: DataSet) -> None:
         self.root = dataset.root
         self.by_name = {relative_name(sample.path, dataset.root): sample for sample in dataset.samples}
-        self.by_stem = {sample.path.stem: sample for sample in dataset.samples}
+        # a COCO document is of many pictures, and a finding in it names none
+        self.by_label = {
+            relative_name(sample.label_file, dataset.root): sample
+            for sample in dataset.samples
+            if sample.label_file is not None and sample.label_file.suffix.lower() != ".json"
+        }
 
     def of(self, finding: Finding) -> str:
         """The finding's pictures as figures; none for what has no readable picture."""
-        if (own := self.by_name.get(finding.file) or self._labelled(finding.file)) is None:
+        if (own := self.by_name.get(finding.file) or self.by_label.get(finding.file)) is None:
             return ""
         others = [self.by_name[name] for name in finding.also[: PICTURES - 1] if name in self.by_name]
         figures = [_figure(own, relative_name(own.path, self.root), finding.box)]
         figures += [_figure(sample, relative_name(sample.path, self.root), None) for sample in others]
         return "".join(figures)
-
-    def _labelled(self, file: str) -> Sample | None:
-        return self.by_stem.get(Path(file).stem) if file.endswith((".txt", ".xml")) else None
 
 
 def _figure(sample: Sample, name: str, box: Sequence[float] | None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from smartcash.backend.formats.alike import Look
-from smartcash.backend.formats.model import DataSet, Findings, Sample
+from smartcash.backend.formats.model import DataSet, Findings
 
 MIN_SIDE_PX = 32  # one cell of the coarsest feature map
 MAX_MEGAPIXELS = 16  # decoding takes a third of a second from here on
@@ -15,13 +15,9 @@ BLANK = 2.0  # standard deviation of the brightness, 0–255
 GRAY = 1.0  # mean distance of the colour channels, 0–255; JPEG noise of a gray picture stays below
 
 
-def _unique(dataset: DataSet) -> list[Sample]:
-    return list({sample.path: sample for sample in dataset.samples}.values())
-
-
 def sizes(dataset: DataSet, looks: Mapping[Path, Look], findings: Findings) -> None:
     """Tiny and huge pictures, and a set whose sizes lie far apart."""
-    samples = _unique(dataset)
+    samples = dataset.pictures
     for sample in samples:
         width, height = sample.size
         if min(sample.size) < MIN_SIDE_PX:
@@ -39,7 +35,7 @@ def sizes(dataset: DataSet, looks: Mapping[Path, Look], findings: Findings) -> N
 def contents(dataset: DataSet, looks: Mapping[Path, Look], findings: Findings) -> None:
     """Pictures of one even colour, and gray ones where most are coloured."""
     gray = []
-    for sample in _unique(dataset):
+    for sample in dataset.pictures:
         look = looks[sample.path]
         if look.contrast < BLANK:
             findings.add("data_image_blank", sample.path)

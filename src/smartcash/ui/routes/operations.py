@@ -11,11 +11,11 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 
 from smartcash.domain.records import OPERATIONS, Operation
-from smartcash.services.run_info import plain
 from smartcash.ui.routes.config import Here, Language
 from smartcash.ui.routes.runs import in_utc
 from smartcash.ui.words import operation_json, shown
 from smartcash.utils.i18n import text
+from smartcash.utils.printable import plain
 
 router = APIRouter(tags=["operations"])
 FORMULA = ("=", "+", "-", "@")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mimetypes
 import re
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import quote
@@ -158,9 +159,9 @@ def list_trash(studio: Here, language: Language) -> Response:
 @router.delete("/trash")
 def empty_trash(studio: Here, language: Language, agreed: Annotated[Agreed, Body()] = NOT_AGREED) -> Response:
     """Delete everything in the trash for good; needs its confirmation."""
-    token = studio.history.trash_token()
+    names = [run.id for run in studio.history.store.trashed()]
+    token = sha256("\n".join(["empty-trash", *names]).encode()).hexdigest()
     if not agreed.confirm_token or not agreed.significant:
-        names = [run.id for run in studio.history.store.trashed()]
         why = text("changes.why.deletion", language)
         changes = [
             {
@@ -173,7 +174,7 @@ def empty_trash(studio: Here, language: Language, agreed: Annotated[Agreed, Body
         raise ReviewNeeded(review)
     if agreed.confirm_token != token:
         raise NotConfirmed("token_stale")
-    return shown({"gone": [run.id for run in studio.history.empty_trash("token")]})
+    return shown({"gone": [run.id for run in studio.history.empty_trash("token", names)]})
 
 
 @router.post("/trash/{run}/restore")

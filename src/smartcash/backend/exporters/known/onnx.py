@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,21 +22,19 @@ OPSET = 18
 def write(job: Job, path: Path) -> None:
     import onnx
 
-    size, batch = job.image_size, job.request.batch
-    # two pictures: a dimension of one would be taken for a constant
-    images = torch.zeros(2 if batch is None else batch, 3, size, size)
-    dynamic = {"images": {0: torch.export.Dim("batch", min=1)}} if batch is None else None
+    images, dynamic = job.example()
     program = torch.onnx.export(
         job.graph, (images,), dynamo=True, opset_version=OPSET, dynamic_shapes=dynamic, verbose=False,
         input_names=["images"], output_names=DETECT_OUTPUTS if job.request.nms else job.outputs,
     )  # fmt: skip
     model = program.model_proto
     if job.request.precision == "int8":
-        model = quantized(model, job.calibration_B3HW, path)
+        model = quantized(model, job, path)
     if job.request.nms:
-        append_suppression(model, job.suppression, size)
+        append_suppression(model, job.suppression, job.image_size)
     onnx.helper.set_model_props(model, {"smartcash": json.dumps(job.metadata)})
-    onnx.checker.check_model(model, full_check=True)
+    with _refusals():
+        onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString())
 
 
@@ -91,50 +91,65 @@ def append_suppression(model: onnx.ModelProto, rule: Suppression, size_px: int) 
         model.graph.output.append(helper.make_tensor_value_info(name, dtype, shape))
 
 
-def quantized(model: onnx.ModelProto, calibration_B3HW: np.ndarray | None, path: Path) -> onnx.ModelProto:
+def quantized(model: onnx.ModelProto, job: Job, path: Path) -> onnx.ModelProto:
     """The model with its convolutions in int8, ranges taken from the calibration pictures. Nothing else is: one
     scale for boxes of 0 … 320 px and another layer's 0 … 1 would break both."""
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    assert calibration_B3HW is not None
+    assert job.calibration_B3HW is not None
+    calls = in_calls(job.calibration_B3HW, job.request.batch or 1)
 
     class Pictures(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.rest = iter(calibration_B3HW)
-
         def get_next(self) -> dict[str, np.ndarray] | None:
-            image = next(self.rest, None)
-            return None if image is None else {"images": image[None]}
+            images_BCHW = next(calls, None)
+            return None if images_BCHW is None else {"images": images_BCHW}
 
     plain, folded, done = (path.with_suffix(f".{part}.onnx") for part in ("plain", "folded", "int8"))
     plain.write_bytes(model.SerializeToString())
-    quant_pre_process(
-        str(plain), str(folded), skip_symbolic_shape=True
-    )  # folds batch norms into convolutions
-    quantize_static(
-        str(folded), str(done), Pictures(), quant_format=QuantFormat.QDQ, op_types_to_quantize=["Conv"],
-        per_channel=True,
-    )  # fmt: skip
+    with _refusals():
+        # folds batch norms into convolutions
+        quant_pre_process(str(plain), str(folded), skip_symbolic_shape=True)
+        quantize_static(
+            str(folded), str(done), Pictures(), quant_format=QuantFormat.QDQ, op_types_to_quantize=["Conv"],
+            per_channel=True,
+        )  # fmt: skip
     result = onnx.load(str(done))
     for used in (plain, folded, done):
         used.unlink()
     return result
 
 
+def in_calls(images_B3HW: np.ndarray, batch: int) -> Iterator[np.ndarray]:
+    """The pictures in calls of exactly `batch`; the last picture fills up the last call."""
+    last = len(images_B3HW) - 1
+    for first in range(0, len(images_B3HW), batch):
+        yield images_B3HW[np.minimum(np.arange(first, first + batch), last)]
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What onnx and ONNX Runtime raise derives from Exception alone; it becomes a ValueError."""
+    import onnx
+    from onnxruntime.capi import onnxruntime_pybind11_state as refused
+
+    try:
+        yield
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, refused.EPFail, refused.EngineError,
+            refused.Fail, refused.InvalidArgument, refused.InvalidGraph, refused.InvalidProtobuf, refused.NoModel,
+            refused.NoSuchFile, refused.NotImplemented, refused.RuntimeException) as error:  # fmt: skip
+        raise ValueError(str(error)) from error
+
+
 def _session(path: Path, threads: int) -> Any:
     import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as refused
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    try:
+    with _refusals():
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except (refused.Fail, refused.InvalidProtobuf, refused.InvalidGraph, refused.InvalidArgument,
-            refused.NoSuchFile, refused.NotImplemented, refused.RuntimeException) as error:  # fmt: skip
-        raise ValueError(str(error)) from error
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -147,13 +162,14 @@ def open_file(path: Path, threads: int) -> Run:
     names = [output.name for output in session.get_outputs()]
 
     def run(images_BCHW: np.ndarray) -> Outputs:
-        return dict(zip(names, session.run(None, {"images": images_BCHW})))
+        with _refusals():
+            return dict(zip(names, session.run(None, {"images": images_BCHW})))
 
     return run
 
 
 FORMAT = Format(
-    name="onnx", suffix=".onnx", runtime="onnxruntime", write=write, read=read, open=open_file,
+    name="onnx", suffix=".onnx", write=write, read=read, open=open_file,
     precisions=("fp32", "fp16", "int8"), nms=True, extra="onnx", packages=("onnx", "onnxscript", "onnxruntime"),
     errors=(RuntimeError, ValueError, KeyError, OSError, torch.onnx.OnnxExporterError),
 )  # fmt: skip

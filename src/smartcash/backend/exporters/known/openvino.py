@@ -46,6 +46,6 @@ def open_file(path: Path, threads: int) -> Run:
 
 
 FORMAT = Format(
-    name="openvino", suffix=".xml", runtime="openvino", write=write, read=read, open=open_file,
+    name="openvino", suffix=".xml", write=write, read=read, open=open_file,
     precisions=("fp32", "fp16"), extra="openvino", packages=("openvino",), companions=(".bin",),
 )  # fmt: skip

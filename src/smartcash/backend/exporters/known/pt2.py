@@ -15,10 +15,7 @@ from smartcash.backend.exporters.model import Format, Job, Outputs, Run
 
 def traced(job: Job) -> torch.export.ExportedProgram:
     """The graph as a program, for any number of pictures or exactly as many as are asked for."""
-    size, batch = job.image_size, job.request.batch
-    # two pictures: a dimension of one would be taken for a constant
-    images = torch.zeros(2 if batch is None else batch, 3, size, size)
-    dynamic = {"images": {0: torch.export.Dim("batch", min=1)}} if batch is None else None
+    images, dynamic = job.example()
     with torch.no_grad():
         return torch.export.export(job.graph, (images,), dynamic_shapes=dynamic)
 
@@ -49,6 +46,6 @@ def open_file(path: Path, threads: int) -> Run:
 
 
 FORMAT = Format(
-    name="pt2", suffix=".pt2", runtime="torch", write=write, read=read, open=open_file,
+    name="pt2", suffix=".pt2", write=write, read=read, open=open_file,
     precisions=("fp32", "fp16"), errors=(RuntimeError, ValueError, KeyError, OSError, zipfile.BadZipFile),
 )  # fmt: skip

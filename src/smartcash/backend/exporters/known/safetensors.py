@@ -42,6 +42,6 @@ def open_file(path: Path, threads: int) -> Run:
 
 
 FORMAT = Format(
-    name="safetensors", suffix=".safetensors", runtime="torch", write=write, read=read, open=open_file,
+    name="safetensors", suffix=".safetensors", write=write, read=read, open=open_file,
     precisions=("fp32", "fp16"), errors=(SafetensorError, RuntimeError, ValueError, KeyError, TypeError, OSError),
 )  # fmt: skip
