@@ -412,6 +412,24 @@ def test_the_api_describes_itself_without_any_other_host(client: httpx.Client) -
     assert all(method.get("description") for path in described["paths"].values() for method in path.values())
 
 
+def test_runs_are_compared_side_by_side(client: httpx.Client, home: Path, first: str) -> None:
+    """A16: what differs in the configuration, and the curves; what has to be computed is not waited for."""
+    values = find_run(first, home).config().replaced(seed=7, name="second").model_dump(mode="json")
+    other = made_run(home, config=TrainConfig.parse(values), epochs_done=1)
+    found = client.get("compare", params={"runs": f"{first},{other.id}"}).json()
+    assert {each["field"]: each["values"] for each in found["config"]}["seed"] == [0, 7]
+    assert [model["run"] for model in found["models"]] == [first, other.id]
+    assert found["judged"]["state"] in ("none", "working", "failed")
+    assert client.get("compare", params={"runs": first}).status_code == 422
+    assert client.get("compare", params={"runs": f"{first},none"}).status_code == 404
+    assert client.get("compare", params={"runs": f"{first},{home}"}).status_code == 404
+    assert (
+        client.get("compare/../x.jpg").status_code
+        == 404
+        == client.get(f"compare/{'0' * 24}/000.jpg").status_code
+    )
+
+
 @pytest.mark.slow
 def test_a_worker_answers_what_needs_torch(
     client: httpx.Client, server: StudioProcess, tmp_path: Path

@@ -25,6 +25,8 @@ STATUSES: tuple[tuple[type[SmartCashError], int], ...] = (
     (errors.WeightsUnavailable, 422),
     (errors.BackboneUnknown, 422),
     (errors.ExportRefused, 422),
+    (errors.LabelsRefused, 422),
+    (errors.ComparisonRefused, 422),
     (Refusal, 422),
     (errors.RunNotFound, 404),
     (errors.VersionNotFound, 404),

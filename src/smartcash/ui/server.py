@@ -23,7 +23,7 @@ from smartcash import __version__
 from smartcash.domain.errors import ServerRefused
 from smartcash.ui.guard import Guard, token_of
 from smartcash.ui.problems import add_problems
-from smartcash.ui.routes import config, data, machine, models, operations, runs
+from smartcash.ui.routes import compare, config, data, machine, models, operations, runs
 from smartcash.ui.studio import Studio
 from smartcash.ui.words import packed
 
@@ -41,7 +41,7 @@ KINDS = {
 }  # fmt: skip
 _BASE = '<base href="./">'
 _INLINE_SCRIPT = re.compile(r"<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>", re.DOTALL)
-NOUNS = (config, runs, models, data, operations, machine)
+NOUNS = (config, runs, compare, models, data, operations, machine)
 
 
 def create_app(home: Path, *, interface: str = "web", web: Path = WEB) -> FastAPI:

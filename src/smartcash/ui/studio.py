@@ -10,6 +10,7 @@ from fastapi import Request
 
 from smartcash.domain.errors import RunNotFound
 from smartcash.domain.records import RunInfo
+from smartcash.handlers.comparison import Comparisons
 from smartcash.handlers.model_versions import ModelVersions
 from smartcash.handlers.operation_log import OperationLog
 from smartcash.handlers.run_history import RunHistory
@@ -42,6 +43,7 @@ class Studio:
         self.jobs = Jobs()
         # a look at a picture does not wait for an export
         self.data, self.models, self.work = (Workbench(self.home) for _ in range(3))
+        self.comparisons = Comparisons(self.home)
         self.stream = Stream(self.history.store, self.manager.service, self.jobs, self.log)
         self.beginning = threading.Lock()  # of two runs begun at once one is told of the other
         self.pictures: dict[str, bytes] = {}  # augmented ones, for the page to fetch; the newest only
@@ -82,6 +84,7 @@ class Studio:
 
     def close(self) -> None:
         """End the workbenches; an export that has begun is finished."""
+        self.comparisons.close()
         self.data.close()
         self.models.close()
         self.work.close(at_once=False)
