@@ -13,6 +13,7 @@ from smartcash.utils.i18n import text
 
 from .conftest import Studio, running, visiting
 
+pytestmark = pytest.mark.slow
 AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
 PAGES = ("", "train", "runs", "runs?trash=1", "compare", "models", "models/v1", "data", "log", "settings")
 TABS = ("watch", "result", "config", "checkpoints", "exports", "story", "files")

@@ -261,7 +261,7 @@ export function useJob() {
 }
 
 export const runLink = (run) => link("runs", run.id ?? run.run);
-export const Remaining = ({ of }) => (of.eta_s === null || of.eta_s === undefined ? "" : t("progress.left", { time: duration(of.eta_s) }));
+export const Remaining = ({ of }) => (of.eta_s === null || of.eta_s === undefined ? "" : t("progress.left", { time: duration(of.eta_s, true) }));
 export const download = (name, content, kind = "text/csv") => {
   const address = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], { type: kind }));
   Object.assign(document.createElement("a"), { href: address, download: name }).click();

@@ -76,15 +76,15 @@ export function bytes(value) {
   return `${decimal(value, value < 10 && step ? 1 : 0)}\u00a0${steps[step]}`;
 }
 
-/** 310 → "5 menit 10 detik". */
-export function duration(seconds) {
+/** 310 → "5 menit 10 detik"; `brief`: "5 menit". */
+export function duration(seconds, brief = false) {
   if (missing(seconds)) return "–";
   const rest = Math.max(0, Math.round(seconds));
   const parts = [["days", 86400], ["hours", 3600], ["minutes", 60], ["seconds", 1]];
   const from = parts.findIndex(([, size]) => rest >= size);
   if (from < 0) return t("time.seconds", { count: 0 });
   const [name, size] = parts[from];
-  const next = parts[from + 1];
+  const next = brief ? undefined : parts[from + 1];
   const first = t(`time.${name}`, { count: Math.floor(rest / size) });
   const second = next && Math.floor((rest % size) / next[1]);
   return second ? `${first} ${t(`time.${next[0]}`, { count: second })}` : first;

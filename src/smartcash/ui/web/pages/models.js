@@ -134,5 +134,5 @@ function Try({ model, threshold }) {
       ]} />
       ${!result.sure && html`<p class="notice warned">${t("try.unsure")}</p>`}`}
     </div>
-    <div>${result && html`<${Picture} whole=${true} url=${shown.url} width=${result.width} height=${result.height} found=${result.found} classes=${result.counts.map((each) => each.class)} caption=${shown.file.name} />`}</div></div>`;
+    <div>${result && html`<${Picture} whole=${true} url=${shown.url} width=${result.width} height=${result.height} found=${result.found} values=${result.values} classes=${Object.keys(result.values)} caption=${shown.file.name} />`}</div></div>`;
 }

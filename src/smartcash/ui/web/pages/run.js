@@ -128,7 +128,7 @@ function Progress({ of, info, stands }) {
       ${of.total_steps ? html`<span>${t("progress.step")} <b>${whole(of.step_in_run)}</b> ${t("of")} ${whole(of.total_steps)}</span>` : null}
       ${at_work && of.phase === "validate" && html`<span><b>${t("progress.validating")}</b></span>`}
       ${at_work && of.eta_s !== null && html`<span>${t("progress.eta")} <b>${duration(of.eta_s)}</b></span>`}
-      ${at_work && of.images_per_s ? html`<span><b>${figure(of.images_per_s)}</b> ${t("progress.rate")}</span>` : null}
+      ${at_work && of.images_per_s ? html`<span><b>${decimal(of.images_per_s, 1)}</b> ${t("progress.rate")}</span>` : null}
       ${at_work && of.patience_left !== null && of.patience_left !== undefined && html`<span>${t("progress.patience")} <b>${of.patience_left}</b> ${t("of")} ${of.patience}</span>`}
       ${of.best_epoch ? html`<span>${t("progress.best_epoch")} <b>${of.best_epoch}</b></span>` : null}
       ${!at_work && html`<${Over} info=${info} />`}
