@@ -98,7 +98,13 @@ def test_every_required_package_is_licensed_as_the_table_allows():
     assert [line for package in packages.values() for line in objections(package)] == []
 
 
-@pytest.mark.parametrize("extra", ["tensorboard", "mlflow", "wandb", "notify"])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        *("tensorboard", "mlflow", "wandb", "notify"),
+        *("onnx", "openvino", "openvino-int8", "mnn", "ncnn"),
+    ],
+)
 def test_every_package_of_an_extra_is_licensed_as_the_table_allows(extra):
     """D16: where the extra is installed."""
     listed = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))

@@ -24,6 +24,7 @@ from smartcash.backend.exporters import (
     model_run,
     open_export,
     pace_of,
+    settled,
     suppression_of,
     verify,
 )
@@ -139,9 +140,9 @@ def export_model(
         return
     if out is not None:
         (request,) = requests
-        if out.suffix != FORMATS[request.format].suffix:
-            facts = {"format": request.format, "suffix": FORMATS[request.format].suffix}
-            raise ExportRefused("export_suffix", path=str(out), **facts)
+        suffix = FORMATS[request.format].suffix
+        if not out.name.endswith(suffix):
+            raise ExportRefused("export_suffix", path=str(out), format=request.format, suffix=suffix)
     source = ExportSource.open(name, interface)
     needed = any(request.precision == "int8" for request in requests)
     with gathered(source, calibration=needed) as (evidence, calibration):
@@ -150,6 +151,7 @@ def export_model(
                 yield refused[request]
                 continue
             form = FORMATS[request.format]
+            request = settled(form, request)
             size = request.image_size or source.predictor.preprocess.image_size
             target = out or source.exports.folder / export_name(source, request, size, form.suffix)
             pictures = calibration if request.precision == "int8" else None
