@@ -7,7 +7,7 @@ EPOCHS ?=
 ARGS ?=
 SAMPLE := sample-notes
 
-.PHONY: help setup setup-dev train test check bench faults docs lock clean
+.PHONY: help setup setup-dev browser train studio test check bench faults docs lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -17,15 +17,15 @@ LOCKED := $(shell [ "$$CI" = true ] && [ "$$(uname -sm)" = "Linux x86_64" ] && $
 
 setup: $(VENV)/.ready ## the virtual environment with SmartCash in it
 
-$(VENV)/.ready: pyproject.toml
+$(VENV)/.ready: pyproject.toml package-lock.json
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e .
+	$(BIN)/python -m pip install --quiet -e '.[fast]'
 	@touch $@
 
 setup-dev: $(VENV)/.ready-dev ## the same with all tools of development
 
-$(VENV)/.ready-dev: pyproject.toml requirements/ci.lock
+$(VENV)/.ready-dev: pyproject.toml package-lock.json requirements/ci.lock
 	$(PYTHON) -m venv $(VENV)
 ifeq ($(LOCKED),yes)
 	$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r requirements/ci.lock
@@ -36,6 +36,12 @@ else
 endif
 	@touch $@ $(VENV)/.ready
 
+browser: setup-dev ## a Chromium for the tests of the web page, if there is none
+	@command -v chromium || command -v chromium-browser || command -v google-chrome \
+	|| { [ "$$(id -u)" = 0 ] && command -v apt-get && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } \
+	|| $(BIN)/python -m playwright install chromium \
+	|| echo "No Chromium could be installed: the tests of the web page are skipped, in CI they fail."
+
 train: setup ## draw sample notes and train a detector on them; or DATA=folder for your own, EPOCHS=n, ARGS="--set …"
 ifeq ($(DATA),)
 	@test -f $(SAMPLE)/data.yaml || $(BIN)/smartcash data sample --out $(SAMPLE) --images 480
@@ -44,7 +50,10 @@ else
 	$(BIN)/smartcash train "$(DATA)" $(if $(EPOCHS),--epochs $(EPOCHS)) --yes $(ARGS)
 endif
 
-test: setup-dev ## all tests, the slow ones too; the whole fault matrix is `make faults`
+studio: setup ## the web page, in the browser; ARGS="--home folder" for other runs than ./runs
+	$(BIN)/smartcash studio $(ARGS)
+
+test: setup-dev browser ## all tests, the slow ones too; the whole fault matrix is `make faults`
 	$(BIN)/python -m pytest -m "not faults"
 
 check: setup-dev ## lint, types, import contracts, fast tests

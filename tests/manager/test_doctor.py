@@ -135,6 +135,30 @@ def test_what_can_be_put_right_is_and_what_was_done_is_said(sick: Path) -> None:
     assert list(sick.glob("detect/*/.config.yaml.*.tmp")) or list(sick.glob("auto/*/.config.yaml.*.tmp"))
 
 
+def test_a_run_that_the_doctor_marks_as_crashed_does_not_make_the_index_stale(tmp_path: Path) -> None:
+    """A29: its own mending is no illness."""
+    dead = finished(tmp_path)
+    dead.describe({"state": "running", "worker": dead_worker()})
+    assert {code for code, finding in found(tmp_path, fix=True).items() if finding.fixed} == {"run_dead"}
+    assert wrong(tmp_path) == set()
+
+
+def test_what_cannot_be_read_is_a_finding_and_the_rest_is_looked_at(tmp_path: Path) -> None:
+    """A24, A29: a log that is a folder, checkpoints that are a file, a place that is gone by now."""
+    first, second = finished(tmp_path), finished(tmp_path)
+    newest = max(second.weights.glob("*.pth"))
+    newest.write_bytes(newest.read_bytes()[:-100])
+    history = first.weights / "training_history.yaml"
+    history.unlink(missing_ok=True)
+    history.mkdir()
+    (tmp_path / "operations.jsonl").mkdir()
+    findings = list(examine(tmp_path, TORCH))
+    reasons = [finding.message() for finding in findings if finding.code == "unreadable"]
+    assert any("operations.jsonl" in reason for reason in reasons)
+    assert any(finding.code == "checkpoints_damaged" for finding in findings)
+    assert findings[-1].code in ("checkpoints", "checkpoints_damaged", "unreadable"), "it came to the end"
+
+
 def test_a_checkpoint_of_the_right_size_with_other_bytes_is_found_by_reading_it(tmp_path: Path) -> None:
     """B18, B33: --deep."""
     run = finished(tmp_path)

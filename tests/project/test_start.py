@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -152,3 +153,37 @@ def test_a_wrong_setting_is_wrong_usage_and_names_every_problem(tmp_path):
     assert "optimizer.lr" in answer.stderr
     assert "training.epochs" in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path):
+    """A33, A34: nothing is read or computed first; exit code 2, no traceback."""
+    file = tmp_path / "file"
+    file.write_text("kept")
+    count = ("count", "no-such-model", str(tmp_path / "note.jpg"), "--csv")
+    for command in (
+        (*count, str(tmp_path / "no" / "counts.csv")), (*count, str(file / "counts.csv")), (*count, str(tmp_path)),
+        ("data", "check", str(tmp_path), "--html", str(tmp_path / "no" / "page.html")),
+        ("data", "preview", str(tmp_path), "--out", str(tmp_path / "no" / "preview.jpg")),
+    ):  # fmt: skip
+        answer = smartcash(*command, "--lang", "en")
+        assert (answer.returncode, answer.stdout) == (2, ""), answer.stderr
+        assert command[-1] in answer.stderr and "Traceback" not in answer.stderr
+    assert file.read_text() == "kept"
+
+
+def test_a_file_that_nobody_named_and_that_is_missing_stays_a_bug(tmp_path, monkeypatch, capsys):
+    """A34: only a person's own mistakes are told in one line."""
+    from smartcash import cli
+
+    named = tmp_path / "named"
+
+    def missing(*_, **__):
+        raise FileNotFoundError(errno.ENOENT, "No such file", str(named))
+
+    monkeypatch.setattr(cli._Commands, "main", missing)
+    with pytest.raises(FileNotFoundError):
+        cli.main(["log", "--home", str(tmp_path)])
+    for words in (["log", str(named)], ["log", f"--export={named}"]):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(words)
+        assert ended.value.code == 2 and str(named) in capsys.readouterr().err

@@ -132,6 +132,32 @@ def test_a_damaged_line_is_passed_over_and_long_lines_are_read(tmp_path: Path) -
     assert [event["seq"] for event in islice(tail_events(path, 2), 1)] == [3]
 
 
+# what is on the disk → the number that the next event gets
+DAMAGED: dict[str, tuple[bytes, int]] = {
+    "nothing": (b"", 1),
+    "a torn first line": (b'{"seq": 1, "ty', 1),
+    "a torn line": (b'{"seq": 1}\n{"seq": 2}\n{"se', 3),
+    "zeros in the middle": (b'{"seq": 1}\n\0\0\0\n{"seq": 3}\n', 4),
+    "a damaged last line": (b'{"seq": 1}\n{"seq": 2}\n{"seq": \xff}\n', 4),
+    "two damaged ones and a torn one": (b'{"seq": 1}\n[]\n\n{"se', 4),
+    "nothing that is whole": (b"\0\0\n\xff\n", 3),
+    "far behind the last event": (b'{"seq": 1}\n' + b"\0" * 300_000 + b"\n", 3),
+    "a long last event": (b'{"seq": 1}\n{"seq": 2, "text": "' + b"x" * 300_000 + b'"}\n{', 3),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_file_can_be_written_on_and_read(tmp_path: Path, name: str) -> None:
+    """D2, D12: a run whose events a disk has damaged can be resumed; numbers only grow."""
+    path = tmp_path / "events.jsonl"
+    content, number = DAMAGED[name]
+    path.write_bytes(content)
+    before = [event["seq"] for event in read_events(path)]
+    write(path, 7, 7)
+    assert [event["seq"] for event in read_events(path)] == [*before, number]
+    assert [event["seq"] for event in EventTail(path).read()] == [*before, number]
+
+
 def test_a_file_that_took_the_place_of_a_longer_one_is_read_from_where_the_reader_stood(
     tmp_path: Path,
 ) -> None:

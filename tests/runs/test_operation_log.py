@@ -350,3 +350,27 @@ def test_a_log_that_cannot_be_read_is_a_plain_message(
     (tmp_path / "operations.jsonl").mkdir()
     code, _, err = command(capsys, "verify", "--home", tmp_path)
     assert code == 1 and "cannot be read" in err and "Traceback" not in err
+
+
+def test_a_spreadsheet_computes_nothing_of_what_people_wrote(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A13, A14."""
+    log = OperationLog(tmp_path / "operations.jsonl")
+    log.append(Operation("note", run="=1+1", changes=(Change("notes", "", "fine"),)))
+    log.append(Operation("note", run="run", changes=(Change("@SUM(A1)", "", "x"),)))
+    assert command(capsys, "--home", tmp_path, "--export", tmp_path / "log.csv")[0] == 0
+    with (tmp_path / "log.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["run"] for row in rows] == ["'=1+1", "run"]
+    assert rows[1]["changes"].startswith("'@SUM")
+
+
+@pytest.mark.usefixtures("english")
+def test_an_export_to_where_nothing_can_be_written_is_refused_before_the_log_is_read(
+    log: OperationLog, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A33: with its reason."""
+    for target in (tmp_path / "no" / "log.csv", log.path / "log.csv"):
+        code, out, err = command(capsys, "--home", log.path.parent, "--export", target)
+        assert (code, out) == (2, "") and "there is no folder" in err and str(target.parent) in err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,15 @@ from typing import Any
 import pytest
 
 from smartcash.cli import main
+from smartcash.cli.runs import SORTS as COMMAND_SORTS
 from smartcash.domain.config import TrainConfig
-from smartcash.domain.errors import RunNotFound, RunRefused
+from smartcash.domain.errors import LabelsRefused, OperationLogFailed, RunNotFound, RunRefused
 from smartcash.domain.records import RunFilter, RunInfo
 from smartcash.handlers.operation_log import OperationLog
 from smartcash.handlers.run_history import RunHistory
 from smartcash.services.labels import read_labels
 from smartcash.services.processes import identity
-from smartcash.services.run_store import RunFolder, RunStore, find_run
+from smartcash.services.run_store import SORTS, RunFolder, RunStore, find_run
 from smartcash.utils.i18n import LANGUAGES, catalogue
 
 FINISHED = {
@@ -177,6 +180,32 @@ def test_a_broken_run_json_is_a_row_with_its_reason(tmp_path: Path, name: str) -
     assert store.find(bad.id).state == "finished"
 
 
+# epochs.csv of a run at work → the reason why it is broken, or the best value that can be read nevertheless
+TABLES: dict[str, tuple[bytes, str | float | None]] = {
+    "three points": (b"epoch,mAP50_95\n1,1.2.3\n2,0.5\n", 0.5),
+    "a point": (b"epoch,mAP50_95\n1,.\n", None),
+    "words": (b"epoch,mAP50_95\n1,good\n2,nan\n3,inf\n4,1e999\n", None),
+    "a very long field": (b'epoch,mAP50_95\n1,"' + b"9" * 200_000 + b'"\n', "not_csv"),
+    "short rows": (b"epoch,mAP50_95\n1\n2,0.5\n", 0.5),
+    "long rows": (b"epoch,mAP50_95\n1,0.5,7,8\n", 0.5),
+    "bytes": (b"\xff\xfe\x00,\x00\n\x00", None),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_hostile_table_of_epochs_never_stops_a_list(tmp_path: Path, name: str) -> None:
+    """A30, A34."""
+    good, run = made(tmp_path), made(tmp_path)
+    at_work = {k: v for k, v in run.description().items() if k not in ("epochs_done", "best_value")}
+    (run.path / "run.json").write_text(json.dumps(at_work | {"state": "running"}))
+    content, expected = TABLES[name]
+    (run.path / "epochs.csv").write_bytes(content)
+    store = RunStore(tmp_path)
+    found = store.find(run.id)
+    assert (found.reason if found.state == "broken" else found.best_value) == expected
+    assert store.find(good.id).state == "finished"
+
+
 @pytest.mark.parametrize("file", ["run.json", "config.yaml"])
 def test_a_missing_file_or_a_pipe_in_its_place_is_a_broken_run(tmp_path: Path, file: str) -> None:
     run = made(tmp_path)
@@ -259,6 +288,23 @@ def test_a_run_is_found_by_id_beginning_folder_and_as_the_latest(tmp_path: Path)
         assert caught.value.code == code
 
 
+def test_an_exact_id_is_meant_before_a_beginning_and_before_a_folder_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A30: one rule, for what trains as for what lists."""
+    home = tmp_path / "home"
+    whole, longer, lure = made(home), made(home), made(tmp_path / "elsewhere")
+    longer.path.rename(whole.path.with_name(f"{whole.id}-2"))
+    monkeypatch.chdir(lure.path.parent)
+    lure.path.rename(whole.id)
+    assert find_run(whole.id, home).path == whole.path
+    assert RunStore(home).find(whole.id).path == str(whole.path)
+    path = tmp_path / "elsewhere" / "detect" / whole.id
+    assert find_run(str(path), home).path == path, "one outside the home is trained where it lies"
+    with pytest.raises(RunNotFound):
+        RunStore(home).find(str(path))
+
+
 def test_labels_lie_in_the_run_folder_and_survive_the_index(tmp_path: Path) -> None:
     run = made(tmp_path, config={"tags": ["from-config"], "notes": "first"})
     store = RunStore(tmp_path)
@@ -315,6 +361,17 @@ def test_a_run_goes_to_the_trash_and_comes_back_whole(
     assert store.trashed() == []
 
 
+@pytest.mark.parametrize("task", ["../..", "/tmp/elsewhere", "classify", ".", ""])
+def test_a_run_goes_to_the_trash_and_back_by_the_folder_it_lies_in(tmp_path: Path, task: str) -> None:
+    """A29: its files may name any task."""
+    home = tmp_path / "deep" / "below" / "home"
+    run = made(home, data={"path": "/data/rupiah", "task": task})
+    store = RunStore(home)
+    assert Path(store.trash(run.id).path) == home / ".trash" / "detect" / run.id
+    assert Path(store.restore(run.id).path) == run.path
+    assert run.path.is_dir()
+
+
 def test_a_locked_run_is_neither_trashed_nor_cleaned_up(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -341,6 +398,22 @@ def test_a_run_at_work_is_not_trashed_and_a_dead_one_is(tmp_path: Path) -> None:
         store.trash(run.id)
     assert caught.value.code == "run_at_work"
     worker.communicate(b"\n")
+    store.trash(run.id)
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "epochs.csv", "run.json"])
+def test_a_run_at_work_whose_files_cannot_be_read_is_not_trashed(tmp_path: Path, file: str) -> None:
+    """A34: the process, and where even its number cannot be read, the heartbeat."""
+    worker = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    run = made(tmp_path, state="running", worker=identity(worker.pid))
+    (run.path / "heartbeat").touch()
+    (run.path / file).write_bytes(b"\xff")
+    store = RunStore(tmp_path)
+    with pytest.raises(RunRefused) as caught:
+        store.trash(run.id)
+    assert caught.value.code == "run_at_work"
+    worker.communicate(b"\n")
+    os.utime(run.path / "heartbeat", (time.time() - 60, time.time() - 60))
     store.trash(run.id)
 
 
@@ -386,6 +459,67 @@ def test_every_change_is_in_the_operation_log(tmp_path: Path) -> None:
     assert [(c.field, c.old, c.new) for c in entries[1].changes] == [("notes", "", "baik")]
     assert (entries[-1].confirmed, entries[-1].who.interface) == ("token", "web")
     assert log.verify().alteration is None
+
+
+def test_nothing_is_done_that_could_not_be_logged(tmp_path: Path) -> None:
+    """A13: the entry first, then the change."""
+    kept, gone = made(tmp_path), made(tmp_path)
+    history = RunHistory(tmp_path)
+    history.trash(gone.id)
+    log = tmp_path / "operations.jsonl"
+    log.unlink()
+    log.mkdir()
+    changes = (
+        lambda: history.tag(kept.id, ["a"]), lambda: history.trash(kept.id), lambda: history.restore(gone.id),
+        lambda: history.empty_trash("--yes"),
+    )  # fmt: skip
+    for change in changes:
+        with pytest.raises(OperationLogFailed):
+            change()
+    assert ids(history.store.runs()) == [kept.id] and ids(history.store.trashed()) == [gone.id]
+    assert read_labels(kept.path) is None
+
+
+def test_the_log_tells_what_stood_there_before_whoever_else_wrote_meanwhile(tmp_path: Path) -> None:
+    """A13: each entry's old value is the one before it's new value."""
+    run = made(tmp_path)
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda n: RunHistory(tmp_path).note(run.id, f"note {n}"), range(24)))
+    entries = OperationLog(tmp_path / "operations.jsonl").operations(run=run.id)
+    pairs = [(change.old, change.new) for entry in entries for change in entry.changes]
+    assert len(pairs) == 24
+    assert [old for old, _ in pairs] == ["", *(new for _, new in pairs[:-1])]
+
+
+def test_what_was_put_into_the_trash_after_the_question_is_not_deleted(tmp_path: Path) -> None:
+    """A12: only what was shown was agreed to."""
+    shown, later = made(tmp_path), made(tmp_path)
+    history = RunHistory(tmp_path)
+    history.trash(shown.id)
+    confirmed = {run.id for run in history.store.trashed()}
+    history.trash(later.id)
+    assert ids(history.empty_trash("asked", confirmed)) == [shown.id]
+    assert ids(history.store.trashed()) == [later.id]
+
+
+@pytest.mark.parametrize("notes", ["x" * 10_001, "\x1b]0;owned\x07", "\u202e"])
+def test_notes_that_a_terminal_would_obey_or_that_are_too_long_are_refused(
+    tmp_path: Path, notes: str
+) -> None:
+    run, history = made(tmp_path), RunHistory(tmp_path)
+    with pytest.raises(LabelsRefused):
+        history.note(run.id, notes)
+    assert history.note(run.id, "two\nlines\tand a tab").notes == "two\nlines\tand a tab"
+
+
+def test_a_run_has_at_most_twenty_tags_and_those_it_has_can_always_be_taken_away(tmp_path: Path) -> None:
+    run, store = made(tmp_path), RunStore(tmp_path)
+    store.label(run.id, add_tags=[str(number) for number in range(20)])
+    with pytest.raises(LabelsRefused, match="21"):
+        store.label(run.id, add_tags=["one more"])
+    by_hand = [*map(str, range(30)), "\x07"]
+    (run.path / "labels.json").write_text(json.dumps({"tags": by_hand, "notes": "", "locked": False}))
+    assert len(store.label(run.id, remove_tags=["\x07", "0"]).tags) == 29
 
 
 def command(capsys: pytest.CaptureFixture[str], home: Path, name: str, *rest: str) -> tuple[int, str, str]:
@@ -449,3 +583,78 @@ def test_listing_says_what_is_broken_in_both_languages(tmp_path: Path) -> None:
             capture_output=True, text=True, check=True, env=os.environ | {"PYTHONIOENCODING": "utf-8"},
         )  # fmt: skip
         assert word in answer.stdout and answer.stderr == ""
+
+
+@pytest.mark.usefixtures("english")
+def test_the_trash_is_not_emptied_where_nobody_can_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A12, A25: exit code 3, and with --json nothing but JSON on stdout."""
+    run = made(tmp_path)
+    RunStore(tmp_path).trash(run.id)
+    for flags in ((), ("--json",)):
+        monkeypatch.setattr("sys.stdin", io.StringIO())
+        code, out, err = command(capsys, tmp_path, "empty-trash", *flags)
+        assert code == 3 and "Aborted" not in out + err and run.id in (out, err)[bool(flags)]
+        assert not flags or out == ""
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    code, out, _ = command(capsys, tmp_path, "empty-trash", "--json")
+    assert (code, [row["id"] for row in json.loads(out)]) == (0, [run.id])
+    assert OperationLog(tmp_path / "operations.jsonl").operations()[-1].confirmed == "asked"
+    code, out, _ = command(capsys, tmp_path, "empty-trash", "--json")
+    assert (code, json.loads(out)) == (0, [])
+
+
+def test_the_trash_is_listed_with_the_same_conditions_and_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A30."""
+    worse, better = made(tmp_path, best_value=0.1), made(tmp_path, best_value=0.9)
+    failed = made(tmp_path, state="failed", best_value=0.5)
+    for run in (worse, better, failed):
+        RunStore(tmp_path).trash(run.id)
+
+    def listed(*flags: str) -> list[str]:
+        shown = command(capsys, tmp_path, "list", "--trashed", "--json", *flags)[1]
+        return [row["id"] for row in json.loads(shown)]
+
+    assert listed("--sort", "-best") == [better.id, failed.id, worse.id]
+    assert listed("--sort", "best", "--limit", "1") == [worse.id]
+    assert listed("--state", "failed") == [failed.id]
+
+
+def test_a_bound_with_and_without_the_limit_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A30."""
+    runs = [made(tmp_path, best_value=value) for value in (0.1, 0.5, 0.9)]
+
+    def admitted(*bounds: str) -> set[int]:
+        flags = [word for bound in bounds for word in ("--where", bound)]
+        shown = command(capsys, tmp_path, "list", "--json", *flags)[1]
+        found = {row["id"] for row in json.loads(shown)}
+        return {number for number, run in enumerate(runs) if run.id in found}
+
+    assert admitted("best>=0.5") == {1, 2} and admitted("best>0.5") == {2}
+    assert admitted("best<=0.5") == {0, 1} and admitted("best<0.5") == {0}
+    assert admitted("best=0.5") == {1}
+    assert admitted("best>0.1", "best>=0.05", "best<0.9", "best<=0.95") == {1}
+
+
+def test_the_command_knows_every_order_of_the_store() -> None:
+    """A30: written twice, because the store loads what a command's help must not."""
+    assert tuple(SORTS) == COMMAND_SORTS
+
+
+@pytest.mark.usefixtures("english")
+def test_commands_show_the_run_that_they_mean_and_how_it_truly_stands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A34: "latest" is told by its id; a worker that died is noticed by `show` as by `list`."""
+    worker = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    run = made(tmp_path, state="running", worker=identity(worker.pid))
+    code, out, _ = command(capsys, tmp_path, "pause", "latest", "--json")
+    assert (code, json.loads(out)) == (0, {"run": run.id, "state": "running"})
+    assert '"pause"' in run.control.read_text()
+    worker.communicate(b"\n")
+    assert json.loads(command(capsys, tmp_path, "show", "latest", "--json")[1])["state"] == "crashed"

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import timm
 import torch
+from torchvision.ops import box_iou
 
+from smartcash.backend import depthwise
 from smartcash.backend.backbones import Backbone, bundled_weights, in_timm_order, near_names
 from smartcash.backend.boxes import (
     complete_iou,
@@ -161,17 +163,32 @@ def test_the_bundled_weights_know_what_imagenet_pictures_show(photos: Path) -> N
     assert logits.softmax(1).amax(1).mean() > 0.2  # a net with shuffled weights is unsure of everything
 
 
+@pytest.fixture(params=["torch", "numba"])
+def depthwise_kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways that the gradients can be computed."""
+    if request.param == "numba" and not depthwise.COMPILED:
+        pytest.skip('numba is not installed: pip install "smartcash[fast]"')
+    monkeypatch.setattr(depthwise, "COMPILED", request.param == "numba")
+    return request.param
+
+
 @pytest.mark.parametrize(
-    ("channels", "size", "kernel", "stride"), [(24, 33, 3, 1), (24, 32, 3, 2), (16, 28, 5, 1), (16, 29, 5, 2)]
+    ("channels", "size", "kernel", "stride", "padding"),
+    [
+        *[(48, (33, 33), 3, 1, 1), (48, (32, 32), 3, 2, 1), (16, (28, 28), 5, 1, 2), (16, (29, 29), 5, 2, 2)],
+        *[(208, (6, 11), 5, 1, 2), (144, (9, 4), 3, 2, 1), (64, (3, 2), 5, 2, 2), (80, (17, 20), 3, 3, 1)],
+        *[(48, (31, 16), 5, 2, 0), (16, (12, 9), 3, 2, 0), (24, (28, 28), 5, 2, 2), (32, (20, 20), 7, 2, 3)],
+    ],
 )
 def test_the_fast_depthwise_gradients_are_those_of_stock_fp32(
-    channels: int, size: int, kernel: int, stride: int
+    depthwise_kernels: str, channels: int, size: tuple[int, int], kernel: int, stride: int, padding: int
 ) -> None:
-    """D16: every path, relative error of bf16 below 1 %."""
+    """D16: every path, relative error of bf16 below 1 %; also odd sizes, channels and kernels that are
+    not compiled, maps smaller than the kernel."""
     torch.manual_seed(0)
-    stock = torch.nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False)
+    stock = torch.nn.Conv2d(channels, channels, kernel, stride, padding, groups=channels, bias=False)
     fast = DepthwiseConv2d(stock)
-    x = torch.randn(4, channels, size, size).to(memory_format=torch.channels_last)
+    x = torch.randn(4, channels, *size).to(memory_format=torch.channels_last)
     x_stock, x_fast = x.clone().requires_grad_(), x.clone().requires_grad_()
     upstream = torch.randn_like(stock(x))
     stock(x_stock).backward(upstream)
@@ -181,6 +198,54 @@ def test_the_fast_depthwise_gradients_are_those_of_stock_fp32(
     output.backward(upstream.to(output.dtype))
     for got, wanted in ((x_fast.grad, x_stock.grad), (fast.weight.grad, expected_weight)):
         assert (got - wanted).norm() / wanted.norm() < 0.01
+
+
+@pytest.mark.parametrize(("size", "kernel", "stride"), [((28, 28), 5, 1), ((9, 30), 5, 2), ((16, 16), 3, 2)])
+def test_fp32_trains_with_the_fast_depthwise_gradients_too(
+    depthwise_kernels: str, size: tuple[int, int], kernel: int, stride: int
+) -> None:
+    """D16: on CPUs without bf16; only the order of the sums differs from the stock convolution."""
+    torch.manual_seed(0)
+    stock = torch.nn.Conv2d(48, 48, kernel, stride, kernel // 2, groups=48, bias=False)
+    x = torch.randn(3, 48, *size).to(memory_format=torch.channels_last).requires_grad_()
+    upstream = torch.randn_like(stock(x))
+    wanted = torch.autograd.grad(stock(x), (x, stock.weight), upstream)
+    for got, expected in zip(
+        torch.autograd.grad(DepthwiseConv2d(stock)(x), (x, stock.weight), upstream), wanted
+    ):
+        assert torch.allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_compiled_depthwise_gradients_do_not_depend_on_the_number_of_threads() -> None:
+    """A27: bit for bit, with more threads than pictures too."""
+    kernels = pytest.importorskip(
+        "smartcash.backend.depthwise_kernels", reason='pip install "smartcash[fast]"'
+    )
+    torch.manual_seed(0)
+    x = torch.randn(5, 80, 15, 15).bfloat16().to(memory_format=torch.channels_last)
+    grad = torch.randn(5, 80, 8, 8).bfloat16().to(memory_format=torch.channels_last)
+    weight = torch.randn(80, 1, 3, 3).bfloat16()
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 2, 7):
+        torch.set_num_threads(threads)
+        of_input = kernels.input_gradient(grad, weight, (15, 15), 2, 1)
+        found.append((kernels.weight_gradient(grad, x, 3, 2, 1), of_input))
+    torch.set_num_threads(before)
+    for of_weight, of_input in found[1:]:
+        assert torch.equal(of_weight, found[0][0]) and torch.equal(of_input, found[0][1])
+
+
+def test_compiled_depthwise_gradients_carry_what_is_not_a_number() -> None:
+    """D16: an overflow upstream is seen in the gradients, not turned into a finite number."""
+    kernels = pytest.importorskip(
+        "smartcash.backend.depthwise_kernels", reason='pip install "smartcash[fast]"'
+    )
+    x = torch.ones(1, 16, 4, 4).bfloat16().to(memory_format=torch.channels_last)
+    for strange in (float("nan"), float("inf")):
+        grad = torch.full((1, 16, 2, 2), strange).bfloat16().to(memory_format=torch.channels_last)
+        assert not kernels.weight_gradient(grad, x, 3, 2, 1).isfinite().any()
+        weight = torch.ones(16, 1, 3, 3).bfloat16()
+        assert not kernels.input_gradient(grad, weight, (4, 4), 2, 1).isfinite().any()
 
 
 def test_replacing_depthwise_layers_keeps_names_and_outputs() -> None:
@@ -197,7 +262,7 @@ def test_replacing_depthwise_layers_keeps_names_and_outputs() -> None:
 
 def test_complete_iou_and_pairwise_iou_agree_with_torchvision() -> None:
     """Zheng et al. 2020: values of a well-kept library on random boxes."""
-    from torchvision.ops import box_iou, complete_box_iou_loss
+    from torchvision.ops import complete_box_iou_loss
 
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.rand(200, 4, generator=generator) * 50 for _ in range(2))
@@ -246,6 +311,48 @@ def test_every_true_box_gets_points_and_no_point_answers_for_two() -> None:
         torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.long), torch.zeros(1, 0, dtype=torch.bool)
     )
     assert not assign(scores, torch.zeros(1, 84, 4), points, nothing).positive_BA.any()
+
+
+def test_the_assignment_is_what_its_equations_say_point_by_point() -> None:
+    """TOOD, equations 2–3, written out for each box and point: crowded, twins of the same IoU, nothing aligned."""
+    generator = torch.Generator().manual_seed(5)
+    points, _ = grid_points([(8, 8), (4, 4)], (8, 16), torch.device("cpu"))
+    for close in (True, False):
+        corner = torch.rand(3, 6, 2, generator=generator) * 30
+        truth = torch.cat((corner, corner + 4 + torch.rand(3, 6, 2, generator=generator) * 30), -1)
+        truth[:, 1] = truth[:, 0]
+        valid = torch.rand(3, 6, generator=generator) > 0.2
+        labels = torch.randint(0, 4, (3, 6), generator=generator)
+        scores = torch.rand(3, len(points), 4, generator=generator)
+        predicted = torch.cat((points - 12, points + 9), -1).expand(3, -1, -1) + (0 if close else 500)
+        found = assign(scores, predicted, points, Targets(truth, labels, valid), top=5)
+        for b in range(3):
+            iou = box_iou(truth[b], predicted[b]).numpy()
+            align = scores[b].T[labels[b]].numpy() * iou**6
+            chosen = np.zeros(iou.shape, bool)
+            alone = np.zeros(6, bool)
+            for m in valid[b].nonzero()[:, 0].tolist():
+                left, top, right, bottom = truth[b, m].tolist()
+                inside = [left < x < right and top < y < bottom for x, y in points.tolist()]
+                align[m] *= inside
+                best = np.argsort(-align[m])[:5]
+                chosen[m, best[align[m, best] > 1e-9]] = True
+                alone[m] = not chosen[m].any()
+                if alone[m]:
+                    centre = torch.tensor([(left + right) / 2, (top + bottom) / 2])
+                    chosen[m, (points - centre).square().sum(-1).numpy().argsort(kind="stable")[:3]] = True
+            for point in np.flatnonzero(chosen.sum(0) > 1):
+                rivals = np.flatnonzero(chosen[:, point])
+                chosen[:, point] = False
+                chosen[rivals[iou[rivals, point].argmax()], point] = True
+            assert np.array_equal(found.positive_BA[b].numpy(), chosen.any(0))
+            for m, point in zip(*chosen.nonzero()):
+                assert found.truth_BA[b, point] == m
+                share = (align[m] * chosen[m]).max()
+                quality = align[m, point] / (share + 1e-9) * (iou[m] * chosen[m]).max()
+                if alone[m]:
+                    quality = max(iou[m, point], 0.1)
+                assert found.quality_BA[b, point].item() == pytest.approx(quality, rel=1e-4)
 
 
 def test_post_processing_keeps_the_best_of_each_class_and_respects_its_limit() -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,7 @@ def test_a_finished_run_has_its_documented_folder(trained: tuple[Path, list[Even
     assert folder.parent.name == "detect"
     facts = json.loads((folder / "run.json").read_text())
     assert facts["state"] == "finished" and facts["epochs_done"] == 2
+    assert facts["choices"]["depthwise_kernels"] == ("numba" if find_spec("numba") else "torch")
     assert facts["data"]["content_hash"] and facts["packages"]["torch"] and facts["elapsed_s"] > 0
     assert "auto" not in (folder / "config.yaml").read_text()
     assert (folder / "report" / "predictions.jpg").stat().st_size > 5_000

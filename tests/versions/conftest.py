@@ -76,3 +76,21 @@ def real(home: Path) -> Callable[[int], RunFolder]:
         return run
 
     return make
+
+
+@pytest.fixture
+def outspoken(home: Path) -> Callable[[int], RunFolder]:
+    """A function: a finished run whose detector sees notes of the class with this number everywhere, and no others."""
+
+    def make(label: int) -> RunFolder:
+        values = {"task": "detect", "model": {"backbone": "mobilenetv4_conv_small", "pretrained": False}}
+        config = TrainConfig.parse(values)
+        model = build_model(config, len(CLASSES))
+        with torch.no_grad():
+            model.class_out.bias.fill_(-20.0)
+            model.class_out.bias[label] = 5.0
+        run = RunFolder.create(home, config, FINISHED)
+        saved(run, config, model, label)
+        return run
+
+    return make

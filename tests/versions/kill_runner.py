@@ -43,11 +43,8 @@ def ended_at(place: int) -> None:
 
 def act(name: str, home: Path, checkpoint: Path) -> None:
     versions = ModelVersions(home)
-    if name == "register":  # without torch: what happens to the files
-        with versions.store.changing():
-            known = versions.find("v1")
-            digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-            versions.store.add(checkpoint, fresh(known, digest, checkpoint.stat().st_size), Labels(("new",)))
+    if name == "register":
+        register(home, checkpoint)
         return
     if name == "note":
         versions.note("v2", "a note")
@@ -64,8 +61,18 @@ def fresh(known: ModelVersion, sha256: str, size: int) -> ModelVersion:
     return ModelVersion(**{**vars(known), "number": 0, "sha256": sha256, "size": size})
 
 
-def check(home: Path, place: int) -> None:
-    """What must hold after a kill, and after the next change."""
+def register(home: Path, checkpoint: Path) -> int:
+    """Register `checkpoint` without torch: what happens to the files. The number it got."""
+    versions = ModelVersions(home)
+    with versions.store.changing():
+        known = versions.find("v1")
+        digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+        version = fresh(known, digest, checkpoint.stat().st_size)
+        return versions.store.add(checkpoint, version, Labels(("new",))).number
+
+
+def check(home: Path, checkpoint: Path, place: int) -> None:
+    """What must hold after a kill, after the next change, and for the number given next."""
     versions = ModelVersions(home)
     folder = home / "models" / "produksi"
     facts = json.loads((folder / "metadata.json").read_bytes())
@@ -77,7 +84,11 @@ def check(home: Path, place: int) -> None:
         hashlib.sha256((Path(v.path) / "model.pth").read_bytes()).hexdigest() == v.sha256
         for v in versions.versions()
     )
+    gone = versions.store.book().deleted
+    listed = {version.number for version in versions.versions()}
+    assert not gone.keys() & listed, f"place {place}: still listed"
     versions.note("v1", f"after {place}")
+    assert not [n for n in gone if (home / "models" / f"v{n}").exists()], f"place {place}: not taken away"
     found = versions.verify()
     assert found == [], f"place {place}: {found}"
     assert versions.log.verify().alteration is None, f"place {place}: the log"
@@ -85,8 +96,11 @@ def check(home: Path, place: int) -> None:
         path for path in home.rglob(".*") if not path.name.endswith("lock") and "operations" not in path.name
     ]
     assert litter == [], f"place {place}: {litter}"
-    numbers = [version.number for version in versions.versions()]
-    assert versions.store.book().next_number > max(numbers) or numbers == [4, 3, 2, 1], numbers
+    newest = versions.versions()[0]
+    given = {1, 2, 3, newest.number}
+    if not newest.aliases:  # not even the number of one that was deleted is given again
+        versions.apply(versions.check_delete(newest.number), significant=True)
+    assert register(home, checkpoint) not in given, f"place {place}: a number was given twice"
 
 
 def main() -> None:
@@ -104,7 +118,7 @@ def main() -> None:
                 os._exit(0)
             status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             assert status in (0, KILLED), f"place {place}: ended with {status}"
-            check(copy, place)
+            check(copy, checkpoint, place)
     print(place - 1)
 
 

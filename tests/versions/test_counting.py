@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from smartcash.domain.config import TrainConfig
 from smartcash.domain.errors import CheckpointCorrupt, DataInvalid, RunNotFound, VersionNotFound
 from smartcash.handlers.model_versions import ModelVersions
 from smartcash.services.run_store import RunFolder
+from smartcash.services.thresholds import Thresholds, write_thresholds
 from smartcash.worker import count_files, open_model, train
 
 NOTES = ("1000", "10000", "100000")
@@ -40,6 +42,7 @@ class Scripted(Predictor):
     def __init__(self, task: str, scores: dict[str, float]) -> None:
         self.said, self.classes, self.threshold = task, NOTES, 0.4
         self.scores = scores
+        self.class_thresholds, self.abstain = {}, None
 
     @property
     def task(self) -> Any:
@@ -77,6 +80,22 @@ def test_a_count_is_not_sure_when_a_possible_note_is_in_doubt() -> None:
     assert counted("detect", {}) == (0, True, [])
     assert counted("classify", {"10000": 0.9}) == (10_000, True, [])
     assert counted("classify", {"10000": 0.1}) == (10_000, False, ["10000"])
+
+
+def test_what_a_report_has_chosen_is_used_class_by_class() -> None:
+    """D14, D15: limits of each class, and an abstain threshold; what the user says wins, as a whole."""
+    model = Scripted("detect", {"1000": 0.5, "10000": 0.5, "100000": 0.9})
+    model.class_thresholds, model.abstain = {"1000": 0.6, "10000": 0.3, "100000": 0.4}, 0.55
+    picture = np.zeros((4, 4, 3), np.uint8)
+
+    def said(**asked: float) -> tuple[int, list[str], float]:
+        facts = model.count(picture, **asked)
+        return facts["total_rupiah"], [row["class"] for row in facts["doubts"]], facts["abstain"]
+
+    assert said() == (110_000, ["1000", "10000"], 0.55)
+    assert said(abstain=0.1) == (110_000, [], 0.1)
+    assert said(threshold=0.45) == (111_000, ["1000", "10000"], 0.55)
+    assert model.reaching(model.limits(), model(picture, 0.0)).labels_N.tolist() == [1, 2]
 
 
 def test_the_total_is_that_of_all_pictures() -> None:
@@ -176,6 +195,26 @@ def test_counting_agrees_with_predicting_and_names_what_cannot_be_read(
     assert "Together" in capsys.readouterr().out
     with pytest.raises(DataInvalid):
         model.predict(junk)
+
+
+def test_chosen_limits_belong_to_one_checkpoint_and_are_read_with_it(
+    home: Path, real: Callable[[int], RunFolder], photo: Path
+) -> None:
+    """D14, D15: beside the version; those of another checkpoint, or altered ones, are not used."""
+    version = ModelVersions(home).register_run(real(5))
+    scores = [row["score"] for row in smartcash.load("v1", "cpu").predict(photo, 0.0)["found"]]
+    middle = sorted(scores)[len(scores) // 2]
+    classes = {name: middle + 1e-5 * number for number, name in enumerate(version.classes)}
+    chosen = Thresholds(
+        version.sha256, "detect", "valid", "c0ffee", 40, 0.3, classes, 0.7, 0.99, True, 0.9, 1.0, "2026-11-22"
+    )
+    write_thresholds(Path(version.path), chosen)
+    model = smartcash.load("v1", "cpu")
+    assert (model.threshold, dict(model.class_thresholds), model.abstain) == (0.3, classes, 0.7)
+    found = model.predict(photo)["found"]
+    assert found and all(row["score"] >= classes[row["class"]] - 1e-4 for row in found)
+    write_thresholds(Path(version.path), replace(chosen, sha256="0" * 64))
+    assert (smartcash.load("v1", "cpu").threshold, smartcash.load("v1", "cpu").abstain) == (0.4, None)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ from smartcash.domain.errors import (
     CheckpointCorrupt,
     CheckpointMismatch,
     CheckpointWriteFailed,
+    LabelsRefused,
     NotConfirmed,
     RunNotFound,
     RunNotResumable,
@@ -30,6 +32,7 @@ from smartcash.domain.errors import (
     VersionRefused,
 )
 from smartcash.handlers.model_versions import ModelVersions
+from smartcash.handlers.run_history import RunHistory
 from smartcash.services.run_store import RunFolder
 
 Finished = Callable[..., RunFolder]
@@ -99,6 +102,41 @@ def test_what_was_missed_is_registered_oldest_first_and_what_was_deleted_stays_o
     versions.apply(versions.check_delete(1), significant=True)
     assert [version.run for version in versions.register_missing()] == sorted([runs[0].id, runs[2].id])
     assert versions.add(failed.id).name == "v4", "on request any run becomes one"
+
+
+def test_a_run_that_cannot_be_registered_does_not_keep_the_others_from_it(
+    home: Path, finished: Finished, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A15: the others are registered, and it is named; in Python and on the command line."""
+    bad, first, second = (finished(seed) for seed in range(3))
+    for file in bad.weights.glob("*.pth"):
+        file.write_bytes(b"damaged")
+    with pytest.raises(RunNotResumable, match=bad.id):
+        ModelVersions(home).register_missing()
+    assert {version.run for version in ModelVersions(home).versions()} == {first.id, second.id}
+    third = finished(4)
+    with pytest.raises(SystemExit) as ended:
+        main(["models", "add"])
+    shown = capsys.readouterr()
+    assert ended.value.code == RunNotResumable.exit_code and bad.id in shown.err and "v3" in shown.out
+    assert third.id in {version.run for version in ModelVersions(home).versions()}
+
+
+@pytest.mark.parametrize("part", ["config", "classes", "preprocess", "ema_state_dict"])
+def test_what_is_registered_and_what_predicts_agree_on_what_a_model_is(
+    home: Path, finished: Finished, part: str
+) -> None:
+    """A15: no version that could not be used, none that could be is refused."""
+    from smartcash.backend.predictor import Predictor
+    from smartcash.handlers.checkpoint import CheckpointManager
+
+    (best,) = finished().weights.glob("*.pth")
+    state = dict(CheckpointManager(output_dir=str(best.parent)).load_checkpoint(best))
+    state[part] = None
+    with pytest.raises(CheckpointMismatch, match=part):
+        ModelVersions(home)._add(best, state, None)
+    with pytest.raises(CheckpointMismatch, match=part):
+        Predictor.from_state(state)
 
 
 def test_a_single_checkpoint_becomes_a_version_with_or_without_its_run(
@@ -363,7 +401,70 @@ def test_a_disk_that_refuses_leaves_the_alias_where_it_was(home: Path, finished:
     assert len(versions.log.operations()) == 3
 
 
+def test_an_alias_that_a_full_disk_cannot_mend_does_not_keep_a_version_from_being_deleted(
+    home: Path, finished: Finished
+) -> None:
+    """B29: deleting is what makes room."""
+    versions = filled(home, finished, 2)
+    promote(versions, 1)
+    shutil.rmtree(home / "models/produksi")
+    (home / "models/produksi").write_text("a file where the folder should be")
+    versions.apply(versions.check_delete(2), significant=True)
+    assert [version.name for version in versions.versions()] == ["v1"]
+    assert {finding.code for finding in versions.verify()} == {"alias"}
+
+
+@pytest.mark.parametrize("tag", ["", " ", "a" * 41, "\x1b[31mred", "two\nlines", "\u202eback"])
+def test_a_tag_that_a_terminal_would_obey_or_that_is_too_long_is_refused(
+    home: Path, finished: Finished, tag: str
+) -> None:
+    """A33: of a version as of a run."""
+    versions = filled(home, finished, 1)
+    with pytest.raises(LabelsRefused):
+        versions.tag("v1", [tag])
+    with pytest.raises(LabelsRefused):
+        RunHistory(home).tag("latest", [tag])
+    assert [entry.operation for entry in versions.log.operations()] == ["register"]
+
+
+def test_an_older_versions_file_put_back_gives_no_number_again(home: Path, finished: Finished) -> None:
+    """A15: neither of a folder that is there nor of a version that an alias had."""
+    versions = filled(home, finished, 1)
+    book = home / "versions.json"
+    older = book.read_bytes()
+    versions.register_run(finished(1))
+    book.write_bytes(older)
+    assert versions.register_run(finished(2)).name == "v3"
+    promote(versions, 3)
+    facts = json.loads(book.read_text()) | {"next_number": 1}
+    book.write_text(json.dumps(facts))
+    shutil.rmtree(home / "models/v3")
+    assert versions.register_run(finished(3)).name == "v4"
+
+
 # the command line
+
+
+def test_the_day_of_a_date_belongs_to_it(
+    home: Path, finished: Finished, english: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """D5: `history --at` tells which version had the alias at the end of that day; `runs list --until` leaves none of
+    its runs out."""
+    versions = filled(home, finished, 1)
+    promote(versions, 1)
+    today = datetime.now().astimezone().date()
+
+    def answer(*words: str) -> str:
+        with pytest.raises(SystemExit):
+            main(list(words))
+        return capsys.readouterr().out
+
+    assert "was v1" in answer("models", "history", "produksi", "--at", today.isoformat())
+    assert "v1" not in answer("models", "history", "produksi", "--at", f"{today.isoformat()}T00:00")
+    run = versions.versions()[0].run
+    day = datetime.fromisoformat("2026-11-01T08:00:00+00:00").astimezone().date()  # when it was started
+    assert run in answer("runs", "list", "--until", day.isoformat(), "--json")
+    assert run not in answer("runs", "list", "--until", (day - timedelta(days=1)).isoformat(), "--json")
 
 
 def test_the_command_line_shows_promotes_and_rolls_back(

@@ -39,12 +39,15 @@ def to_distances(points_A2: Tensor, boxes_BA4: Tensor) -> Tensor:
 
 def pairwise_iou(a_BM4: Tensor, b_BN4: Tensor, eps: float = 1e-9) -> Tensor:
     """Intersection over union of every pair, (B, M, N)."""
-    top_left = torch.maximum(a_BM4[:, :, None, :2], b_BN4[:, None, :, :2])
-    bottom_right = torch.minimum(a_BM4[:, :, None, 2:], b_BN4[:, None, :, 2:])
-    inner = (bottom_right - top_left).clamp_(min=0).prod(-1)
-    area_a = (a_BM4[..., 2:] - a_BM4[..., :2]).clamp(min=0).prod(-1)
-    area_b = (b_BN4[..., 2:] - b_BN4[..., :2]).clamp(min=0).prod(-1)
-    return inner / (area_a[:, :, None] + area_b[:, None, :] - inner + eps)
+    # one coordinate at a time: with the pairs' x and y side by side in memory, nothing can be vectorised
+    left_a, top_a, right_a, bottom_a = a_BM4[:, :, None].unbind(-1)
+    left_b, top_b, right_b, bottom_b = b_BN4.transpose(1, 2).contiguous()[:, :, None].unbind(1)
+    width = (torch.minimum(right_a, right_b) - torch.maximum(left_a, left_b)).clamp_(min=0)
+    height = (torch.minimum(bottom_a, bottom_b) - torch.maximum(top_a, top_b)).clamp_(min=0)
+    inner = width.mul_(height)
+    area_a = (right_a - left_a).clamp(min=0) * (bottom_a - top_a).clamp(min=0)
+    area_b = (right_b - left_b).clamp(min=0) * (bottom_b - top_b).clamp(min=0)
+    return inner / (area_a + area_b - inner + eps)
 
 
 def complete_iou(a_N4: Tensor, b_N4: Tensor, eps: float = 1e-7) -> tuple[Tensor, Tensor]:

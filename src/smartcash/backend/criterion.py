@@ -60,41 +60,43 @@ def assign(
         empty = scores_BAC.new_zeros((batch, points))
         return Assignment(empty.bool(), empty.long(), empty)
     iou_BMA = pairwise_iou(targets.boxes_BM4, boxes_BA4)
-    sides = to_distances(points_A2, targets.boxes_BM4[:, :, None, :].expand(-1, -1, points, -1))
-    inside_BMA = (sides.amin(-1) > 0) & targets.valid_BM[:, :, None]
+    x_A, y_A = points_A2.unbind(-1)
+    left, top_edge, right, bottom = targets.boxes_BM4[:, :, None].unbind(-1)
+    inside_BMA = (x_A > left) & (y_A > top_edge) & (x_A < right) & (y_A < bottom)
+    inside_BMA &= targets.valid_BM[:, :, None]
     index = targets.labels_BM[:, None, :].expand(-1, points, -1)
     score_BMA = scores_BAC.gather(2, index).transpose(1, 2)
-    align_BMA = score_BMA.pow(alpha) * iou_BMA.pow(beta) * inside_BMA
+    align_BMA = (score_BMA.pow(alpha) * iou_BMA.pow(beta)).masked_fill_(~inside_BMA, 0.0)
 
     chosen = align_BMA.topk(min(top, points), -1)
     candidate_BMA = torch.zeros_like(inside_BMA).scatter_(2, chosen.indices, chosen.values > 1e-9)
     orphan_BM = targets.valid_BM & ~candidate_BMA.any(-1)
     if bool(orphan_BM.any()):
-        centres = (targets.boxes_BM4[..., :2] + targets.boxes_BM4[..., 2:]) / 2
-        near = (
-            (points_A2[None, None] - centres[:, :, None])
-            .square()
-            .sum(-1)
-            .topk(min(3, points), -1, largest=False)
-            .indices
-        )
-        candidate_BMA |= torch.zeros_like(inside_BMA).scatter_(2, near, True) & orphan_BM[:, :, None]
+        centre_N2 = ((targets.boxes_BM4[..., :2] + targets.boxes_BM4[..., 2:]) / 2)[orphan_BM]
+        distance_NA = (x_A - centre_N2[:, :1]).square() + (y_A - centre_N2[:, 1:]).square()
+        near = distance_NA.topk(min(3, points), -1, largest=False).indices
+        candidate_BMA[orphan_BM] = torch.zeros_like(distance_NA, dtype=torch.bool).scatter_(1, near, True)
 
-    claims = candidate_BMA.sum(1, keepdim=True)
-    if bool((claims > 1).any()):
-        rival = iou_BMA.masked_fill(~candidate_BMA, -1.0).argmax(1, keepdim=True)
-        winner = torch.zeros_like(candidate_BMA).scatter_(1, rival, True)
-        candidate_BMA = torch.where(claims > 1, winner & candidate_BMA, candidate_BMA)
+    # few points are candidates: what follows looks at these alone
+    picture_N, truth_N, point_N = candidate_BMA.nonzero(as_tuple=True)
+    claims_BA = torch.bincount(picture_N * points + point_N, minlength=batch * points).view(batch, points)
+    contested_BA = claims_BA > 1
+    if bool(contested_BA.any()):
+        claim_KM = candidate_BMA.transpose(1, 2)[contested_BA]
+        rival_K = iou_BMA.transpose(1, 2)[contested_BA].masked_fill(~claim_KM, -1.0).argmax(1)
+        candidate_BMA.transpose(1, 2)[contested_BA] = F.one_hot(rival_K, truths).bool()
+        picture_N, truth_N, point_N = candidate_BMA.nonzero(as_tuple=True)
 
-    align_BMA = align_BMA * candidate_BMA
-    best_align = align_BMA.amax(-1, keepdim=True)
-    best_iou = (iou_BMA * candidate_BMA).amax(-1, keepdim=True)
-    quality_BMA = align_BMA / (best_align + 1e-9) * best_iou
+    best_align_BM = align_BMA.masked_fill_(~candidate_BMA, 0.0).amax(-1)
+    best_iou_BM = iou_BMA.masked_fill(~candidate_BMA, 0.0).amax(-1)
+    owner, place = (picture_N, truth_N), (picture_N, truth_N, point_N)
+    quality_N = align_BMA[place] / (best_align_BM[owner] + 1e-9) * best_iou_BM[owner]
     # a stand-in has no alignment to be judged by; its IoU, at least a tenth, is its target
-    stand_in = candidate_BMA & orphan_BM[:, :, None]
-    quality_BMA = torch.where(stand_in, iou_BMA.clamp(min=0.1), quality_BMA)
-    positive_BA = candidate_BMA.any(1)
-    return Assignment(positive_BA, candidate_BMA.long().argmax(1), (quality_BMA * candidate_BMA).amax(1))
+    quality_N = torch.where(orphan_BM[owner], iou_BMA[place].clamp(min=0.1), quality_N)
+    truth_BA, quality_BA = torch.zeros_like(claims_BA), iou_BMA.new_zeros((batch, points))
+    truth_BA[picture_N, point_N] = truth_N
+    quality_BA[picture_N, point_N] = quality_N
+    return Assignment(claims_BA > 0, truth_BA, quality_BA)
 
 
 class DetectionCriterion(nn.Module):

@@ -1,22 +1,30 @@
-"""A faster backward of depthwise convolutions on CPUs with bf16 hardware.
+"""A faster backward of depthwise convolutions on CPUs.
 
-oneDNN's backward of a strided or 5×5 depthwise convolution is up to 20 × slower than its forward. Two
-identities that use only stock kernels avoid the slow ones (benchmarks/depthwise.py measures them):
+oneDNN's backward of a strided or 5×5 depthwise convolution is up to 20 × slower than its forward. Where numba is
+installed, compiled kernels take its place (depthwise_kernels.py): under bf16 for the weight gradient and for the
+input gradient of strided layers, in fp32 for the weight gradient of 5×5 layers, the only slow one there.
+Elsewhere two identities that use only stock kernels avoid the slow ones under bf16 (benchmarks/depthwise.py
+measures it all):
 
 - The input gradient of a stride-2 convolution is a stride-1 *forward* convolution of the gradient with
   zeros inserted, by the flipped kernel (Dumoulin & Visin 2016, "A guide to convolution arithmetic", §4.6).
 - The weight gradient of a kernel of 5×5 and more is faster in fp32, casts included.
 
 Which path a layer takes depends on its shape alone, never on a timing, so that the same seed gives the same
-bits. Outside bf16 autocast on the CPU the stock convolution runs.
+bits. On other devices the stock convolution runs.
 """
 
 from __future__ import annotations
+
+from importlib.util import find_spec
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
+
+COMPILED = find_spec("numba") is not None  # imported only when a training needs it: it takes a second
 
 
 class _DepthwiseConv(torch.autograd.Function):
@@ -33,19 +41,34 @@ class _DepthwiseConv(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         stride, padding = ctx.stride, ctx.padding
         grad = grad_BChw.contiguous(memory_format=torch.channels_last)
+        kernels = _compiled_kernels(grad, weight.shape[-1])
+        narrow = grad.dtype != torch.float32
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
-            if stride == 1:
+            if stride == 1 or not narrow:
                 grad_x = _stock(grad, x, weight, stride, padding, input_gradient=True)
+            elif kernels:
+                grad_x = kernels.input_gradient(grad, weight, x.shape[-2:], stride, padding)
             else:
                 grad_x = _strided_input_gradient(grad, x, weight, stride, padding)
         if ctx.needs_input_grad[1]:
-            if weight.shape[-1] <= 3:
-                grad_weight = _stock(grad, x, weight, stride, padding, input_gradient=False)
-            else:
+            if kernels:
+                wide = kernels.weight_gradient(grad, x, weight.shape[-1], stride, padding)
+            elif weight.shape[-1] > 3:
                 wide = _stock(grad.float(), x.float(), weight.float(), stride, padding, input_gradient=False)
-                grad_weight = wide.to(weight.dtype)
+            else:
+                wide = _stock(grad, x, weight, stride, padding, input_gradient=False)
+            grad_weight = wide.to(weight.dtype)
         return grad_x, grad_weight, None, None
+
+
+def _compiled_kernels(grad_BChw: Tensor, kernel: int) -> ModuleType | None:
+    """The module depthwise_kernels, if numba is installed and it takes such a layer."""
+    if not COMPILED:
+        return None
+    from smartcash.backend import depthwise_kernels
+
+    return depthwise_kernels if depthwise_kernels.takes(grad_BChw, kernel) else None
 
 
 def _stock(
@@ -99,8 +122,10 @@ class DepthwiseConv2d(nn.Module):
             else:
                 x_BCHW = F.pad(x_BCHW, (right // 2, right - right // 2, down // 2, down - down // 2))
         trained = torch.is_grad_enabled() and (self.weight.requires_grad or x_BCHW.requires_grad)
-        if trained and x_BCHW.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-            dtype = torch.get_autocast_dtype("cpu")
+        autocast = torch.is_autocast_enabled("cpu")
+        faster = autocast or (COMPILED and self.kernel > 3)
+        if trained and x_BCHW.device.type == "cpu" and faster:
+            dtype = torch.get_autocast_dtype("cpu") if autocast else x_BCHW.dtype
             return _DepthwiseConv.apply(x_BCHW.to(dtype), self.weight.to(dtype), self.stride, padding)
         return F.conv2d(x_BCHW, self.weight, None, self.stride, padding, 1, self.weight.shape[0])
 

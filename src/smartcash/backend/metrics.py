@@ -142,7 +142,7 @@ def _without_missing(facts: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Objects:
+class Objects:
     """The boxes of all images in one table; a row is an image index, xywh box (COCO's form), label, score."""
 
     image_N: Ints
@@ -150,9 +150,9 @@ class _Objects:
     labels_N: Ints
     scores_N: Floats
 
-    def where(self, chosen_N: npt.NDArray[Any]) -> _Objects:
+    def where(self, chosen_N: npt.NDArray[Any]) -> Objects:
         """The chosen rows (a mask or indices)."""
-        return _Objects(
+        return Objects(
             self.image_N[chosen_N], self.boxes_N4[chosen_N], self.labels_N[chosen_N], self.scores_N[chosen_N]
         )
 
@@ -161,15 +161,15 @@ class _Objects:
 
 
 @dataclass(frozen=True)
-class _Pairs:
+class Pairs:
     """Overlapping boxes of two tables in the same image: row in the first, row in the second, their IoU."""
 
     first_K: Ints
     second_K: Ints
     iou_K: Floats
 
-    def where(self, chosen_K: npt.NDArray[np.bool_]) -> _Pairs:
-        return _Pairs(self.first_K[chosen_K], self.second_K[chosen_K], self.iou_K[chosen_K])
+    def where(self, chosen_K: npt.NDArray[np.bool_]) -> Pairs:
+        return Pairs(self.first_K[chosen_K], self.second_K[chosen_K], self.iou_K[chosen_K])
 
 
 class DetectionMetrics:
@@ -212,12 +212,12 @@ class DetectionMetrics:
         support_C = np.bincount(truths.labels_N, minlength=count)
         ap_TC = _average_precision(predictions, truths, images, count)
 
-        pairs = _overlaps(predictions, truths, MATCH_IOU)
+        pairs = overlaps(predictions, truths, MATCH_IOU)
         same_class = predictions.labels_N[pairs.first_K] == truths.labels_N[pairs.second_K]
-        match_N, iou_N = _match(pairs.where(same_class), predictions.scores_N)
+        match_N, iou_N = match(pairs.where(same_class), predictions.scores_N)
         right_N = match_N >= 0
 
-        best, _ = _best_threshold(predictions.scores_N, right_N, len(truths))
+        best, _ = best_threshold(predictions.scores_N, right_N, len(truths))
         at = best if threshold is None else float(threshold)
         kept_N = predictions.scores_N >= at
         right_kept_N = right_N & kept_N
@@ -227,7 +227,7 @@ class DetectionMetrics:
         for index, name in enumerate(self.classes):
             of_class_N = predictions.labels_N == index
             support = int(support_C[index])
-            class_best, class_f1 = _best_threshold(
+            class_best, class_f1 = best_threshold(
                 predictions.scores_N[of_class_N], right_N[of_class_N], support
             )
             found, right = int((kept_N & of_class_N).sum()), int((right_kept_N & of_class_N).sum())
@@ -284,15 +284,15 @@ class DetectionMetrics:
         return boxes_N4, labels_N.astype(np.int64), scores_N
 
 
-def _table(per_image: list[tuple[Floats, Ints, Floats]]) -> _Objects:
+def _table(per_image: list[tuple[Floats, Ints, Floats]]) -> Objects:
     if not per_image:
-        return _Objects(np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0))
+        return Objects(np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0))
     boxes, labels, scores = zip(*per_image)
     image_N = np.repeat(np.arange(len(per_image)), [len(one) for one in labels])
-    return _Objects(image_N, np.concatenate(boxes), np.concatenate(labels), np.concatenate(scores))
+    return Objects(image_N, np.concatenate(boxes), np.concatenate(labels), np.concatenate(scores))
 
 
-def _average_precision(predictions: _Objects, truths: _Objects, images: int, classes: int) -> Floats:
+def _average_precision(predictions: Objects, truths: Objects, images: int, classes: int) -> Floats:
     """COCO's AP for the IoU thresholds 0.50, 0.55 … 0.95: (10, classes), NaN for classes without truth."""
     if not len(truths):
         return np.full((10, classes), np.nan)
@@ -319,7 +319,7 @@ def _average_precision(predictions: _Objects, truths: _Objects, images: int, cla
     return np.where(has_truth_C, ap_TC, np.nan)
 
 
-def _overlaps(first: _Objects, second: _Objects, min_iou: float) -> _Pairs:
+def overlaps(first: Objects, second: Objects, min_iou: float) -> Pairs:
     """All pairs of the same image with at least `min_iou`."""
     both = np.intersect1d(first.image_N, second.image_N)
     parts = []
@@ -335,11 +335,11 @@ def _overlaps(first: _Objects, second: _Objects, min_iou: float) -> _Pairs:
         rows, columns = np.nonzero(iou_AB >= min_iou)
         parts.append((rows + begin, columns + from_, iou_AB[rows, columns]))
     if not parts:
-        return _Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
-    return _Pairs(*(np.concatenate(column) for column in zip(*parts)))
+        return Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+    return Pairs(*(np.concatenate(column) for column in zip(*parts)))
 
 
-def _match(pairs: _Pairs, scores_N: Floats) -> tuple[Ints, Floats]:
+def match(pairs: Pairs, scores_N: Floats) -> tuple[Ints, Floats]:
     """COCO's greedy matching: the matched truth (or −1) and the IoU with it, for every prediction."""
     match_N = np.full(len(scores_N), -1)
     iou_N = np.zeros(len(scores_N))
@@ -355,7 +355,7 @@ def _match(pairs: _Pairs, scores_N: Floats) -> tuple[Ints, Floats]:
     return match_N, iou_N
 
 
-def _best_threshold(scores_N: Floats, right_N: npt.NDArray[np.bool_], support: int) -> tuple[float, float]:
+def best_threshold(scores_N: Floats, right_N: npt.NDArray[np.bool_], support: int) -> tuple[float, float]:
     """The score threshold with the best F1, and that F1."""
     if not right_N.any():
         return UNKNOWN_THRESHOLD, 0.0
@@ -371,10 +371,10 @@ def _best_threshold(scores_N: Floats, right_N: npt.NDArray[np.bool_], support: i
 
 
 def _confusion(
-    predictions: _Objects, truths: _Objects, pairs: _Pairs, kept_N: npt.NDArray[np.bool_], classes: int
+    predictions: Objects, truths: Objects, pairs: Pairs, kept_N: npt.NDArray[np.bool_], classes: int
 ) -> tuple[tuple[int, ...], ...]:
     """Counts by (truth, predicted), matched whatever the class; index `classes` is the background."""
-    match_N, _ = _match(pairs.where(kept_N[pairs.first_K]), predictions.scores_N)
+    match_N, _ = match(pairs.where(kept_N[pairs.first_K]), predictions.scores_N)
     missed_M = np.ones(len(truths), np.bool_)
     missed_M[match_N[match_N >= 0]] = False
     truth_N = np.append(truths.labels_N, classes)[match_N]  # −1, unmatched, is the last: background
@@ -385,30 +385,38 @@ def _confusion(
 
 
 def _exactness(
-    kept: _Objects, truths: _Objects, images: int, values: Sequence[int | None]
+    kept: Objects, truths: Objects, images: int, values: Sequence[int | None]
 ) -> tuple[float | None, float | None]:
     """The shares of images with every class, and with the sum in Rupiah, counted exactly."""
     if not images:
         return None, None
-    once = kept.where(_best_of_each(kept))
+    count_I, sum_I = exact_pictures(kept, truths, images, values)
+    return float(count_I.mean()), None if sum_I is None else float(sum_I.mean())
 
-    def counts(objects: _Objects) -> Ints:
+
+def exact_pictures(
+    kept: Objects, truths: Objects, images: int, values: Sequence[int | None]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_] | None]:
+    """In which images every class, and the sum in Rupiah, is counted exactly (None: no class is worth money)."""
+    once = kept.where(once_each(kept))
+
+    def counts(objects: Objects) -> Ints:
         flat = np.bincount(objects.image_N * len(values) + objects.labels_N, minlength=images * len(values))
         return flat.reshape(images, len(values))
 
     difference_IC = counts(once) - counts(truths)
-    exact_count = float((difference_IC == 0).all(axis=1).mean())
+    exact_I = (difference_IC == 0).all(axis=1)
     if all(value is None for value in values):
-        return exact_count, None
+        return exact_I, None
     worth_C = np.array([value or 0 for value in values], np.int64)
-    return exact_count, float((difference_IC @ worth_C == 0).mean())
+    return exact_I, difference_IC @ worth_C == 0
 
 
-def _best_of_each(objects: _Objects) -> npt.NDArray[np.bool_]:
+def once_each(objects: Objects) -> npt.NDArray[np.bool_]:
     """Non-maximum suppression whatever the class: which rows stay."""
     rank_N = np.empty(len(objects), np.int64)
     rank_N[np.argsort(-objects.scores_N, kind="stable")] = np.arange(len(objects))
-    pairs = _overlaps(objects, objects, SAME_NOTE_IOU)
+    pairs = overlaps(objects, objects, SAME_NOTE_IOU)
     downward = pairs.where(rank_N[pairs.first_K] < rank_N[pairs.second_K])
     order = np.argsort(rank_N[downward.first_K], kind="stable")
     stays_N = np.ones(len(objects), np.bool_)

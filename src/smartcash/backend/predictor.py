@@ -45,8 +45,20 @@ class Outcome:
         return Outcome(boxes, self.scores_N[chosen_N], self.labels_N[chosen_N])
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A picture as the network sees it. `size`: its own width and height in px, upright; `lowest`: the score from
+    which on notes are wanted."""
+
+    square_SS3: np.ndarray
+    size: tuple[int, int]
+    lowest: float
+
+
 class Predictor:
-    """`predictor(image)` → Outcome. `threshold`: the score above which notes count, chosen on validation."""
+    """`predictor(image)` → Outcome. Chosen on validation pictures: `threshold`, the score from which on notes count;
+    `class_thresholds`, of each class its own in its place (all of them, or none); `abstain`, the score below which a
+    possible note makes a count unsure (None: the threshold)."""
 
     def __init__(
         self,
@@ -58,6 +70,8 @@ class Predictor:
     ) -> None:
         self.model, self.classes, self.preprocess, self.precision = model, classes, preprocess, precision
         self.threshold = threshold
+        self.class_thresholds: Mapping[str, float] = {}
+        self.abstain: float | None = None
 
     @classmethod
     def from_state(
@@ -88,24 +102,44 @@ class Predictor:
     def task(self) -> Task:
         return "detect" if isinstance(self.model, Detector) else "classify"
 
-    @torch.inference_mode()
+    def limits(self, threshold: float | None = None) -> np.ndarray:
+        """The score from which on notes of each class count, (C,): `threshold` for all, else what was chosen."""
+        if threshold is None and self.class_thresholds:
+            return np.array([self.class_thresholds[name] for name in self.classes])
+        return np.full(len(self.classes), self.threshold if threshold is None else threshold)
+
     def __call__(self, image_HW3: np.ndarray, threshold: float | None = None) -> Outcome:
-        """Look at one upright RGB uint8 picture."""
-        square = torch.from_numpy(self.preprocess.image(image_HW3)).permute(2, 0, 1)[None]
-        images = self.preprocess.normalize(square.to(self.precision.device))
+        """Look at one upright RGB uint8 picture: the notes that reach `threshold`, by default what was chosen."""
+        limits_C = self.limits(threshold)
+        return self.reaching(limits_C, self.together([self.prepared(image_HW3, limits_C.min())])[0])
+
+    def prepared(self, image_HW3: np.ndarray, lowest: float) -> Prepared:
+        """An upright RGB uint8 picture for `together`; what is kept of it is as small as the network's input."""
+        height, width = image_HW3.shape[:2]
+        return Prepared(self.preprocess.image(image_HW3), (width, height), float(lowest))
+
+    def reaching(self, limits_C: np.ndarray, seen: Outcome) -> Outcome:
+        """The notes of an outcome that reach the limit of their class; the one label of a classifier always stays."""
+        return seen.where(seen.scores_N >= limits_C[seen.labels_N]) if self.task == "detect" else seen
+
+    @torch.inference_mode()
+    def together(self, pictures: Sequence[Prepared]) -> list[Outcome]:
+        """Look at several pictures in one pass of the network. What it says of each does not depend on the others,
+        but for the last digits: kernels add up in another order."""
+        squares_BSS3 = torch.from_numpy(np.stack([picture.square_SS3 for picture in pictures]))
+        images = self.preprocess.normalize(squares_BSS3.permute(0, 3, 1, 2).to(self.precision.device))
         with self.precision.autocast():
             output = self.model(images)
         if not isinstance(self.model, Detector):
-            probabilities = output.softmax(-1)[0].cpu().numpy()
-            best = int(probabilities.argmax())
-            return Outcome(np.zeros((0, 4), np.float32), probabilities[best : best + 1], np.array([best]))
+            return [_surest(each) for each in output.softmax(-1).cpu().numpy()]
         boxes_BA4, scores_BAC = self.model.decode(output)
-        limit = self.threshold if threshold is None else threshold
-        found = select(boxes_BA4[0], scores_BAC[0], score_threshold=limit)
+        return [self._notes(*each) for each in zip(boxes_BA4, scores_BAC, pictures)]
+
+    def _notes(self, boxes_A4: torch.Tensor, scores_AC: torch.Tensor, picture: Prepared) -> Outcome:
+        found = select(boxes_A4, scores_AC, score_threshold=picture.lowest)
         once = nms(found[0], found[1], SAME_NOTE_IOU)  # one note is not two, whatever the classes say
         boxes, scores, labels = (tensor[once].cpu().numpy() for tensor in found)
-        height, width = image_HW3.shape[:2]
-        return Outcome(self.preprocess.boxes_back(boxes, width, height), scores, labels)
+        return Outcome(self.preprocess.boxes_back(boxes, *picture.size), scores, labels)
 
     def evaluate(
         self, samples: Sequence[Sample], on_image: Callable[[int, object], None] | None = None
@@ -134,19 +168,25 @@ class Predictor:
         that is no picture, ValueError for pixels of another kind."""
         return self.describe(self(pixels_of(picture), threshold))
 
-    def count(self, image_HW3: Pixels, abstain: float | None = None) -> dict[str, Any]:
+    def count(
+        self, image_HW3: Pixels, abstain: float | None = None, threshold: float | None = None
+    ) -> dict[str, Any]:
         """The money in one upright RGB picture, as plain values: `counts` (class, value, notes; every class),
-        `total_rupiah`, `sure`, and `doubts`, the possible notes that make it unsure.
+        `total_rupiah`, `sure`, `doubts`, the possible notes that make it unsure, and the `abstain` that was used.
 
-        Notes count from `threshold` on. A possible note that scores at least half of that, but below `abstain`
-        (default: the threshold), is a doubt: it may be one that was missed, or counted wrongly. The one note of a
-        classifier always counts, and is in doubt below `abstain`."""
-        limit = self.threshold if abstain is None else abstain
-        lowest = DOUBT * self.threshold
-        seen = self(image_HW3, lowest)
-        counted, doubted = seen, seen.where(seen.scores_N < limit)
-        if self.task == "detect":
-            counted = seen.where(seen.scores_N >= self.threshold)
+        Notes count from `threshold` on. A possible note that scores at least half of that, but below `abstain`, is a
+        doubt: it may be one that was missed, or counted wrongly. The one note of a classifier always counts, and is
+        in doubt below `abstain`. Both are by default what was chosen for this model."""
+        limits_C = self.limits(threshold)
+        return self.counted(limits_C, self(image_HW3, DOUBT * limits_C.min()), abstain)
+
+    def counted(self, limits_C: np.ndarray, seen: Outcome, abstain: float | None = None) -> dict[str, Any]:
+        """What `count` says of an outcome that holds every note from `DOUBT` times the lowest limit on."""
+        if abstain is None:
+            abstain = float(limits_C.max()) if self.abstain is None else self.abstain
+        counted = self.reaching(limits_C, seen)
+        possible = self.reaching(DOUBT * limits_C, seen)
+        doubted = possible.where(possible.scores_N < abstain)
         notes = np.bincount(counted.labels_N, minlength=len(self.classes)).tolist()
         rows = zip(self.classes, values_of(self.classes), notes)
         return {
@@ -154,7 +194,7 @@ class Predictor:
             "total_rupiah": self.describe(counted)["total_rupiah"],
             "sure": not len(doubted.scores_N),
             "doubts": self.describe(doubted)["found"],
-            "abstain": limit,
+            "abstain": abstain,
         }
 
     def describe(self, outcome: Outcome) -> dict[str, Any]:
@@ -173,6 +213,12 @@ class Predictor:
         known = [row["value"] for row in rows if row["value"] is not None]
         total = sum(known) if any(value is not None for value in values) else None
         return {"task": self.task, "found": rows, "total_rupiah": total}
+
+
+def _surest(probabilities_C: np.ndarray) -> Outcome:
+    """A classifier's answer: its one label."""
+    best = int(probabilities_C.argmax())
+    return Outcome(np.zeros((0, 4), np.float32), probabilities_C[best : best + 1], np.array([best]))
 
 
 def pixels_of(picture: str | os.PathLike[str] | Pixels | Image.Image) -> Pixels:

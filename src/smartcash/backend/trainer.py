@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -35,6 +34,7 @@ from smartcash.domain.events import (
     StepEnded,
     Warned,
 )
+from smartcash.domain.patience import is_better, waited
 from smartcash.domain.ports import CheckpointStore, Control, EventSink
 
 ROLLBACK_FACTOR = 0.5
@@ -566,28 +566,18 @@ def peak_memory_mb(device: torch.device) -> float:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
-def is_better(value: float, best: float | None, mode: str, margin: float) -> bool:
-    """Whether `value` beats `best` by more than `margin`; NaN never does."""
-    if math.isnan(value):
-        return False
-    return best is None or (value < best - margin if mode == "min" else value > best + margin)
-
-
 def early_stopped(progress: Progress, config: TrainConfig) -> EarlyStopped | None:
     """The verdict when the last `patience` watched epochs brought no improvement of `min_delta`, else None."""
     rule = config.training.early_stopping
-    patience = rule.patience
-    if not patience:
+    found = waited(progress.rows, config)
+    if not rule.patience or found.epochs < rule.patience:
         return None
-    best, best_epoch, since = None, 0, 0
-    for row in progress.rows:
-        value, epoch = row.get(rule.monitor), int(row["epoch"] or 0)
-        if epoch < rule.start_epoch:
-            continue
-        if value is not None and is_better(value, best, rule.mode, rule.min_delta):
-            best, best_epoch, since = value, epoch, 0
-        elif epoch > config.schedule.extended_from:  # an extended run has its patience anew
-            since += 1
-    if since < patience:
-        return None
-    return EarlyStopped(progress.epoch, rule.monitor, rule.mode, best_epoch, best, patience, rule.min_delta)
+    return EarlyStopped(
+        progress.epoch,
+        rule.monitor,
+        rule.mode,
+        found.best_epoch,
+        found.best,
+        rule.patience,
+        rule.min_delta,
+    )

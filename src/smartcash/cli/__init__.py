@@ -17,6 +17,7 @@ import click
 
 from smartcash import __version__
 from smartcash.domain.errors import SmartCashError
+from smartcash.utils.files import temporary_target
 from smartcash.utils.i18n import LANGUAGES, set_language, text
 
 # command name → module in this package; the command is the module's attribute `command`
@@ -27,21 +28,29 @@ COMMANDS = {
     "evaluate": "evaluate",
     "predict": "predict",
     "count": "count",
+    "serve": "serve",
+    "advise": "advise",
+    "compare": "compare",
+    "report": "report",
     "export": "export",
     "benchmark": "benchmark",
     "data": "data",
     "checkpoint": "checkpoint",
     "worker": "worker",
+    "answer": "answer",
     "runs": "runs",
     "models": "models",
     "log": "log",
     "doctor": "doctor",
+    "studio": "studio",
 }
 
 
 # what a disk may answer to any write: no fault of the program's
 DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
-HIDDEN = ("worker",)  # started by SmartCash itself
+# what a file may answer whose name a person gave; of any other it would be a bug, but for a missing permission
+FILE_TROUBLE = {errno.ENOENT, errno.EISDIR, errno.ENOTDIR}
+HIDDEN = ("worker", "answer")  # started by SmartCash itself
 
 Command = TypeVar("Command", bound=click.Command)
 
@@ -82,6 +91,14 @@ def _language_from(arguments: list[str]) -> str | None:
     return None
 
 
+def _is_named(place: str, arguments: list[str]) -> bool:
+    """Whether a person named this very file, or the one that it is the temporary form of."""
+    path = Path(place)
+    path = path.with_name(temporary_target(path.name) or path.name).absolute()
+    words = [word for argument in arguments for word in (argument, argument.partition("=")[2]) if word]
+    return any(Path(word).absolute() == path for word in words)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a SmartCashError becomes its message and its exit code, never a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -98,8 +115,12 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo(f"✗ {error}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:
+        place = str(error.filename or Path.cwd())
+        forbidden = error.errno in (errno.EACCES, errno.EPERM)
+        if forbidden or (error.errno in FILE_TROUBLE and _is_named(place, arguments)):
+            click.echo(f"✗ {text('errors.file', path=place, reason=error.strerror)}", err=True)
+            sys.exit(2)
         if error.errno not in DISK_TROUBLE:
             raise
-        place = error.filename or str(Path.cwd())
         click.echo(f"✗ {text('errors.disk', place=place, reason=error.strerror)}", err=True)
         sys.exit(1)

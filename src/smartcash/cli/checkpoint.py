@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from smartcash.cli import language_option
+from smartcash.cli.options import commands_of
 from smartcash.domain.errors import CheckpointNotFound
 from smartcash.utils.i18n import text
 
@@ -30,16 +30,7 @@ _files = click.argument("files", type=click.Path(path_type=Path), nargs=-1, requ
 _json = click.option("--json", "as_json", is_flag=True, help=text("cli.checkpoint.json"))
 
 
-def _command(name: str, key: str, example: str) -> Callable[[Callable[..., None]], click.Command]:
-    """A command of this group with its help, its example and `--lang`."""
-
-    def add(function: Callable[..., None]) -> click.Command:
-        example_text = f"\b\n{text('cli.checkpoint.example')}:\n  smartcash checkpoint {example}"
-        return language_option(
-            command.command(name, help=f"{text(f'cli.checkpoint.{key}')}\n\n{example_text}")(function)
-        )
-
-    return add
+_command = commands_of(command)
 
 
 def _manager(folder: Path) -> CheckpointManager:
@@ -193,10 +184,9 @@ doctor.epilog = text("cli.checkpoint.doctor_help")
 @click.option("--into", required=True, type=click.Path(path_type=Path), help=text("cli.checkpoint.dir"))
 @click.option("--i-trust-this-file", "trusted", is_flag=True, help=text("cli.checkpoint.import_yes"))
 def import_(file: Path, into: Path, trusted: bool) -> None:
+    from smartcash.cli.confirming import asked, refuse
     from smartcash.handlers.checkpoint import CheckpointManager
 
-    if not trusted and not click.confirm(
-        text("cli.checkpoint.import_confirm", path=str(file)), default=False
-    ):
-        raise SystemExit(3)
+    if not trusted and not asked(text("cli.checkpoint.import_confirm", path=str(file))):
+        refuse("cli.checkpoint.import_refused")
     click.echo(text("cli.checkpoint.import_done", path=CheckpointManager(into).import_untrusted(file)))

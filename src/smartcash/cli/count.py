@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from smartcash.cli import language_option
+from smartcash.cli.options import TargetFile, json_option
 from smartcash.cli.predict import files_in
 from smartcash.utils.i18n import text
 
@@ -20,15 +21,15 @@ from smartcash.utils.i18n import text
 @click.command("count", help=text("cli.count.help"), epilog=text("cli.count.example"))
 @click.argument("model")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--threshold", type=click.FloatRange(0, 1), help=text("cli.predict.threshold"))
 @click.option("--abstain", type=click.FloatRange(0, 1), help=text("cli.count.abstain"))
-@click.option(
-    "--csv", "csv_file", type=click.Path(path_type=Path, dir_okay=False), help=text("cli.count.csv")
-)
+@click.option("--csv", "csv_file", type=TargetFile(), help=text("cli.count.csv"))
 @click.option("--device", default="auto", show_default=True, help=text("cli.device"))
-@click.option("--json", "as_json", is_flag=True, help=text("cli.json"))
+@json_option
 def command(
     model: str,
     images: tuple[Path, ...],
+    threshold: float | None,
     abstain: float | None,
     csv_file: Path | None,
     device: str,
@@ -38,7 +39,7 @@ def command(
     from smartcash.worker import count_files
 
     counted: list[dict[str, Any]] = []
-    for facts in count_files(model, files_in(images), abstain=abstain, device=device):
+    for facts in count_files(model, files_in(images), abstain=abstain, threshold=threshold, device=device):
         counted.append(facts)
         if not as_json:
             click.echo(f"✗ {facts['error']}" if "error" in facts else _line(facts), err="error" in facts)
@@ -118,22 +119,17 @@ def _names(counts: Sequence[dict[str, Any]]) -> dict[str, str]:
 
 
 def _csv(pictures: Sequence[dict[str, Any]]) -> str:
-    """One row per picture: a column for each class, the sum, and whether it is sure. What begins like a formula
-    of a spreadsheet gets an apostrophe, so that no file name is computed."""
+    """One row per picture: a column for each class, the sum, and whether it is sure."""
+    from smartcash.cli.tables import spreadsheet_cell as cell
+
     classes = next(([row["class"] for row in each["counts"]] for each in pictures if "counts" in each), [])
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["file", *map(_cell, classes), "total_rupiah", "sure", "error"])
+    writer.writerow(["file", *map(cell, classes), "total_rupiah", "sure", "error"])
     for each in pictures:
         if "error" in each:
-            writer.writerow([_cell(each["file"]), *("" for _ in classes), "", "", _cell(each["error"])])
+            writer.writerow([cell(each["file"]), *("" for _ in classes), "", "", cell(each["error"])])
         else:
             notes = (row["notes"] for row in each["counts"])
-            writer.writerow(
-                [_cell(each["file"]), *notes, each["total_rupiah"], str(each["sure"]).lower(), ""]
-            )
+            writer.writerow([cell(each["file"]), *notes, each["total_rupiah"], str(each["sure"]).lower(), ""])
     return out.getvalue()
-
-
-def _cell(value: str) -> str:
-    return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

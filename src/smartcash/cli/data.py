@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from smartcash.cli import language_option
+from smartcash.cli.options import TargetFile
 from smartcash.utils.i18n import text
 
 if TYPE_CHECKING:
@@ -80,9 +81,7 @@ def sample(out: Path, images: int, seed: int, task: Literal["detect", "classify"
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--strict", is_flag=True, help=text("cli.data.check.strict"))
 @click.option("--json", "as_json", is_flag=True, help=text("cli.data.check.json"))
-@click.option(
-    "--html", "page", type=click.Path(path_type=Path, dir_okay=False), help=text("cli.data.check.html")
-)
+@click.option("--html", "page", type=TargetFile(), help=text("cli.data.check.html"))
 @click.option(
     "--fix", "fixed", type=click.Path(path_type=Path, file_okay=False), help=text("cli.data.check.fix")
 )
@@ -146,7 +145,7 @@ def split(data: Path, out: Path, seed: int, groups_by: Literal["auto", "name", "
     "--out",
     default=Path("preview.jpg"),
     show_default=True,
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=TargetFile(),
     help=text("cli.data.preview.out"),
 )
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help=text("cli.train.set"))

@@ -14,6 +14,7 @@ import click
 
 from smartcash.cli import language_option
 from smartcash.cli.moments import Moment, shown
+from smartcash.cli.options import TargetFile, home_option, json_option
 from smartcash.domain.records import OPERATIONS, Change, Operation
 from smartcash.utils.i18n import text
 
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from smartcash.handlers.operation_log import OperationLog
 
 COLUMNS = ("seq", "time", "who", "operation", "run", "changes", "confirmed", "result")
-
-_home = click.option("--home", type=click.Path(path_type=Path, file_okay=False), help=text("cli.runs.home"))
-_json = click.option("--json", "as_json", is_flag=True, help=text("cli.json"))
 
 
 def _help(key: str, example: str) -> str:
@@ -37,9 +35,9 @@ def _help(key: str, example: str) -> str:
 @click.option("--operation", default="", type=click.Choice(["", *OPERATIONS]), metavar="NAME",
               help=text("cli.log.operation"))  # fmt: skip
 @click.option("--since", type=Moment(), help=text("cli.log.since"))
-@click.option("--export", type=click.Path(path_type=Path, dir_okay=False), help=text("cli.log.export"))
-@_home
-@_json
+@click.option("--export", type=TargetFile(), help=text("cli.log.export"))
+@home_option
+@json_option
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -79,8 +77,8 @@ command = language_option(command)
 
 @language_option
 @command.command("verify", help=_help("verify", "verify"))
-@_home
-@_json
+@home_option
+@json_option
 @click.pass_obj
 def verify(outer: Path | None, home: Path | None, as_json: bool) -> None:
     found = _log(home or outer).verify()
@@ -108,7 +106,7 @@ def operations_table(operations: Sequence[Operation]) -> Table:
     from rich.text import Text
 
     from smartcash.cli.tables import list_table
-    from smartcash.services.run_info import plain
+    from smartcash.utils.printable import plain
 
     table = list_table("operation_log.column", COLUMNS, whole=("seq", "run"))
     for each in operations:
@@ -142,11 +140,14 @@ def _as_json(operations: Sequence[Operation]) -> str:
 
 
 def _csv(operations: Sequence[Operation]) -> str:
+    from smartcash.cli.tables import spreadsheet_cell as cell
+
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["seq", "time", "user", "host", "interface", "operation", "run", "version", "changes",
                      "confirmed", "result"])  # fmt: skip
     for each in operations:
-        writer.writerow([each.seq, each.time, each.who.user, each.who.host, each.who.interface, each.operation,
-                         each.run, each.version, changes_text(each.changes), each.confirmed, each.result])  # fmt: skip
+        words = (each.time, each.who.user, each.who.host, each.who.interface, each.operation, each.run, each.version,
+                 changes_text(each.changes), each.confirmed, each.result)  # fmt: skip
+        writer.writerow([each.seq, *map(cell, words)])
     return out.getvalue()

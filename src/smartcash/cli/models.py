@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,8 @@ import click
 
 from smartcash.cli import language_option
 from smartcash.cli.moments import Moment, shown
+from smartcash.cli.options import commands_of, home_option, json_option
+from smartcash.domain.errors import SmartCashError
 from smartcash.utils.i18n import text
 
 if TYPE_CHECKING:
@@ -33,20 +35,10 @@ def command() -> None:
 command = language_option(command)
 
 _version = click.argument("version", metavar="VERSION")
-_home = click.option("--home", type=click.Path(path_type=Path, file_okay=False), help=text("cli.runs.home"))
-_json = click.option("--json", "as_json", is_flag=True, help=text("cli.json"))
 _yes = click.option("--yes", is_flag=True, help=text("cli.models.yes"))
 
 
-def _command(name: str, key: str, example: str) -> Callable[[Callable[..., None]], click.Command]:
-    """A command of this group with its help, its example, `--home`, `--json` and `--lang`."""
-
-    def add(function: Callable[..., None]) -> click.Command:
-        example_text = f"\b\n{text('cli.models.example')}:\n  smartcash models {example}"
-        made = command.command(name, help=f"{text(f'cli.models.{key}')}\n\n{example_text}")
-        return language_option(made(_home(_json(function))))
-
-    return add
+_command = commands_of(command, json_option, home_option)
 
 
 def _versions(home: Path | None) -> ModelVersions:
@@ -67,7 +59,7 @@ def list_(tag: str, home: Path | None, as_json: bool) -> None:
         from rich.text import Text
 
         from smartcash.cli.tables import list_table, show_list
-        from smartcash.services.run_info import plain
+        from smartcash.utils.printable import plain
 
         table = list_table(
             "models.column", COLUMNS, whole=("version", "aliases", "figure", "test", "created")
@@ -92,7 +84,7 @@ def show(version: str, home: Path | None, as_json: bool) -> None:
 
     from smartcash.cli.log import operations_table
     from smartcash.cli.tables import show_list
-    from smartcash.services.run_info import plain
+    from smartcash.utils.printable import plain
 
     facts = Table(box=None, show_header=False)
     for key, value in _all_facts(found).items():
@@ -108,10 +100,20 @@ def show(version: str, home: Path | None, as_json: bool) -> None:
 @click.argument("sources", metavar="[RUN|CHECKPOINT]…", nargs=-1)
 def add(sources: tuple[str, ...], home: Path | None, as_json: bool) -> None:
     versions = _versions(home)
-    added = [versions.add(source) for source in sources] if sources else versions.register_missing()
+    added: list[ModelVersion] = []
+    errors: list[SmartCashError] = []
+    names = sources or versions.missing()
+    for name in names:  # one that cannot be added does not keep the others from it
+        try:
+            added.append(versions.add(name))
+        except SmartCashError as error:
+            click.echo(f"✗ {name}: {error}", err=True)
+            errors.append(error)
     _say(added, as_json, "models.added")
-    if not added and not as_json:
+    if not names and not as_json:
         click.echo(text("models.nothing_to_add"))
+    if errors:
+        raise SystemExit(errors[0].exit_code)
 
 
 @_command("promote", "promote", "promote v3 --alias produksi")
@@ -138,7 +140,7 @@ def rollback(alias: str, to: str | None, yes: bool, home: Path | None, as_json: 
 
 @_command("history", "history", "history produksi --at 2026-11-01")
 @click.argument("alias")
-@click.option("--at", type=Moment(), help=text("cli.models.at"))
+@click.option("--at", type=Moment(end=True), help=text("cli.models.at"))
 def history(alias: str, at: datetime | None, home: Path | None, as_json: bool) -> None:
     versions = _versions(home)
     if at is not None:

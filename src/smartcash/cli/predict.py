@@ -1,52 +1,120 @@
-"""`smartcash predict`: what a model sees in pictures."""
+"""`smartcash predict`: what a model sees in pictures, videos and through a camera."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from smartcash.cli import language_option
+from smartcash.cli.options import TargetFile, json_option
 from smartcash.utils.i18n import text
+
+CSV_COLUMNS = ("file", "frame", "time_s", "class", "score", "value", "x1", "y1", "x2", "y2", "error")
 
 
 @language_option
 @click.command("predict", help=text("cli.predict.help"), epilog=text("cli.predict.example"))
 @click.argument("model")
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--camera", "cameras", type=click.IntRange(min=0), multiple=True, help=text("cli.predict.camera")
+)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help=text("cli.predict.out"))
 @click.option("--threshold", type=click.FloatRange(0, 1), help=text("cli.predict.threshold"))
+@click.option(
+    "--every", type=click.IntRange(min=1), default=1, show_default=True, help=text("cli.predict.every")
+)
+@click.option("--frames", type=click.IntRange(min=1), help=text("cli.predict.frames"))
+@click.option("--csv", "csv_file", type=TargetFile(), help=text("cli.predict.csv"))
 @click.option("--device", default="auto", show_default=True, help=text("cli.device"))
-@click.option("--json", "as_json", is_flag=True, help=text("cli.json"))
+@json_option
 def command(
     model: str,
     images: tuple[Path, ...],
+    cameras: tuple[int, ...],
     out: Path | None,
     threshold: float | None,
+    every: int,
+    frames: int | None,
+    csv_file: Path | None,
     device: str,
     as_json: bool,
 ) -> None:
-    from smartcash.domain.banknotes import format_rupiah
+    if not images and not cameras:
+        raise click.UsageError(text("predict.nothing_named"))
+    from smartcash.utils.files import write_bytes
     from smartcash.worker import predict_files
 
-    failed = False
-    for facts in predict_files(model, files_in(images), out, threshold=threshold, device=device):
-        failed = failed or "error" in facts
-        if as_json:
-            click.echo(json.dumps(facts, ensure_ascii=False))
-        elif "error" in facts:
-            click.echo(f"✗ {facts['error']}", err=True)
-        else:
-            seen = ", ".join(f"{row['class']} {row['score']:.0%}" for row in facts["found"]) or text(
-                "predict.nothing"
-            )
-            total = "" if facts["total_rupiah"] is None else f"  =  {format_rupiah(facts['total_rupiah'])}"
-            click.echo(f"{facts['file']}: {seen}{total}")
+    sources = [*files_in(images), *cameras]
+    answers = predict_files(model, sources, out, threshold=threshold, device=device, every=every, most=frames)
+    failed, interrupted = False, False
+    rows: list[dict[str, Any]] = []
+    try:
+        for facts in answers:
+            failed = failed or "error" in facts
+            rows += _rows(facts) if csv_file is not None else []
+            _show(facts, as_json)
+    except KeyboardInterrupt:  # a camera has no end of its own
+        interrupted = True
+    finally:
+        answers.close()
+        if csv_file is not None:
+            write_bytes(csv_file, _csv(rows).encode())
     if out is not None and not as_json:
         click.echo(text("predict.drawn", folder=out))
+    if interrupted:
+        sys.exit(130)
     if failed:
-        raise SystemExit(1)
+        sys.exit(1)
+
+
+def _show(facts: dict[str, Any], as_json: bool) -> None:
+    from smartcash.domain.banknotes import format_rupiah
+    from smartcash.utils.printable import plain
+
+    if as_json:
+        click.echo(json.dumps(facts, ensure_ascii=False))
+        return
+    if "error" in facts:
+        click.echo(plain(f"✗ {facts['error']}"), err=True)
+        return
+    seen = ", ".join(f"{row['class']} {row['score']:.0%}" for row in facts["found"]) or text(
+        "predict.nothing"
+    )
+    total = "" if facts["total_rupiah"] is None else f"  =  {format_rupiah(facts['total_rupiah'])}"
+    moment = f" {facts['time_s']:.2f} s" if "time_s" in facts else ""
+    click.echo(plain(f"{facts['file']}{moment}: {seen}{total}"))
+
+
+def _rows(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row for each thing found; one without a class where there is nothing."""
+    common = {name: facts[name] for name in ("file", "frame", "time_s", "error") if name in facts}
+    found = facts.get("found") or [{}]
+    return [
+        {**common, **{name: row[name] for name in ("class", "score", "value") if name in row}}
+        | dict(zip(("x1", "y1", "x2", "y2"), row.get("box_xyxy", ())))
+        for row in found
+    ]
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    from smartcash.cli.tables import spreadsheet_cell
+
+    out = io.StringIO()
+    writer = csv.DictWriter(out, CSV_COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {name: spreadsheet_cell(each) if isinstance(each, str) else each for name, each in row.items()}
+        for row in rows
+    )
+    return out.getvalue()
 
 
 def files_in(given: tuple[Path, ...]) -> list[Path]:

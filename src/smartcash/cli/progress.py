@@ -109,6 +109,7 @@ class TrainingDisplay:
             text(
                 "train.ready_machine", device=choices["device"], precision=choices["precision"], threads=choices["threads"],
                 workers=choices["workers"], cache=choices["cache"], depthwise=choices["fast_depthwise"],
+                kernels=choices.get("depthwise_kernels", "torch"),  # a run from before there was a choice
             ),
         ]  # fmt: skip
         for line in lines:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -13,13 +14,17 @@ import click
 
 from smartcash.cli import language_option
 from smartcash.cli.moments import Moment, shown
-from smartcash.domain.records import RunFilter, RunInfo
+from smartcash.cli.options import commands_of, home_option, json_option
+from smartcash.domain.records import Change, RunFilter, RunInfo
 from smartcash.utils.i18n import catalogue, text
+from smartcash.utils.printable import plain
 
 if TYPE_CHECKING:
     from smartcash.handlers.run_history import RunHistory
     from smartcash.handlers.training_manager import TrainingManager
+    from smartcash.services.run_store import RunFolder
 
+# those of the run store, which a command must not load for its --help
 SORTS = (
     "id",
     "name",
@@ -49,19 +54,9 @@ command = language_option(command)
 
 _runs = click.argument("runs", nargs=-1, required=True, metavar="RUN…")
 _run = click.argument("run", metavar="RUN")
-_home = click.option("--home", type=click.Path(path_type=Path, file_okay=False), help=text("cli.runs.home"))
-_json = click.option("--json", "as_json", is_flag=True, help=text("cli.json"))
 
 
-def _command(name: str, key: str, example: str) -> Callable[[Callable[..., None]], click.Command]:
-    """A command of this group with its help, its example, `--home`, `--json` and `--lang`."""
-
-    def add(function: Callable[..., None]) -> click.Command:
-        example_text = f"\b\n{text('cli.runs.example')}:\n  smartcash runs {example}"
-        made = command.command(name, help=f"{text(f'cli.runs.{key}')}\n\n{example_text}")
-        return language_option(made(_home(_json(function))))
-
-    return add
+_command = commands_of(command, json_option, home_option)
 
 
 def _history(home: Path | None) -> RunHistory:
@@ -80,7 +75,7 @@ def _history(home: Path | None) -> RunHistory:
 @click.option("--tag", default="", help=text("cli.runs.list_tag"))
 @click.option("--where", multiple=True, metavar="METRIC>=VALUE", help=text("cli.runs.list_where"))
 @click.option("--since", type=Moment(), help=text("cli.runs.list_since"))
-@click.option("--until", type=Moment(), help=text("cli.runs.list_until"))
+@click.option("--until", type=Moment(end=True), help=text("cli.runs.list_until"))
 @click.option("--search", default="", help=text("cli.runs.list_search"))
 @click.option("--sort", default="-id", show_default=True, type=click.Choice([s + n for n in SORTS for s in ("", "-")]),
               metavar="FIELD", help=text("cli.runs.list_sort"))  # fmt: skip
@@ -115,13 +110,13 @@ def list_(
     store = _history(home).store
     if rebuild:
         store.rebuild()
-    found = store.trashed() if trashed else store.runs(wanted, sort=sort)
+    found = (store.trashed if trashed else store.runs)(wanted, sort=sort)
     page = found[offset : offset + limit]
     if as_json:
         click.echo(json.dumps([run.to_dict() for run in page], indent=2))
     elif not found:
         conditions = wanted != RunFilter()
-        click.echo(text("runs.trash_none" if trashed else "runs.none_match" if conditions else "runs.none"))
+        click.echo(text("runs.none_match" if conditions else "runs.trash_none" if trashed else "runs.none"))
     else:
         _print_table(page)
         if len(page) < len(found):
@@ -132,6 +127,7 @@ def list_(
 @_run
 def show(run: str, home: Path | None, as_json: bool) -> None:
     history = _history(home)
+    _manager(home).service.settle()
     found = history.store.find(run)
     operations = history.log.operations(run=found.id)
     files = [str(path) for name in FILES if (path := Path(found.path) / name).exists()]
@@ -144,7 +140,6 @@ def show(run: str, home: Path | None, as_json: bool) -> None:
 
     from smartcash.cli.log import operations_table
     from smartcash.cli.tables import show_list
-    from smartcash.services.run_info import plain
 
     facts = Table(box=None, show_header=False)
     for key, value in _facts(found).items():
@@ -203,11 +198,14 @@ def restore(runs: tuple[str, ...], home: Path | None, as_json: bool) -> None:
 @_command("empty-trash", "empty", "empty-trash")
 @click.option("--yes", is_flag=True, help=text("cli.runs.empty_yes"))
 def empty_trash(yes: bool, home: Path | None, as_json: bool) -> None:
+    from smartcash.cli.confirming import confirmed_by
+
     history = _history(home)
-    count = len(history.store.trashed())
-    if count and not yes and not click.confirm(text("cli.runs.empty_confirm", count=count), default=False):
-        raise SystemExit(3)
-    gone = history.empty_trash("--yes" if yes else "asked") if count else []
+    shown = history.store.trashed()
+    changes = [Change(each.id, plain(each.path), None) for each in shown]
+    how = confirmed_by(changes, yes, ask="cli.runs.empty_confirm", quiet=as_json)
+    # what was put into the trash meanwhile was not agreed to
+    gone = history.empty_trash(how, {each.id for each in shown}) if shown else []
     if as_json:
         click.echo(json.dumps([run.to_dict() for run in gone], indent=2))
     else:
@@ -218,8 +216,9 @@ def empty_trash(yes: bool, home: Path | None, as_json: bool) -> None:
 @_run
 def watch(run: str, home: Path | None, as_json: bool) -> None:
     manager = _manager(home)
+    folder = manager.find(run)  # once: another run may be the latest by the end
     if as_json:
-        for record in manager.watch(run):
+        for record in manager.watch(folder):
             click.echo(json.dumps(record))
         return
     from smartcash.cli.progress import TrainingDisplay
@@ -227,14 +226,14 @@ def watch(run: str, home: Path | None, as_json: bool) -> None:
 
     try:
         with TrainingDisplay() as display:
-            for record in manager.watch(run):
+            for record in manager.watch(folder):
                 event = from_record(record)
                 if event is not None:
                     display(event)
     except KeyboardInterrupt:
-        click.echo(text("runs.left", run=run))
+        click.echo(text("runs.left", run=folder.id))
         return
-    facts = manager.result(run)
+    facts = manager.result(folder)
     click.echo(text("runs.ended", run=facts["id"], state=_state(str(facts["state"]))))
     if facts.get("error"):
         click.echo(str(facts["error"]), err=True)
@@ -243,19 +242,19 @@ def watch(run: str, home: Path | None, as_json: bool) -> None:
 @_command("start", "start", "start latest")
 @_run
 def start(run: str, home: Path | None, as_json: bool) -> None:
-    _act(home, run, as_json, lambda manager: manager.start(run))
+    _act(home, run, as_json, lambda manager, folder: manager.start(folder))
 
 
 @_command("pause", "pause", "pause latest")
 @_run
 def pause(run: str, home: Path | None, as_json: bool) -> None:
-    _act(home, run, as_json, lambda manager: manager.command(run, "pause"))
+    _act(home, run, as_json, lambda manager, folder: manager.command(folder, "pause"))
 
 
 @_command("continue", "continue", "continue latest")
 @_run
 def continue_(run: str, home: Path | None, as_json: bool) -> None:
-    _act(home, run, as_json, lambda manager: manager.command(run, "continue"))
+    _act(home, run, as_json, lambda manager, folder: manager.command(folder, "continue"))
 
 
 @_command("stop", "stop", "stop latest --keep-best")
@@ -263,7 +262,7 @@ def continue_(run: str, home: Path | None, as_json: bool) -> None:
 @click.option("--after-epoch", "when", flag_value="stop_after_epoch", help=text("cli.runs.stop_after_epoch"))
 @click.option("--keep-best", "when", flag_value="keep_best", help=text("cli.runs.stop_keep_best"))
 def stop(run: str, when: str | None, home: Path | None, as_json: bool) -> None:
-    _act(home, run, as_json, lambda manager: manager.command(run, when or "stop"))
+    _act(home, run, as_json, lambda manager, folder: manager.command(folder, when or "stop"))
 
 
 @_command("change", "change", "change latest --epochs 40 --patience 10")
@@ -277,16 +276,16 @@ def change(
     from smartcash.cli.confirming import confirmed_by
     from smartcash.domain.changes import changes_between
 
-    def act(manager: TrainingManager) -> None:
-        own = manager.find(run).config()
+    def act(manager: TrainingManager, folder: RunFolder) -> None:
+        own = folder.config()
         wanted: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
         if patience is not None:
             wanted["early_stopping"] = {"patience": patience}
         how = confirmed_by(changes_between(own, own.replaced(training=wanted)), yes, quiet=as_json)
         if epochs is not None:
-            manager.command(run, "epochs", epochs, confirmed=how)
+            manager.command(folder, "epochs", epochs, confirmed=how)
         if patience is not None:
-            manager.command(run, "patience", patience, confirmed=how)
+            manager.command(folder, "patience", patience, confirmed=how)
 
     _act(home, run, as_json, act)
 
@@ -297,15 +296,18 @@ def _manager(home: Path | None) -> TrainingManager:
     return TrainingManager(home, interface="cli")
 
 
-def _act(home: Path | None, run: str, as_json: bool, act: Callable[[TrainingManager], None]) -> None:
+def _act(
+    home: Path | None, run: str, as_json: bool, act: Callable[[TrainingManager, RunFolder], None]
+) -> None:
     """Do something with a run that is or will be trained, and say how it stands."""
     manager = _manager(home)
-    act(manager)
-    state = manager.state(run)
+    folder = manager.find(run)  # once: "latest" may be another one a moment later
+    act(manager, folder)
+    state = manager.state(folder)
     click.echo(
-        json.dumps({"run": run, "state": state})
+        json.dumps({"run": folder.id, "state": state})
         if as_json
-        else text("runs.now", run=run, state=_state(state))
+        else text("runs.now", run=folder.id, state=_state(state))
     )
 
 
@@ -334,6 +336,7 @@ def _say(runs: Sequence[RunInfo], as_json: bool, words: Callable[[RunInfo], str]
 
 
 def _bounds(where: Sequence[str]) -> dict[str, tuple[float | None, float | None]]:
+    """Least and most of each metric; > and < leave the limit itself out, which is the next number beyond it."""
     bounds: dict[str, tuple[float | None, float | None]] = {}
     for value in where:
         parts = _BOUND.fullmatch(value)
@@ -341,7 +344,13 @@ def _bounds(where: Sequence[str]) -> dict[str, tuple[float | None, float | None]
             raise click.BadParameter(text("cli.log.bound_wrong", value=value), param_hint="--where")
         name, sign, limit = parts[1], parts[2], float(parts[3])
         least, most = bounds.get(name, (None, None))
-        bounds[name] = (least if sign[0] == "<" else limit, most if sign[0] == ">" else limit)
+        if sign in (">=", "=", ">"):
+            low = math.nextafter(limit, math.inf) if sign == ">" else limit
+            least = low if least is None else max(least, low)
+        if sign in ("<=", "=", "<"):
+            high = math.nextafter(limit, -math.inf) if sign == "<" else limit
+            most = high if most is None else min(most, high)
+        bounds[name] = least, most
     return bounds
 
 

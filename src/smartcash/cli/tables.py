@@ -61,6 +61,11 @@ def show_list(table: Table) -> None:
     Console(highlight=False, width=None if is_terminal else 10_000).print(table)
 
 
+def spreadsheet_cell(value: str) -> str:
+    """What begins like a formula of a spreadsheet gets an apostrophe, so that no name is computed."""
+    return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
 def _table(figures: Mapping[str, Any], *columns: str) -> Table:
     """A table with one row per class, its last one closed by a line."""
     classes: Sequence[Mapping[str, Any]] = figures["classes"]

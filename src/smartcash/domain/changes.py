@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from smartcash.domain.config import TrainConfig
-from smartcash.utils.i18n import text
+from smartcash.domain.records import Change as Change
 
 # A change of these breaks comparability with what went before. Why: the texts `changes.why.<reason>`.
 SIGNIFICANT = {
@@ -24,25 +24,6 @@ SIGNIFICANT = {
 }
 # A checkpoint does not fit a model that was changed in these.
 FIXED_BY_WEIGHTS = ("task", "model.backbone", "model.scale")
-
-
-@dataclass(frozen=True)
-class Change:
-    """One field's difference. `why`: the reason code of a significant one, else empty."""
-
-    field: str
-    old: Any
-    new: Any
-    why: str = ""
-
-    @property
-    def significant(self) -> bool:
-        return bool(self.why)
-
-    def message(self, language: str | None = None) -> str:
-        """The change in one line; a significant one says why it is."""
-        line = f"{self.field}: {_shown(self.old)} → {_shown(self.new)}"
-        return f"{line}  ⚠ {text(f'changes.why.{self.why}', language)}" if self.why else line
 
 
 def changes_between(old: TrainConfig, new: TrainConfig) -> list[Change]:
@@ -63,5 +44,21 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{name}", value
 
 
-def _shown(value: object) -> str:
-    return "–" if value in (None, "", [], ()) else str(value)
+@dataclass(frozen=True)
+class Difference:
+    """One field that is not the same in several configurations; `values` in their order. `why` as in `Change`."""
+
+    field: str
+    values: tuple[Any, ...]
+    why: str = ""
+
+
+def differences(configs: Sequence[TrainConfig]) -> list[Difference]:
+    """Every field that differs, in the order of the configuration."""
+    leaves = [dict(_leaves(config.model_dump(mode="json"))) for config in configs]
+    fields = dict.fromkeys(field for values in leaves for field in values)
+    return [
+        Difference(field, tuple(values.get(field) for values in leaves), SIGNIFICANT.get(field, ""))
+        for field in fields
+        if any(values.get(field) != leaves[0].get(field) for values in leaves)
+    ]

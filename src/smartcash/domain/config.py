@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from smartcash.domain.errors import ConfigInvalid, Problem
+from smartcash.domain.records import LONGEST_NOTES, LONGEST_TAG, MOST_TAGS, tag_fits
 
 Auto = Literal["auto"]
 MAX_CONFIG_BYTES = 1_000_000
@@ -28,7 +29,6 @@ MAX_CONFIG_BYTES = 1_000_000
 _UNION_BRANCH = re.compile(r"(int|float|literal\[.*|function-after.*)$")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 _TARGET = re.compile(r"bell|[a-z][a-z0-9+.-]*://[^\s/]\S*", re.IGNORECASE)
-MOST_TAGS, LONGEST_TAG = 20, 40
 
 
 class _RuleBroken(ValueError):
@@ -87,7 +87,7 @@ def _targets(value: tuple[str, ...]) -> tuple[str, ...]:
 def _tags(value: tuple[str, ...]) -> tuple[str, ...]:
     if len(value) > MOST_TAGS:
         raise _RuleBroken("tags_many", len(value), limit=MOST_TAGS)
-    wrong = [tag for tag in value if not tag.strip() or len(tag) > LONGEST_TAG]
+    wrong = [tag for tag in value if not tag_fits(tag)]
     if wrong:
         raise _RuleBroken("tag_form", wrong[0][: 2 * LONGEST_TAG], limit=LONGEST_TAG)
     return value
@@ -372,7 +372,7 @@ class TrainConfig(Part):
     )
     name: str = Field(default="", max_length=80, description="a name of your own for the run")
     seed: int = Field(default=0, ge=0, lt=2**31, description="seed of everything random")
-    notes: str = Field(default="", max_length=10_000, description="free text")
+    notes: str = Field(default="", max_length=LONGEST_NOTES, description="free text")
     tags: Annotated[tuple[str, ...], AfterValidator(_tags)] = Field(
         default=(), description="labels to find the run by"
     )
@@ -397,13 +397,20 @@ class TrainConfig(Part):
         """The configuration that `values` (nested mappings) describe; absent fields take their defaults.
 
         Raises ConfigInvalid with every problem at once."""
-        values = _without_built_in_callbacks(values)
+        if not isinstance(values, Mapping):
+            raise ConfigInvalid([Problem("config", "config_not_mapping", type(values).__name__)])
+        values, problems = _built_in_callbacks_moved(values)
         try:
-            return cls.model_validate(values)
+            config = cls.model_validate(values)
         except ValidationError as error:
-            problems = [problem for problem, _ in _problems(error)]
+            found = [problem for problem, _ in _problems(error)]
+        else:
+            if problems:
+                raise ConfigInvalid(problems)
+            return config
         # pydantic does not come to the rules between fields while a field is wrong; without it, it does
-        wrong = {_settable(problem.field) for problem in problems}
+        wrong = {_settable(problem.field) for problem in found}
+        problems += found
         try:
             cls.model_validate(_without(values, wrong))
         except ValidationError as error:
@@ -497,35 +504,48 @@ def _broken_by_machine(config: TrainConfig) -> Iterator[_RuleBroken]:
             )
 
 
-# callbacks that every training has: their options are a section of the configuration
-BUILT_IN_CALLBACKS = {
-    "early_stopping": ("training", "early_stopping"),
-    "checkpoint": ("checkpoint",),
-    "ema": ("training",),
-    "previews": ("training", "previews"),
-    "notify": ("notify",),
-    "csv": (),
+# callbacks that every training has: the section of the configuration that holds their options, and which they are
+BUILT_IN_CALLBACKS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "early_stopping": ("training.early_stopping", tuple(EarlyStoppingConfig.model_fields)),
+    "checkpoint": ("checkpoint", tuple(CheckpointConfig.model_fields)),
+    "ema": ("training", ("ema_decay",)),
+    "previews": ("training.previews", tuple(PreviewsConfig.model_fields)),
+    "notify": ("notify", tuple(NotifyConfig.model_fields)),
+    "csv": ("", ()),
 }
 
 
-def _without_built_in_callbacks(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The same values with the options of built-in callbacks moved to their sections: written once."""
+def _built_in_callbacks_moved(values: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[Problem]]:
+    """The same values with the options of built-in callbacks moved to their sections, where they are written once;
+    and what is wrong with the entries of the list, which are then left out of it."""
     training = values.get("training")
     listed = training.get("callbacks") if isinstance(training, Mapping) else None
     if not isinstance(listed, Sequence) or isinstance(listed, str):
-        return values
-    others: list[Any] = []
+        return values, []
+    others: list[CallbackConfig] = []
+    problems: list[Problem] = []
     moved: dict[str, Any] = {}
-    for entry in listed:
-        name = entry.get("use") if isinstance(entry, Mapping) else entry
-        if not isinstance(name, str) or name not in BUILT_IN_CALLBACKS:
+    for number, raw in enumerate(listed):
+        place = f"training.callbacks.{number}"
+        try:
+            entry = CallbackConfig.model_validate(raw)
+        except ValidationError as error:
+            problems += [problem for problem, _ in _problems(error, place)]
+            continue
+        if entry.use not in BUILT_IN_CALLBACKS:
             others.append(entry)
             continue
-        section: Any = dict(entry.get("options") or {}) if isinstance(entry, Mapping) else {}
-        for part in reversed(BUILT_IN_CALLBACKS[name]):
-            section = {part: section}
-        moved = merge(moved, section)
-    return merge(merge(values, {"training": {"callbacks": others}}), moved)
+        section, takes = BUILT_IN_CALLBACKS[entry.use]
+        unknown = [f"options.{name}" for name in entry.options if name not in takes]
+        unknown += ["on_error"] if "on_error" in entry.model_fields_set else []
+        facts = {"use": entry.use, "takes": ", ".join(takes) or "–"}
+        problems += [Problem(f"{place}.{name}", "built_in_takes_no", name, facts) for name in unknown]
+        options: Any = {name: value for name, value in entry.options.items() if name in takes}
+        if options:  # none must not stand in for a section that is there and wrong
+            for part in reversed(section.split(".")):
+                options = {part: options}
+            moved = merge(moved, options)
+    return merge(merge(values, {"training": {"callbacks": others}}), moved), problems
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -614,12 +634,13 @@ _BY_KIND = {"int": "not_whole", "float": "not_number", "bool": "not_switch"}
 _SECTIONS = ("model_type", "model_attributes_type")
 
 
-def _problems(error: ValidationError) -> Iterator[tuple[Problem, Sequence[str]]]:
+def _problems(error: ValidationError, within: str = "") -> Iterator[tuple[Problem, Sequence[str]]]:
     """One Problem per failed field, and the other fields that its rule looked at; a union's several complaints
-    about one value become one."""
+    about one value become one. `within`: the place of what was validated, if it was not the whole."""
     seen: set[str] = set()
     for item in error.errors():
-        place = [str(part) for part in item["loc"] if not _UNION_BRANCH.match(str(part))]
+        place = [*filter(None, within.split(".")), *(str(part) for part in item["loc"])]
+        place = [part for part in place if not _UNION_BRANCH.match(part)]
         broken = item.get("ctx", {}).get("error")
         rules = broken.rules if isinstance(broken, _RulesBroken) else [broken]
         for rule in rules:

@@ -11,11 +11,17 @@
     ├── RunNotReady           a run that is not in the state that the request needs
     ├── NotConfirmed          a change without the confirmation that belongs to it
     ├── RunRefused            a change that a run's state forbids: locked, running, name taken
+    ├── LabelsRefused         a tag or a note that cannot be kept
     ├── VersionNotFound       no such model version or alias
     ├── VersionRefused        a change of versions or aliases that is not possible as they stand
+    ├── ComparisonRefused     runs or versions that cannot be held against each other
     ├── OperationLogFailed    the operation log cannot be read or written
+    ├── ServingRefused        a model that cannot be served like that, or a request that it does not answer
+    ├── AdviceRefused         an advice that cannot be begun or gone on with
     ├── ExportRefused         an export that its format, or what is installed, cannot do
     ├── ExportFailed          an export that broke off, was changed, or does not say what the model says
+    ├── ServerRefused         the web page's server cannot begin
+    ├── WorkbenchFailed       the worker process that answers for the page died over a question
     └── CheckpointError       everything the CheckpointManager raises
         ├── CheckpointNotFound
         ├── CheckpointCorrupt     the bytes are not what was written
@@ -208,6 +214,12 @@ class RunRefused(SmartCashError):
     """A change of a run that its state forbids: it is locked or running, or its place is taken."""
 
 
+class LabelsRefused(SmartCashError):
+    """A tag or a note of a run or a version that is too long, or holds what a terminal would obey; too many tags."""
+
+    exit_code = 2
+
+
 class VersionNotFound(SmartCashError):
     """No such model version or alias."""
 
@@ -218,8 +230,27 @@ class VersionRefused(SmartCashError):
     """A change of model versions or aliases that is not possible as they stand."""
 
 
+class ComparisonRefused(SmartCashError):
+    """Runs or versions that cannot be held against each other: too few, too many, of different tasks, or no data set
+    that all can be judged on."""
+
+    exit_code = 2
+
+
 class OperationLogFailed(SmartCashError):
     """The operation log cannot be read or written."""
+
+
+class ServingRefused(SmartCashError):
+    """A model that cannot be served in the way that was asked for, or a request to it that gets no answer."""
+
+    exit_code = 2
+
+
+class AdviceRefused(SmartCashError):
+    """An advice on backbones that cannot be begun or gone on with."""
+
+    exit_code = 2
 
 
 class ExportRefused(SmartCashError):
@@ -230,6 +261,14 @@ class ExportRefused(SmartCashError):
 
 class ExportFailed(SmartCashError):
     """An export that broke off or was changed, or a file that does not say what its model says."""
+
+
+class ServerRefused(SmartCashError):
+    """The web page's server cannot begin: its port is taken or may not be used, or its process ended."""
+
+
+class WorkbenchFailed(SmartCashError):
+    """The worker process that answers questions about data and models died over one."""
 
 
 class CheckpointError(SmartCashError):

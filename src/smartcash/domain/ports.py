@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
@@ -62,3 +63,38 @@ class CheckpointStore(Protocol):
 
     def wait(self) -> None:
         """Return when every checkpoint handed over is on the disk, or raise."""
+
+
+@dataclass(frozen=True)
+class ServingState:
+    """What a served model is at this moment. `name`: the alias or number it was asked for by; `since`: when the version
+    was loaded, UTC, ISO 8601; `trouble`: why the version that the alias names now is not the one that answers, or "";
+    `waiting`: pictures in line."""
+
+    name: str
+    version: str
+    sha256: str
+    task: str
+    classes: tuple[str, ...]
+    since: str
+    trouble: str
+    reloads: int
+    batches: int
+    pictures: int
+    waiting: int
+
+
+class Serving(Protocol):
+    """A model that answers many at once; `worker.serving.ServedModel` is one."""
+
+    def predict(self, picture: bytes, threshold: float | None = None) -> Future[dict[str, Any]]:
+        """What is in a picture, as plain values. Raises DataInvalid, ServingRefused."""
+
+    def count(self, picture: bytes, abstain: float | None = None) -> Future[dict[str, Any]]:
+        """The money in a picture, as plain values. Raises DataInvalid, ServingRefused."""
+
+    def state(self) -> ServingState:
+        """What is served now."""
+
+    def close(self) -> None:
+        """Answer what was asked, then end."""

@@ -7,28 +7,56 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
+from smartcash.utils.i18n import text
+from smartcash.utils.printable import plain
+
 INTERFACES = ("cli", "python", "web", "notebook")
 
 # how a person agreed: was asked and said yes, sent a page's token, gave --yes, or nothing had to be agreed to
 CONFIRMATIONS = ("none", "asked", "token", "--yes")
+
+MOST_TAGS, LONGEST_TAG, LONGEST_NOTES = 20, 40, 10_000  # tags; characters
 
 # every operation has its name in the locales: [operations]
 OPERATIONS = (
     *("config-change", "start", "pause", "continue", "stop", "resume", "extend"),
     *("register", "promote", "roll-back", "export", "delete", "cleanup", "copy-to-drive", "import"),
     *("tag", "note", "lock", "unlock", "trash", "restore", "empty-trash", "repair"),
+    "advise",
 )
 
-ENDED = frozenset({"finished", "stopped", "failed", "preempted", "crashed", "broken"})
+# a run in one of these changes no more by itself; "broken" stands in for a state that cannot be read
+OVER = frozenset({"finished", "stopped", "failed", "preempted", "crashed", "broken"})
+
+
+def tag_fits(tag: str) -> bool:
+    """Whether `tag` is one line of 1 to LONGEST_TAG characters, not only blanks, none that a terminal would obey."""
+    return bool(tag.strip()) and len(tag) <= LONGEST_TAG and plain(tag) == tag and not {"\n", "\t"} & set(tag)
 
 
 @dataclass(frozen=True)
 class Change:
-    """One field's difference; both sides are plain values."""
+    """One field's difference; both sides are plain values. `why`: the reason code of a significant one
+    (`changes.why.<why>`), else empty; the operation log does not keep it."""
 
     field: str
     old: Any
     new: Any
+    why: str = ""
+
+    @property
+    def significant(self) -> bool:
+        """Whether it needs a second, separate confirmation."""
+        return bool(self.why)
+
+    def message(self, language: str | None = None) -> str:
+        """The change in one line; a significant one says why it is."""
+        line = f"{self.field}: {_shown(self.old)} → {_shown(self.new)}"
+        return f"{line}  ⚠ {text(f'changes.why.{self.why}', language)}" if self.why else line
+
+
+def _shown(value: object) -> str:
+    return "–" if value in (None, "", [], ()) else str(value)
 
 
 @dataclass(frozen=True)
@@ -44,7 +72,9 @@ class Actor:
 class Operation:
     """One entry of the operation log. The log fills in `who`, `seq` (from 1) and `time` (UTC, ISO 8601).
 
-    `result` is "done" or the code of the error that refused it. Raises ValueError for a word not listed above."""
+    `result` is "done"; or the code of the error that refused it, "export_failed" for an export that failed; of a
+    repair what was mended: "head_lost", or "cut:<bytes>" for a torn line. Raises ValueError for a word not listed
+    above."""
 
     operation: str
     run: str = ""
@@ -68,7 +98,8 @@ class Operation:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, in the order in which the log writes them."""
         first = {"seq": self.seq, "time": self.time, "who": asdict(self.who)}
-        return {**first, **{key: value for key, value in asdict(self).items() if key not in first}}
+        changes = [{"field": each.field, "old": each.old, "new": each.new} for each in self.changes]
+        return {**first, **{k: v for k, v in asdict(self).items() if k not in first}, "changes": changes}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Operation:

@@ -21,7 +21,7 @@ from typing import Any
 
 from smartcash import __version__
 from smartcash.domain.config import TrainConfig
-from smartcash.domain.errors import ConfigInvalid
+from smartcash.domain.errors import ConfigInvalid, SmartCashError
 from smartcash.domain.records import RunInfo
 from smartcash.handlers.checkpoint import CheckpointInfo, CheckpointManager
 from smartcash.handlers.operation_log import OperationLog
@@ -166,26 +166,42 @@ def _numbers(release: str) -> list[int]:
 
 
 def _home(home: Path, fix: bool, deep: bool) -> Iterator[Diagnosis]:
-    store = RunStore(home)
-    runs = store.runs()
+    """One part after the other: what cannot be read is a finding, and the rest is looked at all the same."""
+    service = TrainingService(home)
+    try:
+        runs = service.store.runs()
+        at_work = {run.id for run in runs if is_alive(Path(run.path))}
+    except OSError as error:
+        yield _unreadable(error)
+        return
     yield Diagnosis("home", "ok", "runs", {"count": len(runs), "home": str(home)})
     for run in runs:
         if run.state == "broken":
             why = text(f"runs.broken.{run.reason}", detail=run.detail)
             yield Diagnosis("home", "error", "run_broken", {"run": run.id, "reason": why, "path": run.path})
-    yield from _dead_runs(home, fix)
-    yield from _queue(home, fix)
-    yield from _litter(home, runs, fix)
-    yield from _index(store, runs, fix)
-    yield _operation_log(home)
-    yield from _data(home)
-    for run in runs:
-        if (Path(run.path) / "weights").is_dir() and not is_alive(Path(run.path)):
-            yield from _checkpoints(run, fix, deep)
+    resting = [run for run in runs if run.id not in at_work]
+    parts = [
+        # before the dead are marked, which changes the folders that it compares with
+        _index(service.store, resting, fix),
+        _dead_runs(service, fix),
+        _queue(home, fix),
+        _litter(home, [Path(run.path) for run in runs if run.id in at_work], fix),
+        _operation_log(home),
+        _data(home),
+        *(_checkpoints(run, fix, deep) for run in resting if (Path(run.path) / "weights").is_dir()),
+    ]
+    for part in parts:
+        try:
+            yield from part
+        except (SmartCashError, OSError) as error:
+            yield _unreadable(error)
 
 
-def _dead_runs(home: Path, fix: bool) -> Iterator[Diagnosis]:
-    service = TrainingService(home)
+def _unreadable(error: SmartCashError | OSError) -> Diagnosis:
+    return Diagnosis("home", "error", "unreadable", {"reason": str(error)})
+
+
+def _dead_runs(service: TrainingService, fix: bool) -> Iterator[Diagnosis]:
     for run in service.dead():
         finding = Diagnosis(
             "home", "warning", "run_dead", {"run": run.id, "state": run.description()["state"]}
@@ -204,16 +220,15 @@ def _queue(home: Path, fix: bool) -> Iterator[Diagnosis]:
         yield Diagnosis("home", "warning", "tickets_stale", {"count": len(tickets)}, fixed=fix)
 
 
-def _litter(home: Path, runs: list[RunInfo], fix: bool) -> Iterator[Diagnosis]:
+def _litter(home: Path, at_work: list[Path], fix: bool) -> Iterator[Diagnosis]:
     """What crashed writes left; among checkpoints the CheckpointManager takes care of it."""
-    at_work = [Path(run.path) for run in runs if is_alive(Path(run.path))]
     old = time.time() - LITTER_S
     found = []
     for folder, _, names in os.walk(home):
         place = Path(folder)
         if place.name != "weights" and not any(place.is_relative_to(run) for run in at_work):
             litter = (place / name for name in names if temporary_target(name) is not None)
-            found += [path for path in litter if path.lstat().st_mtime < old]
+            found += [path for path in litter if _written(path) < old]
     if found:
         if fix:
             for path in found:
@@ -222,11 +237,18 @@ def _litter(home: Path, runs: list[RunInfo], fix: bool) -> Iterator[Diagnosis]:
         yield Diagnosis("home", "warning", "litter", facts, fixed=fix)
 
 
-def _index(store: RunStore, listed: list[RunInfo], fix: bool) -> Iterator[Diagnosis]:
-    """Does the index say what the folders say? An edited config.yaml is not noticed by it."""
-    # a run at work may have gone on between the two looks
-    steady = [run for run in listed if not is_alive(Path(run.path))]
-    stale = [run.id for run in steady if read_run(Path(run.path)) != run]
+def _written(path: Path) -> float:
+    """When a file was last written; one that is gone by now counts as new."""
+    try:
+        return path.lstat().st_mtime
+    except FileNotFoundError:
+        return time.time()
+
+
+def _index(store: RunStore, resting: list[RunInfo], fix: bool) -> Iterator[Diagnosis]:
+    """Does the index say what the folders say? An edited config.yaml is not noticed by it; a run at work may have
+    gone on between the two looks, so it is left out."""
+    stale = [run.id for run in resting if read_run(Path(run.path)) != run]
     if stale:
         if fix:
             store.rebuild()
@@ -234,13 +256,14 @@ def _index(store: RunStore, listed: list[RunInfo], fix: bool) -> Iterator[Diagno
         yield Diagnosis("home", "warning", "index_stale", facts, fixed=fix)
 
 
-def _operation_log(home: Path) -> Diagnosis:
+def _operation_log(home: Path) -> Iterator[Diagnosis]:
     log = OperationLog(home / "operations.jsonl")
     found = log.verify()
     if found.alteration is not None:
         reason = found.alteration.message()
-        return Diagnosis("home", "error", "log_altered", {"path": str(log.path), "reason": reason})
-    return Diagnosis("home", "ok", "log", {"count": found.entries})
+        yield Diagnosis("home", "error", "log_altered", {"path": str(log.path), "reason": reason})
+    else:
+        yield Diagnosis("home", "ok", "log", {"count": found.entries})
 
 
 def _data(home: Path) -> Iterator[Diagnosis]:

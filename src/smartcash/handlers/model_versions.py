@@ -15,15 +15,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from smartcash.domain.changes import Change
-from smartcash.domain.errors import CheckpointMismatch, NotConfirmed, RunNotResumable, VersionRefused
-from smartcash.domain.records import AliasEvent, ModelVersion, Operation
-from smartcash.domain.records import Change as LoggedChange
+from smartcash.domain.errors import (
+    CheckpointMismatch,
+    NotConfirmed,
+    RunNotResumable,
+    SmartCashError,
+    VersionRefused,
+)
+from smartcash.domain.records import AliasEvent, Change, ModelVersion, Operation, RunFilter
 from smartcash.handlers.operation_log import OperationLog
 from smartcash.services.labels import Labels
 from smartcash.services.run_store import RunFolder, RunStore, find_run
@@ -91,6 +95,14 @@ class ModelVersions:
         passed = [event for event in self.history(alias) if datetime.fromisoformat(event.time) <= until]
         return passed[-1].version if passed else None
 
+    def before(self, alias: str) -> int | None:
+        """The number of the version that a roll back of `alias` would go to; None when there is none.
+
+        Raises VersionRefused for an alias that nobody gave."""
+        book = self.store.book()
+        earlier = [number for number in _before(_events(book, alias)) if number not in book.deleted]
+        return earlier[-1] if earlier else None
+
     def verify(self) -> list[VersionFinding]:
         """Read every file again and compare it with its hash, and the aliases' history with the operation log."""
         logged = {each.seq: each for each in self.log.operations()}
@@ -126,15 +138,26 @@ class ModelVersions:
         return version
 
     def register_missing(self) -> list[ModelVersion]:
-        """Register every finished run of this home that never was; one whose version was deleted stays out."""
+        """Register every run of `missing`. One that cannot be does not keep the others from it: each such is named
+        in the program's log, and the first error is raised at the end."""
+        added, errors = [], []
+        for name in self.missing():
+            try:
+                added.append(self.register_run(find_run(name, self.home)))
+            except SmartCashError as error:
+                get_logger("models").warning("%s: %s", name, error)
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return added
+
+    def missing(self) -> list[str]:
+        """The ids of the finished runs of this home that never became versions, oldest first; one whose version was
+        deleted stays out."""
         deleted = (str(facts["run"]) for facts in self.store.book().deleted.values())
         known = {*(version.run for version in self.versions()), *deleted}
-        runs = [
-            run
-            for run in RunStore(self.home).runs(sort="id")
-            if run.state == "finished" and run.id not in known
-        ]
-        return [self.register_run(RunFolder(Path(run.path))) for run in runs]
+        runs = RunStore(self.home).runs(RunFilter(state="finished"), sort="id")
+        return [run.id for run in runs if run.id not in known]
 
     def add(self, name: str) -> ModelVersion:
         """Make a version of a run (its folder, id or "latest": its best checkpoint) or of a checkpoint's file.
@@ -232,8 +255,7 @@ class ModelVersions:
                 names = ", ".join(change.field for change in now.significant)
                 raise NotConfirmed("version_unconfirmed", fields=names)
             version = self.store.find(str(now.version))
-            changes = tuple(LoggedChange(each.field, each.old, each.new) for each in now.changes)
-            operation = Operation(now.operation, version.run, version.name, changes, confirmed)
+            operation = Operation(now.operation, version.run, version.name, tuple(now.changes), confirmed)
             if now.operation == "delete":
                 self.store.delete(version, self.log.append(operation).time)
                 return version
@@ -255,26 +277,20 @@ class ModelVersions:
     # labels
 
     def tag(self, name: str, add: Sequence[str] = (), remove: Sequence[str] = ()) -> ModelVersion:
-        """Add and remove tags. Raises VersionNotFound."""
-
-        def change(old: Labels) -> Labels:
-            return replace(
-                old, tags=tuple(tag for tag in dict.fromkeys((*old.tags, *add)) if tag not in remove)
-            )
-
-        return self._label("tag", name, change)
+        """Add and remove tags. Raises VersionNotFound, LabelsRefused."""
+        return self._label("tag", name, lambda old: old.changed(add_tags=add, remove_tags=remove))
 
     def note(self, name: str, notes: str) -> ModelVersion:
-        """Replace the notes. Raises VersionNotFound."""
-        return self._label("note", name, lambda old: replace(old, notes=notes))
+        """Replace the notes. Raises VersionNotFound, LabelsRefused."""
+        return self._label("note", name, lambda old: old.changed(notes=notes))
 
     def lock(self, name: str) -> ModelVersion:
         """Protect a version from being deleted. Raises VersionNotFound."""
-        return self._label("lock", name, lambda old: replace(old, locked=True))
+        return self._label("lock", name, lambda old: old.changed(locked=True))
 
     def unlock(self, name: str) -> ModelVersion:
         """Take the protection away. Raises VersionNotFound."""
-        return self._label("unlock", name, lambda old: replace(old, locked=False))
+        return self._label("unlock", name, lambda old: old.changed(locked=False))
 
     def _label(self, operation: str, name: str, change: Callable[[Labels], Labels]) -> ModelVersion:
         number = self.find(name).name
@@ -284,9 +300,7 @@ class ModelVersions:
             new = change(old)
             if new == old:
                 return version
-            pairs = ((each, getattr(old, each), getattr(new, each)) for each in ("tags", "notes", "locked"))
-            changes = tuple(LoggedChange(*each) for each in pairs if each[1] != each[2])
-            self.log.append(Operation(operation, version.run, version.name, changes))
+            self.log.append(Operation(operation, version.run, version.name, old.changes_to(new)))
             return self.store.label(version, new)
 
 

@@ -127,6 +127,11 @@ class OperationLog:
             and (since is None or datetime.fromisoformat(each.time) >= since)
         ]
 
+    def count(self) -> int:
+        """How many entries there are, as last written; 0 without a head."""
+        head = self._head()
+        return 0 if head is None else head.count
+
     def verify(self) -> Verification:
         """Check every line against its own hash, its neighbours and the head. Raises OperationLogFailed."""
         head, lines, torn = self._read()

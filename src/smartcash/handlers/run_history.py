@@ -1,19 +1,20 @@
-"""What a person does with runs afterwards: tag, note, lock, trash, restore. Done, and written to the
-operation log; the command line, the page and a notebook use the same door."""
+"""What a person does with runs afterwards: tag, note, lock, trash, restore. Written to the operation log, then done;
+the command line, the page and a notebook use the same door."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from smartcash.domain.errors import RunRefused
 from smartcash.domain.records import Change, Operation, RunInfo
 from smartcash.handlers.operation_log import OperationLog
-from smartcash.services.run_store import RunStore
+from smartcash.services.run_store import Record, RunStore
 
 
 class RunHistory:
-    """The runs below `home`. A change that changes nothing is not logged; one that was refused is, with its code.
+    """The runs below `home`. A change that changes nothing is not logged; one that a run's state forbids is, with
+    the code. A kill between the log and the change leaves an entry without effect, never an effect without an entry.
 
     Every method raises RunNotFound for a run that is not there and RunRefused for one whose state forbids it."""
 
@@ -22,58 +23,51 @@ class RunHistory:
         self.log = OperationLog(home / "operations.jsonl", interface)
 
     def tag(self, name: str, add: Sequence[str] = (), remove: Sequence[str] = ()) -> RunInfo:
-        """Add and remove tags."""
-        return self._label("tag", name, lambda run: self.store.label(run, add_tags=add, remove_tags=remove))
+        """Add and remove tags. Raises LabelsRefused."""
+        run = self.store.find(name).id
+        return self._recorded(
+            "tag", run, lambda record: self.store.label(run, record, add_tags=add, remove_tags=remove)
+        )
 
     def note(self, name: str, notes: str) -> RunInfo:
-        """Replace the notes."""
-        return self._label("note", name, lambda run: self.store.label(run, notes=notes))
+        """Replace the notes. Raises LabelsRefused."""
+        run = self.store.find(name).id
+        return self._recorded("note", run, lambda record: self.store.label(run, record, notes=notes))
 
     def lock(self, name: str) -> RunInfo:
         """Protect the run and its checkpoints from being cleaned up or trashed."""
-        return self._label("lock", name, lambda run: self.store.label(run, locked=True))
+        run = self.store.find(name).id
+        return self._recorded("lock", run, lambda record: self.store.label(run, record, locked=True))
 
     def unlock(self, name: str) -> RunInfo:
         """Take the protection away."""
-        return self._label("unlock", name, lambda run: self.store.label(run, locked=False))
+        run = self.store.find(name).id
+        return self._recorded("unlock", run, lambda record: self.store.label(run, record, locked=False))
 
     def trash(self, name: str) -> RunInfo:
         """Move the run's folder to the trash, from where `restore` brings it back."""
-        run = self.store.find(name)
-        return self._recorded("trash", run.id, lambda: self.store.trash(run.id))
+        run = self.store.find(name).id
+        return self._recorded("trash", run, lambda record: self.store.trash(run, record))
 
     def restore(self, name: str) -> RunInfo:
         """Move the run's folder back from the trash."""
-        run = self.store.find_trashed(name)
-        return self._recorded("restore", run.id, lambda: self.store.restore(run.id))
+        run = self.store.find_trashed(name).id
+        return self._recorded("restore", run, lambda record: self.store.restore(run, record))
 
-    def empty_trash(self, confirmed: str) -> list[RunInfo]:
-        """Delete what is in the trash for good. `confirmed`: how the person agreed ("asked", "token", "--yes")."""
+    def empty_trash(self, confirmed: str, only: Collection[str] | None = None) -> list[RunInfo]:
+        """Delete the runs with the ids `only` (default: all) in the trash for good. `confirmed`: how the person
+        agreed to exactly these ("asked", "token", "--yes")."""
         if confirmed == "none":
             raise ValueError("deleting for good needs a confirmation")
-        gone = self.store.empty_trash()
-        for run in gone:
+
+        def record(run: RunInfo, changes: tuple[Change, ...]) -> None:
             self.log.append(Operation("empty-trash", run.id, confirmed=confirmed))
-        return gone
 
-    def _label(self, operation: str, name: str, change: Callable[[str], RunInfo]) -> RunInfo:
-        before = self.store.find(name)
-        return self._recorded(operation, before.id, lambda: change(before.id), before)
+        return self.store.empty_trash(only, record)
 
-    def _recorded(
-        self, operation: str, run: str, act: Callable[[], RunInfo], before: RunInfo | None = None
-    ) -> RunInfo:
+    def _recorded(self, operation: str, run: str, act: Callable[[Record], RunInfo]) -> RunInfo:
         try:
-            after = act()
+            return act(lambda _, changes: self.log.append(Operation(operation, run, changes=changes)))
         except RunRefused as error:
             self.log.append(Operation(operation, run, result=error.code))
             raise
-        changes = () if before is None else _changes(before, after)
-        if before is None or changes:
-            self.log.append(Operation(operation, run, changes=changes))
-        return after
-
-
-def _changes(before: RunInfo, after: RunInfo) -> tuple[Change, ...]:
-    pairs = ((name, getattr(before, name), getattr(after, name)) for name in ("tags", "notes", "locked"))
-    return tuple(Change(name, old, new) for name, old, new in pairs if old != new)

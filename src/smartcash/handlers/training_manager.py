@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from filelock import FileLock
 from smartcash import __version__
 from smartcash.domain.changes import FIXED_BY_WEIGHTS, Change, changes_between
 from smartcash.domain.config import TrainConfig, read_yaml
-from smartcash.domain.errors import ConfigInvalid, NotConfirmed, Problem, RunNotReady
+from smartcash.domain.errors import ConfigInvalid, NotConfirmed, Problem, RunNotReady, RunNotResumable
 from smartcash.domain.ports import Command, CommandName
 from smartcash.domain.records import Change as LoggedChange
 from smartcash.domain.records import Operation
@@ -104,6 +105,11 @@ class TrainingManager:
             problems += [Problem(change.field, "fixed_by_weights", change.new, facts) for change in fixed]
         token = "" if problems else _token(revision, config, changes)
         return Review(config, problems, changes, token, named, first)
+
+    def confirmed(self) -> tuple[TrainConfig, str, bool]:
+        """The configuration last confirmed in this home, its revision, and whether there is none yet (then it is
+        the defaults)."""
+        return self._base(None)
 
     def apply(
         self, review: Review, token: str | None = None, *, significant: bool = False, confirmed: str = "token"
@@ -190,7 +196,7 @@ class TrainingManager:
         """What can be seen without loading anything heavy; the worker's check finds the rest."""
         if not config.data.path:
             yield Problem("data.path", "data_path_missing", "")
-        elif not Path(config.data.path).exists():
+        elif not os.path.exists(config.data.path):  # noqa: PTH110  (a Path raises for a name that is too long)
             yield Problem("data.path", "data_path_wrong", config.data.path)
         cores = available_cores()
         if config.data.workers != "auto" and config.data.workers > WORKERS_PER_CORE * cores:
@@ -256,6 +262,66 @@ class TrainingManager:
             LoggedChange("training.epochs", before.config().training.epochs, epochs),
         )
         self.log.append(Operation("extend", after.id, changes=changes))
+
+    def check_command(self, run: Run, name: CommandName, value: int | None) -> Review:
+        """What other epochs or another patience would change in the configuration of a run that is trained."""
+        folder = self.find(run)
+        own = folder.config()
+        part: dict[str, Any] = (
+            {"epochs": value} if name == "epochs" else {"early_stopping": {"patience": value}}
+        )
+        return self._review_of(folder, own, {"training": part})
+
+    def check_extension(self, run: Run, epochs: int, policy: str = "rescale") -> Review:
+        """What training a finished run on to `epochs` epochs in all would change, as a run of its own. `policy`: see
+        `schedule.extension`. Raises RunNotResumable for a run that is not finished."""
+        folder = self.find(run)
+        state, own = self.service.state(folder), folder.config()
+        if state != "finished":
+            raise RunNotResumable("run_not_finished", run=folder.id, state=state)
+        done = int(folder.description().get("epochs_done", 0))
+        if epochs <= done:
+            short = Problem("training.epochs", "extend_too_few", epochs, {"done": done})
+            return Review(None, [short], [], "", str(folder.path))
+        schedule = {"extension": policy, "extended_from": done}
+        return self._review_of(folder, own, {"training": {"epochs": epochs}, "schedule": schedule})
+
+    def extend(
+        self, review: Review, token: str | None = None, *, significant: bool = False, confirmed: str = "token"
+    ) -> RunFolder:
+        """Make and prepare the child run of a review by `check_extension`; it is begun by `start`. Arguments and
+        errors as those of `apply`."""
+        if review.config is None or review.problems:
+            raise ConfigInvalid(review.problems)
+        config, parent = review.config, self.find(review.run)
+        again = self.check_extension(parent, config.training.epochs, config.schedule.extension)
+        if (review.token if token is None else token) != again.token:
+            raise NotConfirmed("token_stale")
+        if again.significant and not significant:
+            names = ", ".join(change.field for change in again.significant)
+            raise NotConfirmed("significant_unconfirmed", fields=names)
+        known = parent.description()
+        facts = {"smartcash": __version__, "config_hash": config.hash(), "created": _now()}
+        facts |= {name: known[name] for name in ("data",) if name in known}
+        child = self.service.create_child(parent, config, int(known.get("epochs_done", 0)), facts)
+        logged = tuple(LoggedChange(change.field, change.old, change.new) for change in again.changes)
+        changes = (LoggedChange("parent", "", parent.id), *logged)
+        self.log.append(Operation("extend", child.id, changes=changes, confirmed=confirmed))
+        self.service.prepare(child)
+        return child
+
+    def _review_of(self, folder: RunFolder, own: TrainConfig, over: Mapping[str, Any]) -> Review:
+        """A review of a run's own configuration with `over` laid over it."""
+        try:
+            config = own.replaced(**over)
+        except ConfigInvalid as error:
+            return Review(None, error.problems, [], "", str(folder.path))
+        changes = changes_between(own, config)
+        return Review(config, [], changes, _token(own.hash(), config, changes), str(folder.path))
+
+    def prepare(self, run: Run) -> None:
+        """Have a run prepared again that is not active. Raises RunNotReady."""
+        self.service.prepare(self.find(run))
 
     def resumed(self, run: Run, review: Review, how: str) -> None:
         """Record that a run went on in the foreground, with the changes of its review."""

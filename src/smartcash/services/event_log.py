@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
+from pydantic_core import from_json
+
 from smartcash.domain.events import Event
 
 BLOCK = 1 << 20  # bytes that a tail reads at a time
@@ -20,10 +22,7 @@ class EventLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._sequence = 0
-        for record in read_events(path):
-            self._sequence = record["seq"]
-        _end_with_newline(path)
+        self._sequence = _prepared(path)
         self._file: IO[str] = path.open("a", encoding="utf-8")
 
     def append(self, event: Event) -> None:
@@ -44,14 +43,14 @@ class EventLog:
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """All whole events of a file, in order; a last line that a crash cut short is left out."""
+    """All whole events of a file, in order; a last line that a crash cut short is left out, and so is one that a
+    disk has damaged: the gap in `seq` shows it."""
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for line in file:
-            if line.endswith("\n") and line.strip():
-                record: dict[str, Any] = json.loads(line)
-                yield record
+            if line.endswith(b"\n") and (event := _event(line)) is not None:
+                yield event
 
 
 def tail_events(
@@ -125,31 +124,47 @@ def _place_after(file: BinaryIO, after: int, size: int) -> int:
 
 
 def _event(line: bytes) -> dict[str, Any] | None:
-    """The event on a line, or None if it is none."""
+    """The event on a line, or None if it is none. pydantic's reader takes a quarter of the time of json's, which
+    counts where a page opens a run of 100,000 steps."""
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
+        record = from_json(line)
+    except ValueError:
         return None
     return record if isinstance(record, dict) and type(record.get("seq")) is int else None
 
 
-def finite(value: Any) -> Any:
-    """The same plain value with NaN and infinities as None: JSON has neither."""
+def finite(value: Any, deepest: int = 100) -> Any:
+    """The same plain value with NaN and infinities as None: JSON has neither. What lies deeper than `deepest` lists
+    and objects is None too: nothing of ours does, and Python's stack has an end."""
+    if isinstance(value, dict | list | tuple) and not deepest:
+        return None
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: finite(item, deepest - 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
+        return [finite(item, deepest - 1) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 
 
-def _end_with_newline(path: Path) -> None:
-    """Cut off a last line without an end: its writer died in the middle of it."""
+def _prepared(path: Path) -> int:
+    """Cut off a last line without an end (its writer died in the middle of it), and return the number of the last
+    line, 0 if there is none. Read from the end: the last event says it, and damaged lines behind it had the next
+    numbers."""
     if not path.exists():
-        return
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole != len(content):
-        with path.open("r+b") as file:
-            file.truncate(whole)
+        return 0
+    with path.open("r+b") as file:
+        size, span = file.seek(0, 2), NEAR
+        while True:
+            start = max(0, size - span)
+            file.seek(start)
+            *lines, torn = file.read().split(b"\n")
+            whole = lines if start == 0 else lines[1:]
+            for damaged, line in enumerate(reversed(whole)):
+                if (event := _event(line)) is not None:
+                    file.truncate(size - len(torn))
+                    return int(event["seq"]) + damaged
+            if start == 0:
+                file.truncate(size - len(torn))
+                return len(whole)
+            span *= 8

@@ -1,14 +1,17 @@
-"""What a person says of a run after the fact: tags, notes, a lock. `labels.json` in the run folder."""
+"""What a person says of a run or a model version after the fact: tags, notes, a lock. `labels.json` in its folder."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from smartcash.domain.errors import RunRefused
+from smartcash.domain.errors import LabelsRefused, RunRefused
+from smartcash.domain.records import LONGEST_NOTES, LONGEST_TAG, MOST_TAGS, Change, tag_fits
 from smartcash.utils.files import write_bytes
+from smartcash.utils.printable import plain
 
 FILE = "labels.json"
 
@@ -20,6 +23,32 @@ class Labels:
     tags: tuple[str, ...] = ()
     notes: str = ""
     locked: bool = False
+
+    def changed(
+        self,
+        *,
+        add_tags: Sequence[str] = (),
+        remove_tags: Sequence[str] = (),
+        notes: str | None = None,
+        locked: bool | None = None,
+    ) -> Labels:
+        """The labels with tags added and removed, and notes and lock replaced where given.
+
+        Raises LabelsRefused for what is too long, too much, or would be obeyed by a terminal."""
+        wrong = [tag for tag in add_tags if not tag_fits(tag)]
+        if wrong:
+            raise LabelsRefused("tag_wrong", tag=ascii(wrong[0][: 2 * LONGEST_TAG]), limit=LONGEST_TAG)
+        tags = tuple(tag for tag in dict.fromkeys((*self.tags, *add_tags)) if tag not in remove_tags)
+        if len(tags) > max(MOST_TAGS, len(self.tags)):
+            raise LabelsRefused("tags_too_many", count=len(tags), limit=MOST_TAGS)
+        if notes is not None and (len(notes) > LONGEST_NOTES or plain(notes) != notes):
+            raise LabelsRefused("notes_wrong", limit=LONGEST_NOTES)
+        return Labels(tags, self.notes if notes is None else notes, self.locked if locked is None else locked)
+
+    def changes_to(self, new: Labels) -> tuple[Change, ...]:
+        """What differs in `new`, for the operation log."""
+        pairs = ((each, getattr(self, each), getattr(new, each)) for each in ("tags", "notes", "locked"))
+        return tuple(Change(*each) for each in pairs if each[1] != each[2])
 
 
 def read_labels(run: Path) -> Labels | None:

@@ -16,13 +16,12 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from smartcash.domain.errors import RunRefused
-from smartcash.domain.records import ENDED, RunInfo
+from smartcash.domain.records import OVER, RunInfo
 from smartcash.services import processes
 from smartcash.services.labels import read_labels
+from smartcash.utils.printable import plain
 
 MAX_BYTES = 4_000_000
-# control characters, lone surrogates and those that turn the direction of writing: they could forge a table
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 # what a list shows of config.yaml; reading only that takes an eighth of the time
 _WANTED = ("name:", "notes:", "tags:", "model:", "training:")
 _WANTED_INSIDE = ("  backbone:", "  epochs:", "  monitor:", "  mode:")
@@ -49,16 +48,15 @@ def read_run(path: Path) -> RunInfo:
 
 
 def is_alive(path: Path) -> bool:
-    """Is the run in the folder `path` at work? It has not ended, and its worker lives."""
-    if read_run(path).state in ENDED:
-        return False
-    worker = _json(path / "run.json").get("worker")
-    return isinstance(worker, dict) and processes.is_alive(path, worker)
-
-
-def plain(value: str) -> str:
-    """`value` without characters that a terminal would obey."""
-    return value if value.isprintable() else _UNPRINTABLE.sub("\ufffd", value)
+    """Is the run in the folder `path` at work? It has not ended, and its worker lives, whatever else in the folder
+    cannot be read. Where `run.json` itself cannot, its heartbeat says so."""
+    try:
+        facts = _json(path / "run.json")
+    except _Broken:
+        return processes.is_alive(path, {})
+    state, worker = facts.get("state"), facts.get("worker")
+    ended = isinstance(state, str) and state in OVER
+    return not ended and isinstance(worker, dict) and processes.is_alive(path, worker)
 
 
 def _read(path: Path, first: RunInfo) -> RunInfo:
@@ -96,14 +94,28 @@ def _progress(
         done = _number(facts, "epochs_done", int) or 0
         return done, _number(facts, "best_value", float), _number(facts, "best_epoch", int)
     raw = _bytes(path / "epochs.csv") if (path / "epochs.csv").exists() else b""
-    rows = list(csv.DictReader(raw.decode("utf-8", "replace").splitlines()))
-    values = [(row.get(_text(training, "monitor")) or "", epoch) for epoch, row in enumerate(rows, 1)]
-    known = [(float(value), epoch) for value, epoch in values if re.fullmatch(r"-?[\d.]+(e-?\d+)?", value)]
+    try:
+        rows = list(csv.DictReader(raw.decode("utf-8", "replace").splitlines()))
+    except csv.Error as error:
+        raise _Broken("not_csv", f"epochs.csv: {error}") from error
+    values = [
+        (_figure(row.get(_text(training, "monitor")) or ""), epoch) for epoch, row in enumerate(rows, 1)
+    ]
+    known = [(value, epoch) for value, epoch in values if value is not None]
     if not known:
         return len(rows), None, None
     choose = min if training.get("mode") == "min" else max
     value, epoch = choose(known, key=lambda pair: pair[0])
     return len(rows), value, epoch
+
+
+def _figure(value: str) -> float | None:
+    """The finite number that a cell holds, or None."""
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _bytes(path: Path) -> bytes:

@@ -17,7 +17,7 @@ import shutil
 import sqlite3
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import astuple, fields, replace
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from smartcash.domain.config import TrainConfig
 from smartcash.domain.errors import RunNotFound, RunNotResumable, RunRefused
-from smartcash.domain.records import ENDED, RunFilter, RunInfo
+from smartcash.domain.records import OVER, Change, RunFilter, RunInfo
 from smartcash.services.event_log import finite
 from smartcash.services.labels import Labels, read_labels, refuse_if_locked, write_labels
 from smartcash.services.run_info import is_alive, read_run
@@ -123,17 +123,29 @@ def find_run(name: str, base: Path | None = None) -> RunFolder:
     """The run at a path, or below `base` (default `home()`) by its id or the beginning of it; "latest" is the newest.
 
     Raises RunNotFound."""
-    if (Path(name) / "run.json").is_file():
-        return RunFolder(Path(name))
     base = base or home()
-    found = sorted(path.parent for path in base.glob("*/*/run.json"))
-    if name == "latest" and found:
-        return RunFolder(max(found, key=lambda path: path.name))
-    matching = [path for path in found if path.name.startswith(name)] if name else []
+    found = [path.parent for path in base.glob("*/*/run.json")]
+    return RunFolder(_meant(name, found, base, anywhere=True))
+
+
+def _meant(name: str, folders: Sequence[Path], base: Path, *, anywhere: bool) -> Path:
+    """The folder among `folders` that a person means by `name`: the newest for "latest", the one of exactly this
+    id, the one at this path (`anywhere`: it need not be among them), the only one whose id begins so.
+
+    Raises RunNotFound."""
+    if name == "latest" and folders:
+        return max(folders, key=lambda path: path.name)
+    matching = [path for path in folders if name and path.name == name]
+    if not matching and name and (Path(name) / "run.json").is_file():
+        matching = [path for path in folders if path.resolve() == Path(name).resolve()]
+        if not matching and anywhere:
+            return Path(name)
+    elif not matching:
+        matching = [path for path in folders if name and path.name.startswith(name)]
     if len(matching) != 1:
         code = "run_ambiguous" if matching else "run_not_found"
         raise RunNotFound(code, name=name, home=str(base), count=len(matching))
-    return RunFolder(matching[0])
+    return matching[0]
 
 
 # what a list can be sorted by → the value; None sorts last either way round
@@ -150,6 +162,14 @@ SORTS: dict[str, Callable[[RunInfo], Any]] = {
     "ended": lambda run: run.ended or None,
     "elapsed": lambda run: run.elapsed_s,
 }
+
+# told of a run and its changes once nothing stands in the way of a change, before anything is changed
+Record = Callable[[RunInfo, tuple[Change, ...]], object]
+
+
+def _unrecorded(run: RunInfo, changes: tuple[Change, ...]) -> None:
+    """Nobody keeps a log."""
+
 
 # inode, mtime_ns and size of run.json; until the run has ended also of epochs.csv
 _Stamp = tuple[int, int, int]
@@ -175,41 +195,35 @@ class RunStore:
         """The runs that `wanted` admits, by one of SORTS ("-" before it: falling); newest first by default.
 
         Raises KeyError for another `sort`."""
-        value = SORTS[sort.removeprefix("-")]
-        found = [run for run in self._all() if wanted is None or wanted.admits(run)]
-        found.sort(key=lambda run: run.id, reverse=True)
-        known = [run for run in found if value(run) is not None]
-        known.sort(key=value, reverse=sort.startswith("-"))
-        ordered = [*known, *(run for run in found if value(run) is None)]
+        ordered = _ordered(self._all(), wanted, sort)
         return ordered[offset : None if limit is None else offset + limit]
 
     def find(self, name: str) -> RunInfo:
         """The run with this id, folder, or beginning of an id; "latest" is the newest. Raises RunNotFound."""
-        return self._one(name, self.runs())
+        return self._one(name, self._all())
 
     def label(
         self,
         name: str,
+        record: Record = _unrecorded,
         *,
         add_tags: Sequence[str] = (),
         remove_tags: Sequence[str] = (),
         notes: str | None = None,
         locked: bool | None = None,
     ) -> RunInfo:
-        """Change tags, notes or lock of a run and return it. Raises RunNotFound, or RunRefused if its labels
-        cannot be read."""
+        """Change tags, notes or lock of a run and return it; `record` is not called when nothing changes. Raises
+        RunNotFound, LabelsRefused, or RunRefused if its labels cannot be read."""
         with self._changing():
             run = self.find(name)
             old = read_labels(Path(run.path)) or Labels(run.tags, run.notes, run.locked)
-            kept = [tag for tag in dict.fromkeys((*old.tags, *add_tags)) if tag not in remove_tags]
-            new = Labels(
-                tuple(kept), old.notes if notes is None else notes, old.locked if locked is None else locked
-            )
+            new = old.changed(add_tags=add_tags, remove_tags=remove_tags, notes=notes, locked=locked)
             if new != old:
+                record(run, old.changes_to(new))
                 write_labels(Path(run.path), new)
             return replace(run, tags=new.tags, notes=new.notes, locked=new.locked)
 
-    def trash(self, name: str) -> RunInfo:
+    def trash(self, name: str, record: Record = _unrecorded) -> RunInfo:
         """Move a run's folder to the trash; returns the run as it lies there.
 
         Raises RunNotFound, or RunRefused for a run that is at work or locked."""
@@ -219,28 +233,31 @@ class RunStore:
             refuse_if_locked(source)
             if is_alive(source):
                 raise RunRefused("run_at_work", run=run.id)
-            return self._move(source, self.trash_folder / run.task / source.name)
+            # the folder it lies in, not the task that its files name: those may say anything
+            return self._move(run, self.trash_folder / source.parent.name / source.name, record)
 
-    def trashed(self) -> list[RunInfo]:
-        """The runs in the trash, newest first."""
+    def trashed(self, wanted: RunFilter | None = None, *, sort: str = "-id") -> list[RunInfo]:
+        """Like `runs`, in the trash."""
         found = [read_run(path) for path in self.trash_folder.glob("*/*") if path.is_dir()]
-        return sorted(found, key=lambda run: run.id, reverse=True)
+        return _ordered(found, wanted, sort)
 
     def find_trashed(self, name: str) -> RunInfo:
         """Like `find`, in the trash. Raises RunNotFound."""
         return self._one(name, self.trashed())
 
-    def restore(self, name: str) -> RunInfo:
+    def restore(self, name: str, record: Record = _unrecorded) -> RunInfo:
         """Move a run back from the trash. Raises RunNotFound, or RunRefused if its place is taken."""
         with self._changing():
             run = self.find_trashed(name)
-            return self._move(Path(run.path), self.home / run.task / Path(run.path).name)
+            source = Path(run.path)
+            return self._move(run, self.home / source.parent.name / source.name, record)
 
-    def empty_trash(self) -> list[RunInfo]:
-        """Delete everything in the trash for good; returns what is gone."""
+    def empty_trash(self, only: Collection[str] | None = None, record: Record = _unrecorded) -> list[RunInfo]:
+        """Delete the runs with the ids `only` (default: everything) in the trash for good; returns what is gone."""
         with self._changing():
-            gone = self.trashed()
+            gone = [run for run in self.trashed() if only is None or run.id in only]
             for run in gone:
+                record(run, ())
                 shutil.rmtree(run.path)
             return gone
 
@@ -251,23 +268,15 @@ class RunStore:
             self._known = {}
             return len(self._all())
 
-    def _one(self, name: str, runs: list[RunInfo]) -> RunInfo:
-        if name == "latest" and runs:
-            return runs[0]
-        folder = Path(name).resolve()
-        if (folder / "run.json").is_file():
-            matching = [run for run in runs if run.id == folder.name and Path(run.path).resolve() == folder]
-        else:
-            exact = [run for run in runs if run.id == name]
-            matching = exact or [run for run in runs if name and run.id.startswith(name)]
-        if len(matching) != 1:
-            code = "run_ambiguous" if matching else "run_not_found"
-            raise RunNotFound(code, name=name, home=str(self.home), count=len(matching))
-        return matching[0]
+    def _one(self, name: str, runs: Iterable[RunInfo]) -> RunInfo:
+        by_folder = {Path(run.path): run for run in runs}
+        return by_folder[_meant(name, list(by_folder), self.home, anywhere=False)]
 
-    def _move(self, source: Path, target: Path) -> RunInfo:
+    def _move(self, run: RunInfo, target: Path, record: Record) -> RunInfo:
         if target.exists():
             raise RunRefused("run_place_taken", path=str(target))
+        record(run, ())
+        source = Path(run.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         source.rename(target)
         fsync_folder(target.parent)
@@ -295,7 +304,7 @@ class RunStore:
                     old is not None
                     and old[0][0] == described
                     and old[1].state != "broken"
-                    and (old[1].state in ENDED or old[0][1] == _stamp(path + "/epochs.csv"))
+                    and (old[1].state in OVER or old[0][1] == _stamp(path + "/epochs.csv"))
                 ):
                     now[path] = old
                 elif described is not None or (Path(path) / "config.yaml").exists():
@@ -322,6 +331,16 @@ class RunStore:
                         for run in runs:
                             if not run.name.startswith(".") and run.is_dir():
                                 yield run.path
+
+
+def _ordered(runs: Iterable[RunInfo], wanted: RunFilter | None, sort: str) -> list[RunInfo]:
+    """The runs that `wanted` admits, by one of SORTS; those without the value come last, newest first."""
+    value = SORTS[sort.removeprefix("-")]
+    found = [run for run in runs if wanted is None or wanted.admits(run)]
+    found.sort(key=lambda run: run.id, reverse=True)
+    known = [run for run in found if value(run) is not None]
+    known.sort(key=value, reverse=sort.startswith("-"))
+    return [*known, *(run for run in found if value(run) is None)]
 
 
 def _stamp(path: str) -> _Stamp | None:

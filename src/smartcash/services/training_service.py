@@ -42,6 +42,13 @@ class TrainingService:
         """A new run folder in state "created"."""
         return RunFolder.create(self.home, config, facts)
 
+    def create_child(
+        self, parent: RunFolder, config: TrainConfig, epochs_done: int, facts: dict[str, Any]
+    ) -> RunFolder:
+        """A new run folder that goes on where `parent` ended, with its checkpoints, once it is trained."""
+        origin = {"id": parent.id, "path": str(parent.path.absolute()), "epoch": epochs_done}
+        return self.create(config, {**facts, "parent": origin})
+
     def prepare(self, run: RunFolder) -> None:
         """Have a worker build everything, check the data and forecast: the run becomes ready, or failed.
 

@@ -123,7 +123,7 @@ class VersionStore:
     def versions(self) -> list[ModelVersion]:
         """All versions, newest first. One whose record cannot be read is named in the log and left out."""
         book, found = self.book(), []
-        for folder in self._folders():
+        for folder in self._folders(book):
             try:
                 found.append(self._read(folder, book))
             except VersionRefused as error:
@@ -136,7 +136,7 @@ class VersionStore:
         number = number_in(name)
         if number is None and name in book.aliases:
             number = book.aliases[name][-1].version
-        if number is None or not (self._path(number) / RECORD).is_file():
+        if number is None or number in book.deleted or not (self._path(number) / RECORD).is_file():
             raise VersionNotFound("version_not_found", name=name, home=str(self.home))
         return self._read(self._path(number), book)
 
@@ -155,7 +155,7 @@ class VersionStore:
     def findings(self) -> Iterator[VersionFinding]:
         """Read every file and compare it with its hash; everything that is wrong, one after the other."""
         book = self.book()
-        for folder in self._folders():
+        for folder in self._folders(book):
             try:
                 version = self._read(folder, book)
             except VersionRefused as error:
@@ -174,14 +174,12 @@ class VersionStore:
                     str(self.folder / alias), "alias", {"alias": alias, "version": version.name}
                 )
 
-    def _folders(self) -> list[Path]:
-        """The folders of all versions, oldest first."""
+    def _folders(self, book: Book) -> list[Path]:
+        """The folders of all versions, oldest first; without one whose deletion a kill left undone."""
         if not self.folder.is_dir():
             return []
-        named = {path: number_in(path.name) for path in self.folder.iterdir() if path.name.startswith("v")}
-        return sorted(
-            (path for path, number in named.items() if number is not None), key=lambda p: int(p.name[1:])
-        )
+        numbers = {number_in(path.name) for path in self.folder.iterdir() if path.name.startswith("v")}
+        return [self._path(number) for number in sorted(filter(None, numbers - set(book.deleted)))]
 
     def _path(self, number: int) -> Path:
         return self.folder / f"v{number}"
@@ -211,19 +209,21 @@ class VersionStore:
     # changing
 
     @contextmanager
-    def changing(self) -> Iterator[Book]:
+    def changing(self) -> Iterator[None]:
         """One change at a time over all processes; what a killed one left half done is completed or removed first.
 
-        Raises CheckpointWriteFailed when the disk refuses."""
+        Raises CheckpointWriteFailed when the disk refuses the change."""
         with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.home / ".versions.lock", poll_interval=0.005)
             with lock:
-                book = self.book()
-                self._settle(book)
-                yield book
+                self._settle(self.book())
+                yield
 
     def _settle(self, book: Book) -> None:
+        for number in book.deleted:
+            if self._path(number).exists():
+                self._take_away(number)
         for path in self.folder.iterdir():
             if _UNFINISHED.fullmatch(path.name):
                 shutil.rmtree(path)
@@ -237,7 +237,8 @@ class VersionStore:
                 version = self._read(path, book)
                 if not self.is_published(alias, version):
                     self.publish(alias, version, events[-1], self.stage(alias, version))
-            except (VersionRefused, CheckpointCorrupt) as error:  # `findings` says so; other changes go on
+            # `findings` says so; other changes go on, above all those that make room on a full disk
+            except (VersionRefused, CheckpointCorrupt, CheckpointWriteFailed, OSError) as error:
                 get_logger("models").warning(str(error))
 
     def add(self, model: Path, version: ModelVersion, labels: Labels) -> ModelVersion:
@@ -245,8 +246,11 @@ class VersionStore:
 
         Raises CheckpointWriteFailed."""
         book = self.book()
-        # an old versions.json may have been put back: a number is never given twice
-        number = max([book.next_number, *(int(path.name[1:]) + 1 for path in self._folders())])
+        # a number that is known from anywhere is not given twice, even if a kill kept `next_number` from being
+        # written, or an older versions.json was put back
+        given = {int(folder.name[1:]) for folder in self._folders(book)} | set(book.deleted)
+        given |= {event.version for events in book.aliases.values() for event in events}
+        number = max([book.next_number, *(each + 1 for each in given)])
         made = self.folder / f".v{number}.{secrets.token_hex(4)}"
         made.mkdir()
         try:
@@ -280,8 +284,11 @@ class VersionStore:
         book = self.book()
         gone = {"time": time, "run": version.run, "sha256": version.sha256}
         self._write(replace(book, deleted={**book.deleted, version.number: gone}))
-        hidden = self.folder / f".v{version.number}.{secrets.token_hex(4)}"
-        Path(version.path).rename(hidden)
+        self._take_away(version.number)
+
+    def _take_away(self, number: int) -> None:
+        hidden = self.folder / f".v{number}.{secrets.token_hex(4)}"
+        self._path(number).rename(hidden)
         fsync_folder(self.folder)
         shutil.rmtree(hidden)
 
@@ -325,7 +332,7 @@ class VersionStore:
         try:
             facts = json.loads((self.folder / alias / METADATA).read_bytes())
             return (facts["version"], facts["sha256"]) == (version.number, version.sha256)
-        except (FileNotFoundError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError):
             return False
 
     def _write(self, book: Book) -> None:

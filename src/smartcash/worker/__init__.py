@@ -5,18 +5,25 @@ stores      where its checkpoints go
 data        load_data, preview_data
 facts       what a run records of machine, code and results
 models      a trained model by name: evaluate, predict, count
+serving     a model version that answers many at once
+advising    what a backbone's model costs on this machine
+comparing   several models on the same pictures
+reporting   the report card of one
 exporting   files for other runtimes, with their proof
 """
 
+from smartcash.worker.comparing import compare
 from smartcash.worker.data import load_data, preview_data
 from smartcash.worker.exporting import benchmark_exports, export_model, verify_export
 from smartcash.worker.facts import torch_facts
 from smartcash.worker.models import count_files, evaluate_model, load, open_model, predict_files
+from smartcash.worker.reporting import report
 from smartcash.worker.training import check, extend, resume, train
 
 __all__ = [
     "benchmark_exports",
     "check",
+    "compare",
     "count_files",
     "evaluate_model",
     "export_model",
@@ -26,6 +33,7 @@ __all__ = [
     "open_model",
     "predict_files",
     "preview_data",
+    "report",
     "resume",
     "torch_facts",
     "train",

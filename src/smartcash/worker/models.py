@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,14 @@ import numpy as np
 from smartcash.backend.drawing import draw_boxes
 from smartcash.backend.formats import read_dataset, verify_images
 from smartcash.backend.images import read_image, write_image
-from smartcash.backend.predictor import Predictor
+from smartcash.backend.predictor import Outcome, Predictor
+from smartcash.backend.video import Source, Video, VideoFile, is_video
 from smartcash.domain.errors import DataInvalid
 from smartcash.handlers.checkpoint import CheckpointManager
 from smartcash.handlers.model_versions import ModelVersions
 from smartcash.services.run_store import find_run
+from smartcash.services.thresholds import thresholds_of
+from smartcash.utils.files import sha256_of
 from smartcash.utils.logger import get_logger
 
 
@@ -38,9 +43,16 @@ def load_state(name: str) -> tuple[Mapping[str, Any], Path]:
 
 
 def open_model(name: str, device: str = "auto") -> tuple[Predictor, Path]:
-    """The model that `load_state` finds, and where. Raises as it does."""
+    """The model that `load_state` finds, with the limits that a report has chosen for it, and where. Raises as it
+    does."""
     state, path = load_state(name)
-    return Predictor.from_state(state, device=device), path
+    predictor = Predictor.from_state(state, device=device)
+    with path.open("rb") as file:
+        chosen = thresholds_of(path, sha256_of(file))
+    if chosen is not None and set(chosen.classes) == set(predictor.classes):
+        predictor.threshold = chosen.score
+        predictor.class_thresholds, predictor.abstain = chosen.classes, chosen.abstain
+    return predictor, path
 
 
 def load(name: str, device: str = "auto") -> Predictor:
@@ -75,34 +87,87 @@ def evaluate_model(
 
 
 def predict_files(
-    name: str, paths: list[Path], drawn: Path | None, *, threshold: float | None = None, device: str = "auto"
+    name: str,
+    sources: Sequence[Source],
+    drawn: Path | None,
+    *,
+    threshold: float | None = None,
+    device: str = "auto",
+    every: int = 1,
+    most: int | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """What a model says of each picture, as plain values; drawn pictures go into the folder `drawn`.
+    """What a model says of each picture, and of every `every`-th frame of each video and camera (a number), `most` of
+    them at most, as plain values; drawn pictures and videos go into the folder `drawn`.
 
-    A picture that cannot be read gives {"file", "error"}; the others go on."""
+    What cannot be read gives {"file", "error"}; the others go on."""
     predictor, _ = open_model(name, device)
     if drawn is not None:
         drawn.mkdir(parents=True, exist_ok=True)
-    for path in paths:
+    for source in sources:
         try:
-            image = _picture(path)
+            if isinstance(source, int) or is_video(source):
+                yield from _watched(predictor, source, drawn, threshold, every, most)
+            else:
+                yield _looked_at(predictor, source, drawn, threshold)
         except DataInvalid as error:
-            yield {"file": str(path), "error": str(error)}
-            continue
-        outcome = predictor(image, threshold)
-        facts = {"file": str(path), **predictor.describe(outcome)}
+            yield {"file": source_name(source), "error": str(error)}
+
+
+def source_name(source: Source) -> str:
+    """How answers name a file or a camera."""
+    return f"camera:{source}" if isinstance(source, int) else str(source)
+
+
+def _looked_at(
+    predictor: Predictor, path: Path, drawn: Path | None, threshold: float | None
+) -> dict[str, Any]:
+    image = _picture(path)
+    outcome = predictor(image, threshold)
+    facts = {"file": str(path), **predictor.describe(outcome)}
+    if drawn is not None and predictor.task == "detect":
+        target = free_name(drawn, path)
+        write_image(target, _with_boxes(predictor, image, outcome))
+        facts["drawn"] = str(target)
+    return facts
+
+
+def _watched(
+    predictor: Predictor,
+    source: Source,
+    drawn: Path | None,
+    threshold: float | None,
+    every: int,
+    most: int | None,
+) -> Iterator[dict[str, Any]]:
+    """One answer per frame. The drawn video holds the frames that were looked at, as fast as they came."""
+    with ExitStack() as stack:
+        video = stack.enter_context(Video(source))
+        written, target = None, None
         if drawn is not None and predictor.task == "detect":
-            target = free_name(drawn, path)
-            write_image(
-                target,
-                draw_boxes(image, outcome.boxes_N4, outcome.labels_N, outcome.scores_N, predictor.classes),
-            )
-            facts["drawn"] = str(target)
-        yield facts
+            named = Path(f"camera-{source}") if isinstance(source, int) else source
+            target = free_name(drawn, named, ".mp4")
+            written = stack.enter_context(VideoFile(target, video.frames_per_s / every))
+        for frame in islice(video.frames(every), most):
+            outcome = predictor(frame.image_HW3, threshold)
+            facts = {"file": source_name(source), "frame": frame.number, "time_s": frame.time_s}
+            facts |= predictor.describe(outcome)
+            if written is not None:
+                written.write(_with_boxes(predictor, frame.image_HW3, outcome))
+                facts["drawn"] = str(target)
+            yield facts
+
+
+def _with_boxes(predictor: Predictor, image_HW3: np.ndarray, outcome: Outcome) -> np.ndarray:
+    return draw_boxes(image_HW3, outcome.boxes_N4, outcome.labels_N, outcome.scores_N, predictor.classes)
 
 
 def count_files(
-    name: str, paths: list[Path], *, abstain: float | None = None, device: str = "auto"
+    name: str,
+    paths: list[Path],
+    *,
+    abstain: float | None = None,
+    threshold: float | None = None,
+    device: str = "auto",
 ) -> Iterator[dict[str, Any]]:
     """What money a model counts in each picture, as plain values: see `Predictor.count`.
 
@@ -114,7 +179,7 @@ def count_files(
         except DataInvalid as error:
             yield {"file": str(path), "error": str(error)}
             continue
-        yield {"file": str(path), **predictor.count(image, abstain)}
+        yield {"file": str(path), **predictor.count(image, abstain, threshold)}
 
 
 def _picture(path: Path) -> np.ndarray:
@@ -126,10 +191,10 @@ def _picture(path: Path) -> np.ndarray:
         raise DataInvalid("picture_unreadable", path=str(path), reason=reason) from error
 
 
-def free_name(folder: Path, source: Path) -> Path:
+def free_name(folder: Path, source: Path, suffix: str = ".jpg") -> Path:
     """A name for `source`'s drawing in `folder` that no file has yet."""
-    target, number = folder / f"{source.stem}.jpg", 1
+    target, number = folder / f"{source.stem}{suffix}", 1
     while target.exists():
         number += 1
-        target = folder / f"{source.stem}-{number}.jpg"
+        target = folder / f"{source.stem}-{number}{suffix}"
     return target

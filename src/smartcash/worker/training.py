@@ -69,6 +69,7 @@ from smartcash.services.event_log import EventLog, finite
 from smartcash.services.notifications import Notice, notify, target_problems
 from smartcash.services.processes import identity
 from smartcash.services.run_store import RunFolder
+from smartcash.services.training_service import TrainingService
 from smartcash.services.workers import heartbeat
 from smartcash.utils.i18n import text
 from smartcash.utils.logger import get_logger, log_to
@@ -202,11 +203,10 @@ def extend(
     with ExitStack() as stack:
         signals = signals or stack.enter_context(listen_to_signals())
         kept = {name: facts[name] for name in ("data",) if name in facts}
-        origin = {"id": parent.id, "path": str(parent.path.absolute()), "epoch": done}
-        described = {**environment(), **kept, "config_hash": config.hash(), "parent": origin}
+        described = {**environment(), **kept, "config_hash": config.hash()}
         if started_by_torchrun():
             raise RunNotResumable("extend_alone", run=parent.id)
-        child = RunFolder.create(parent.path.parent.parent, config, described)
+        child = TrainingService(parent.path.parent.parent).create_child(parent, config, done, described)
         return child, resume(child, listen, signals=signals)
 
 
@@ -308,10 +308,13 @@ class _Session:
             self.journal = _Journal(run, log, self.listen)
             emit = self._emitter(self.journal)
             begun = {"started": now(), "pid": os.getpid(), "host": platform.node(), "command": sys.argv}
-            attempts = [*run.description().get("attempts", []), begun]
+            known = run.description()
+            attempts = [*known.get("attempts", []), begun]
+            # whoever made the run in the background did not know where it would be trained
+            where = {} if known.get("started") else environment()
             try:
                 here = {"worker": identity(os.getpid()), "attempts": attempts}
-                run.describe({"state": "running", "error": None, "ended": None, **here})
+                run.describe({**where, "state": "running", "error": None, "ended": None, **here})
                 outcome = self._fit(emit, state)
             except BaseException as error:
                 # the one place that looks at every error: to record it, then to raise it again

@@ -1,0 +1,80 @@
+"""Work of seconds to minutes that a page asks for and looks at again later. Kept in memory: what it leaves is files."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from smartcash.domain.errors import SmartCashError
+
+KEPT = 50
+
+
+@dataclass(frozen=True)
+class Job:
+    """`state`: running, done or failed. `subject`: what it is about, e.g. a run. Times in s since 1970."""
+
+    id: str
+    kind: str
+    subject: str
+    state: str
+    began: float
+    ended: float | None = None
+    result: Any = None
+    error: SmartCashError | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Plain values, without result and error."""
+        names = ("id", "kind", "subject", "state", "began", "ended")
+        return {name: getattr(self, name) for name in names}
+
+
+class Jobs:
+    """The jobs of one server, newest last; the oldest that have ended are forgotten."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, Job] = {}
+        self._lock = threading.Lock()
+
+    def begin(self, kind: str, subject: str, work: Callable[[], Any]) -> Job:
+        """Run `work` in a thread of its own. One of the same kind and subject that still runs is given back instead.
+
+        A SmartCashError makes the job failed; any other error is a fault of the program and is raised in the thread,
+        which leaves the job failed without an error."""
+        with self._lock:
+            same = (
+                j for j in self._jobs.values() if (j.kind, j.subject, j.state) == (kind, subject, "running")
+            )
+            if (already := next(same, None)) is not None:
+                return already
+            job = Job(secrets.token_hex(6), kind, subject, "running", time.time())
+            self._jobs[job.id] = job
+            over = [each.id for each in self._jobs.values() if each.state != "running"]
+            for old in over[: max(0, len(self._jobs) - KEPT)]:
+                del self._jobs[old]
+        threading.Thread(target=self._run, args=(job, work), name=f"job-{kind}", daemon=True).start()
+        return job
+
+    def _run(self, job: Job, work: Callable[[], Any]) -> None:
+        ended = replace(job, state="failed")
+        try:
+            ended = replace(job, state="done", result=work())
+        except SmartCashError as error:
+            ended = replace(job, state="failed", error=error)
+        finally:
+            with self._lock:
+                self._jobs[job.id] = replace(ended, ended=time.time())
+
+    def find(self, name: str) -> Job | None:
+        """The job with this id."""
+        with self._lock:
+            return self._jobs.get(name)
+
+    def all(self) -> list[Job]:
+        """Newest first."""
+        with self._lock:
+            return list(self._jobs.values())[::-1]

@@ -1,0 +1,119 @@
+"""Workbenches: worker processes that stay alive and answer questions about data sets and models.
+
+Whoever shows things (the web page) never loads torch; it asks. `python -m smartcash answer` reads one question a line
+from its standard input and writes one answer a line; it ends when its input ends, so also when whoever asks is killed,
+and when nobody has asked for `IDLE_S`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+from smartcash.domain.errors import Problem, SmartCashError, WorkbenchFailed
+
+IDLE_S = 600.0
+LAST_BYTES = 2000
+
+
+class Refusal(SmartCashError):
+    """An error that a worker answered with, under its own code; `problems` as it found them."""
+
+    def __init__(self, code: str, facts: dict[str, Any], message: str, problems: list[Problem]) -> None:
+        super().__init__(code, **facts)
+        self.said, self.problems = message, problems
+
+    def message(self, language: str | None = None) -> str:
+        """As the worker said it, in the language of the question."""
+        return self.said
+
+
+class Workbench:
+    """One worker process, begun by the first question; one question at a time. Safe to use from several threads.
+
+    `home` is where it looks for runs and model versions."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._turn = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115  (what the process prints; closed by `close`)
+
+    def ask(self, question: str, *, language: str | None = None, **facts: Any) -> Any:
+        """The answer to a question (a name in `worker.answers`) about plain values.
+
+        Raises Refusal with the worker's own error, WorkbenchFailed when the process died over it."""
+        line = (json.dumps({"ask": question, "language": language, **facts}) + "\n").encode()
+        with self._turn:
+            for _ in range(2):  # one that has just ended because nobody asked is begun anew
+                process = self._running()
+                assert process.stdin is not None
+                try:
+                    process.stdin.write(line)
+                    process.stdin.flush()
+                except BrokenPipeError:
+                    self._end()
+                    continue
+                return self._answer(process)
+            raise WorkbenchFailed("workbench_failed", reason=self._last_words())
+
+    def _answer(self, process: subprocess.Popen[bytes]) -> Any:
+        assert process.stdout is not None
+        answer = process.stdout.readline()
+        if not answer.endswith(b"\n"):
+            self._end()
+            raise WorkbenchFailed("workbench_failed", reason=self._last_words())
+        found = json.loads(answer)
+        if "error" in found:
+            error = found["error"]
+            problems = [Problem(p["field"], p["code"], p["value"], p["facts"]) for p in error["problems"]]
+            raise Refusal(error["code"], error["facts"], error["message"], problems)
+        return found["answer"]
+
+    def close(self, *, at_once: bool = True) -> None:
+        """End the process: now, or when it has finished what it is at."""
+        process = self._process
+        if process is None:
+            return
+        if at_once:
+            process.kill()
+        assert process.stdin is not None
+        process.stdin.close()
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is not None and self._process.poll() is None:
+            return self._process
+        self._end()
+        self._said.seek(0)
+        self._said.truncate()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "smartcash", "answer", "--home", str(self.home.absolute())],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, start_new_session=True,
+            env={**os.environ, "SMARTCASH_HOME": str(self.home.absolute())},
+        )  # fmt: skip
+        return self._process
+
+    def _end(self) -> None:
+        if self._process is None:
+            return
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            try:
+                pipe.close()
+            except BrokenPipeError:  # it died before it had read everything
+                continue
+        self._process = None
+
+    def _last_words(self) -> str:
+        """The end of what the process printed."""
+        size = self._said.seek(0, os.SEEK_END)
+        self._said.seek(max(0, size - LAST_BYTES))
+        return self._said.read().decode(errors="replace").strip()

@@ -1,0 +1,160 @@
+"""Data sets: what is in them, how healthy they are, how augmentation changes them. A worker reads; this shows."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from smartcash.domain.errors import ConfigInvalid, RunNotFound
+from smartcash.handlers.run_view import RunView
+from smartcash.ui.routes.config import Asked, Here, Language, read_numbers
+from smartcash.ui.words import job_json, shown
+from smartcash.utils.i18n import text
+
+router = APIRouter(tags=["data"])
+KEPT_PICTURES = 96
+Form = Literal["auto", "yolo", "coco", "voc", "folders"]
+Task = Literal["auto", "detect", "classify"]
+NAME = r"^[^\x00]+$"
+Place = Annotated[str, Query(max_length=4000, pattern=NAME)]
+Seed = Annotated[int, Query(ge=0, lt=2**31)]
+
+
+class Checked(BaseModel):
+    """A data set that is to be looked at: a folder, a zip, a data.yaml or a COCO .json."""
+
+    model_config = ConfigDict(extra="forbid")
+    path: str = Field(max_length=4000, pattern=NAME)
+    format: Form = "auto"
+    task: Task = "auto"
+    seed: int = Field(default=0, ge=0, lt=2**31)
+
+
+class Augmented(Asked):
+    """A configuration, and how many pictures of which epoch are wanted."""
+
+    count: int = Field(default=12, ge=1, le=48)
+    epoch: int = Field(default=0, ge=0, le=100_000)
+
+
+@router.get("/data/sets")
+def list_sets(studio: Here) -> Response:
+    """The data sets of the runs of this home, and that of the configuration last confirmed."""
+    found: dict[str, dict[str, Any]] = {}
+    config, _, first = studio.manager.confirmed()
+    if not first and config.data.path:
+        found[config.data.path] = {"path": config.data.path, "runs": 0, "last": ""}
+    for run in studio.history.store.runs(limit=200):
+        if run.state == "broken":
+            continue
+        data = RunView(run).description().get("data")
+        path = data.get("path") if isinstance(data, dict) else None
+        if isinstance(path, str):
+            row = found.setdefault(path, {"path": path, "runs": 0, "last": ""})
+            row["runs"] += 1
+            row["last"] = max(row["last"], run.id)
+    return shown({"sets": list(found.values())})
+
+
+@router.post("/data/check", status_code=202)
+def check(asked: Checked, studio: Here, language: Language) -> Response:
+    """Look at every picture and every label; the result is the job's."""
+
+    def work() -> Any:
+        facts = studio.data.ask(
+            "check_data",
+            language=language,
+            path=asked.path,
+            form=asked.format,
+            task=asked.task,
+            seed=asked.seed,
+        )
+        for finding in facts["findings"]:
+            finding["done_text"] = text(f"data.done.{finding['done']}", language)
+        return facts
+
+    return shown(job_json(studio.jobs.begin("data", asked.path, work), language), 202)
+
+
+@router.get("/data/pictures")
+def list_pictures(
+    studio: Here,
+    language: Language,
+    path: Place,
+    split: Literal["train", "valid", "test"] = "train",
+    label: Annotated[str, Query(alias="class", max_length=200)] = "",
+    format: Form = "auto",
+    task: Task = "auto",
+    seed: Seed = 0,
+    offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
+    limit: Annotated[int, Query(ge=1, le=200)] = 24,
+) -> Response:
+    """A page of a split's pictures with their boxes."""
+    where = {"path": path, "split": split, "form": format, "task": task, "seed": seed}
+    found = studio.data.ask(
+        "list_pictures", language=language, label=label, offset=offset, limit=limit, **where
+    )
+    for row in found["pictures"]:
+        asked = {
+            "path": path, "split": split, "format": format, "task": task, "seed": seed, "index": row["index"],
+            "size": 320,
+        }  # fmt: skip
+        row["url"] = f"api/v1/data/picture?{urlencode(asked)}"
+    return shown(found)
+
+
+@router.get("/data/picture")
+def picture(
+    studio: Here,
+    language: Language,
+    path: Place,
+    index: Annotated[int, Query(ge=0, le=10**9)],
+    split: Literal["train", "valid", "test"] = "train",
+    format: Form = "auto",
+    task: Task = "auto",
+    seed: Seed = 0,
+    size: Annotated[int, Query(ge=16, le=2048)] = 320,
+) -> Response:
+    """One picture of a data set, made small."""
+    jpeg = studio.data.ask(
+        "show_picture", language=language, path=path, split=split, index=index, size=size, form=format, task=task,
+        seed=seed,
+    )  # fmt: skip
+    headers = {"cache-control": "private, max-age=600"}
+    return Response(base64.b64decode(jpeg), headers=headers, media_type="image/jpeg")
+
+
+@router.post("/data/augmented")
+def augmented(asked: Augmented, studio: Here, language: Language) -> Response:
+    """Training pictures as an epoch of this configuration would see them."""
+    review = studio.manager.check(read_numbers(asked.values))
+    wrong = [
+        problem for problem in review.problems if problem.field.split(".")[0] in ("data", "augment", "task")
+    ]
+    if review.config is None or wrong:
+        raise ConfigInvalid(wrong or review.problems)
+    found = studio.data.ask(
+        "augment_pictures", language=language, values=review.config.model_dump(mode="json"), count=asked.count,
+        epoch=asked.epoch,
+    )  # fmt: skip
+    for row in found["pictures"]:
+        name = secrets.token_hex(8)
+        studio.pictures[name] = base64.b64decode(row.pop("jpeg"))
+        row["url"] = f"api/v1/data/augmented/{name}"
+    for old in list(studio.pictures)[:-KEPT_PICTURES]:
+        studio.pictures.pop(old, None)
+    return shown(found)
+
+
+@router.get("/data/augmented/{name}")
+def augmented_picture(name: str, studio: Here) -> Response:
+    """One of the augmented pictures, as long as it is kept."""
+    jpeg = studio.pictures.get(name)
+    if jpeg is None:
+        raise RunNotFound("picture_forgotten")
+    return Response(jpeg, headers={"cache-control": "private, max-age=600"}, media_type="image/jpeg")

@@ -1,0 +1,195 @@
+"""The web page's server: `create_app` puts it together, `serve` runs it until Ctrl-C.
+
+It reads files and calls handlers. It trains nothing and never loads torch: what needs that is asked of a workbench.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import re
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import uvicorn
+from fastapi import APIRouter, FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse, RedirectResponse
+
+from smartcash import __version__
+from smartcash.domain.errors import ServerRefused
+from smartcash.ui.guard import Guard, token_of
+from smartcash.ui.problems import add_problems
+from smartcash.ui.routes import config, data, machine, models, operations, runs
+from smartcash.ui.studio import Studio
+from smartcash.ui.words import packed
+
+WEB = Path(__file__).parent / "web"
+PAGES = ("", "train", "runs", "compare", "models", "data", "log", "settings")
+DEEP_PAGES = ("runs", "models")  # /runs/{id}
+GRACE_S = 1
+LONGEST_PATH = 200
+# what a browser is told of a file, whatever the machine's own table says
+KINDS = {
+    ".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".mjs": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml", ".json": "application/json", ".png": "image/png",
+    ".jpg": "image/jpeg", ".ico": "image/x-icon", ".woff2": "font/woff2", ".webmanifest": "application/manifest+json",
+    ".txt": "text/plain; charset=utf-8", ".map": "application/json",
+}  # fmt: skip
+_BASE = '<base href="./">'
+_INLINE_SCRIPT = re.compile(r"<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>", re.DOTALL)
+NOUNS = (config, runs, models, data, operations, machine)
+
+
+def create_app(home: Path, *, interface: str = "web", web: Path = WEB) -> FastAPI:
+    """The application for one home, without its guard. `interface` names who speaks in the operation log."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        app.state.studio.close()
+
+    app = FastAPI(
+        title="SmartCash", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
+        openapi_url="/api/v1/openapi.json",
+    )  # fmt: skip
+    app.state.studio = Studio(home, interface)
+    api = APIRouter(prefix="/api/v1")
+    for noun in NOUNS:
+        api.include_router(noun.router)
+    app.include_router(api)
+    add_problems(app)
+    _add_pages(app, web)
+    return app
+
+
+def guarded(
+    app: FastAPI, token: str, *, hosts: Sequence[str] = (), embedded: bool = False, web: Path = WEB
+) -> Guard:
+    """The application behind its guard; the page's own inline scripts are allowed by their hashes."""
+    page = web / "index.html"
+    scripts = _INLINE_SCRIPT.findall(page.read_text(encoding="utf-8")) if page.exists() else []
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    return Guard(app, token=token, hosts=hosts, embedded=embedded, scripts=hashes)
+
+
+class Server(uvicorn.Server):
+    """uvicorn, which tells the stream at once that it is to end (open streams would hold it up), and `ready` when
+    requests are taken."""
+
+    def __init__(self, guard: Guard, app: FastAPI, ready: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                guard, log_level="warning", access_log=False, ws="none", lifespan="on", proxy_headers=False,
+                server_header=False, timeout_graceful_shutdown=GRACE_S,
+            )
+        )  # fmt: skip
+        self.ready = ready
+        app.state.studio.stream.closing = lambda: self.should_exit
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready()
+
+
+def serve(
+    home: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8765,
+    hosts: Sequence[str] = (),
+    interface: str = "web",
+    embedded: bool = False,
+    new_token: bool = False,
+    ready: Callable[[str], None],
+) -> None:
+    """Serve until Ctrl-C or SIGTERM; `ready` is told the address with its token once requests are taken. `port`: 0
+    for any free one. Raises ServerRefused when the port is taken."""
+    token = token_of(home, anew=new_token)
+    app = create_app(home, interface=interface)
+    with _listening(host, port) as listener:
+        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+        place = f"[{shown}]" if ":" in shown else shown
+        address = f"http://{place}:{listener.getsockname()[1]}/?token={token}"
+        guard = guarded(app, token, hosts=hosts, embedded=embedded)
+        with suppress(KeyboardInterrupt):  # uvicorn ends properly, then raises it
+            Server(guard, app, lambda: ready(address)).run([listener])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ServerRefused(
+            "port_taken", host=host, port=port, reason=error.strerror or str(error)
+        ) from error
+    return listener
+
+
+def _add_pages(app: FastAPI, web: Path) -> None:
+    """The page, its files, and the description of the API."""
+
+    @app.get("/api/v1/docs", include_in_schema=False)
+    def docs() -> Response:
+        return HTMLResponse(_described(app))
+
+    @app.get("/openapi.json", include_in_schema=False)
+    def openapi() -> Response:
+        return RedirectResponse("./api/v1/openapi.json")
+
+    @app.get("/{path:path}", include_in_schema=False)
+    def page(request: Request, path: str) -> Response:
+        parts = path.split("/")
+        if parts[0] in PAGES and (
+            len(parts) == 1 or (len(parts) == 2 and (parts[0] in DEEP_PAGES or not parts[1]))
+        ):
+            return _index(web, len(parts) - 1)
+        return _static(web, path, request)
+
+
+def _index(web: Path, depth: int) -> Response:
+    """The page, whose addresses are relative to a base that any proxy's prefix leaves right."""
+    whole = (web / "index.html").read_text(encoding="utf-8")
+    whole = whole.replace(_BASE, f'<base href="{"../" * depth or "./"}">', 1)
+    return HTMLResponse(whole, headers={"cache-control": "no-cache"})
+
+
+def _static(web: Path, path: str, request: Request) -> Response:
+    file = web / path
+    hidden = len(path) > LONGEST_PATH or any(part.startswith(".") for part in path.split("/"))
+    if (
+        hidden
+        or file.suffix not in KINDS
+        or not file.is_file()
+        or not file.resolve().is_relative_to(web.resolve())
+    ):
+        raise HTTPException(404)
+    known = file.stat()
+    etag = f'"{known.st_mtime_ns:x}-{known.st_size:x}"'
+    headers = {"etag": etag, "cache-control": "no-cache"}
+    if request.headers.get("if-none-match") == etag:
+        return Response(status_code=304, headers=headers)
+    return packed(request, file.read_bytes(), KINDS[file.suffix], headers)
+
+
+def _described(app: FastAPI) -> str:
+    """The API as a page without scripts."""
+    rows = []
+    for path, methods in app.openapi()["paths"].items():
+        for method, facts in methods.items():
+            names = ", ".join(each["name"] for each in facts.get("parameters", ()))
+            cells = (method.upper(), path, names, facts.get("description") or facts.get("summary", ""))
+            rows.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>SmartCash API</title>'
+        '<meta name="viewport" content="width=device-width"><h1>SmartCash API</h1>'
+        '<p><a href="./openapi.json">openapi.json</a></p><table><thead><tr><th>Method</th><th>Path</th>'
+        f"<th>Parameters</th><th>What it does</th></tr></thead><tbody>{''.join(rows)}</tbody></table></html>"
+    )

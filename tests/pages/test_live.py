@@ -1,0 +1,232 @@
+"""What a page lives through: a reload, eight tabs, a server that is killed, proxies, and how quick it is."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from smartcash.handlers.training_manager import TrainingManager
+
+from .conftest import Studio, running, toy, visiting
+from .proxies import proxied
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def at_work(tmp_path: Path, notes: Path) -> Iterator[tuple[Studio, str]]:
+    """A studio, and a run that trains until the test is over."""
+    manager = TrainingManager(tmp_path / "home")
+    run = manager.apply(manager.check(toy(notes, name="lama", training={"epochs": 5000})), significant=True)
+    manager.wait_ready(run, timeout_s=120)
+    manager.start(run)
+    manager.service.wait(run, ("running",), timeout_s=120)
+    with running(manager.home) as studio:
+        yield studio, run.id
+    manager.command(run, "stop")
+    manager.service.wait(run, timeout_s=120)
+
+
+def points(page: object) -> int:
+    return int(page.locator("#figures").get_attribute("data-step") or 0)  # type: ignore[attr-defined]
+
+
+def test_a_reload_in_mid_run_loses_nothing(browser: Browser, at_work: tuple[Studio, str]) -> None:
+    """A4, D12."""
+    studio, run = at_work
+    with visiting(browser, studio) as page:
+        page.goto(studio.at(f"runs/{run}"))
+        expect(page.locator("#figures")).not_to_have_attribute("data-step", "0")
+        before = points(page)
+        page.reload()
+        expect(page.locator("#figures")).to_be_visible()
+        assert points(page) >= before
+        again = points(page)
+        page.wait_for_function(f"() => Number(document.getElementById('figures').dataset.step) > {again}")
+        page.locator(".chart").first.get_by_role("button", name="Tabel").click()
+        columns = page.evaluate(
+            "async run => (await (await fetch(new URL(`api/v1/runs/${run}/metrics`, document.baseURI))).json()).step",
+            run,
+        )
+        assert columns == sorted(set(columns))
+
+
+def test_eight_tabs_share_one_stream(browser: Browser, at_work: tuple[Studio, str]) -> None:
+    """A32, D12: browsers allow six connections to one host."""
+    studio, run = at_work
+    streams: list[str] = []
+    with visiting(browser, studio) as first:
+        context = first.context
+        context.on(
+            "request",
+            lambda asked: (
+                streams.append(asked.url)
+                if "/events?" in asked.url and "mode=poll" not in asked.url
+                else None
+            ),
+        )
+        tabs = [first, *(context.new_page() for _ in range(7))]
+        for tab in tabs:
+            tab.goto(studio.at(f"runs/{run}"))
+        for tab in tabs:
+            expect(tab.locator(".dot.live")).to_be_visible()
+            now = points(tab)
+            tab.bring_to_front()
+            tab.wait_for_function(f"() => Number(document.getElementById('figures').dataset.step) > {now}")
+        opened = len(streams)
+        assert opened <= 10  # the leader opens it anew as it learns what the others follow
+        tabs[0].close()  # the leader leaves, another takes over
+        now = points(tabs[1])
+        tabs[1].bring_to_front()
+        tabs[1].wait_for_function(f"() => Number(document.getElementById('figures').dataset.step) > {now}")
+
+
+def test_a_killed_server_comes_back_to_the_same_page_and_the_draft_is_kept(
+    browser: Browser, at_work: tuple[Studio, str]
+) -> None:
+    """A26, D12."""
+    studio, run = at_work
+    with visiting(browser, studio) as page:
+        page.goto(studio.at("train"))
+        page.locator("[name='name']").fill("draf saya")
+        page.evaluate("() => { window.same = true; }")
+        studio.kill()
+        expect(page.locator(".dot.lost")).to_be_visible()
+        studio.start()
+        expect(page.locator(".dot.live")).to_be_visible()
+        assert page.evaluate("() => window.same")
+        expect(page.locator("[name='name']")).to_have_value("draf saya")
+        page.goto(studio.at(f"runs/{run}"))
+        expect(page.locator("#figures")).not_to_have_attribute("data-step", "0")
+        studio.kill()
+        expect(page.locator(".dot.lost")).to_be_visible()
+        gone = points(page)
+        studio.start()
+        began = time.monotonic()
+        expect(page.locator(".dot.live")).to_be_visible()
+        page.wait_for_function(f"() => Number(document.getElementById('figures').dataset.step) > {gone}")
+        print(f"again live {time.monotonic() - began:.1f} s after the server")
+
+
+def test_beneath_a_path_of_a_proxy_everything_works(browser: Browser, at_work: tuple[Studio, str]) -> None:
+    """A32: Jupyter's and Colab's proxies."""
+    studio, run = at_work
+    with proxied(studio.port, "/user/ani/proxy/8765") as base, visiting(browser, studio, base=base) as page:
+        page.goto(studio.at(f"runs/{run}", base))
+        expect(page.locator(".dot.live")).to_be_visible()
+        now = points(page)
+        page.wait_for_function(f"() => Number(document.getElementById('figures').dataset.step) > {now}")
+        expect(page.locator(".prints image").first).to_be_visible()
+        page.locator("nav a").nth(2).click()
+        expect(page).to_have_url(f"{base}/runs")
+        page.locator("tbody a").first.click()
+        expect(page).to_have_url(f"{base}/runs/{run}")
+        page.go_back()
+        expect(page).to_have_url(f"{base}/runs")
+
+
+def test_behind_a_proxy_that_lets_no_stream_through_the_page_asks_again_and_again(
+    browser: Browser, at_work: tuple[Studio, str]
+) -> None:
+    """A32."""
+    studio, run = at_work
+    with proxied(studio.port, holds_back=True) as base, visiting(browser, studio, base=base) as page:
+        page.goto(studio.at(f"runs/{run}", base))
+        expect(page.locator(".dot.poll")).to_be_visible()
+        now = points(page)
+        page.wait_for_function(f"() => Number(document.getElementById('figures').dataset.step) > {now}")
+
+
+def test_a_step_is_visible_soon_after_it_was_logged(browser: Browser, at_work: tuple[Studio, str]) -> None:
+    """A5: within two seconds is asked; p95 far below."""
+    studio, run = at_work
+    with visiting(browser, studio, viewport={"width": 1280, "height": 800}) as page:
+        page.goto(studio.at(f"runs/{run}"))
+        expect(page.locator(".dot.live")).to_be_visible()
+        seen = page.evaluate(
+            """async () => {
+              const seen = {}, until = Date.now() + 10000;
+              while (Date.now() < until) {
+                await new Promise(requestAnimationFrame);
+                seen[document.getElementById("figures").dataset.step] ??= Date.now() / 1000;
+              }
+              return seen;
+            }"""
+        )
+    logged = {}
+    for line in (next(studio.home.glob(f"*/{run}")) / "events.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        if record["type"] == "StepEnded":
+            logged[str(record["step_in_run"])] = record["time"]
+    late = sorted(1000 * (when - logged[step]) for step, when in list(seen.items())[1:] if step in logged)
+    p50, p95 = statistics.median(late), late[int(0.95 * len(late))]
+    print(f"event → visible: p50 {p50:.0f} ms, p95 {p95:.0f} ms of {len(late)}")
+    assert p95 < 1000
+
+
+@pytest.mark.parametrize("count", [20_000, 100_000])
+def test_a_long_run_opens_quickly(browser: Browser, home: Path, tmp_path: Path, count: int) -> None:
+    """D12: cold load to interactive, however many steps were logged."""
+    own = tmp_path / "home"
+    shutil.copytree(home, own)
+    folder = next(own.glob("*/*/run.json")).parent
+    lengthen(folder / "events.jsonl", count)
+    with running(own) as studio, visiting(browser, studio, viewport={"width": 1280, "height": 800}) as page:
+        taken = []
+        for _ in range(3):
+            page.goto("about:blank")
+            began = time.monotonic()
+            page.goto(studio.at(f"runs/{folder.name}"))
+            page.wait_for_selector(".chart canvas")
+            page.wait_for_function(
+                f"() => Number(document.getElementById('figures')?.dataset.step) >= {count}"
+            )
+            taken.append(time.monotonic() - began)
+        print(f"{count} points: first {taken[0]:.2f} s, then {min(taken[1:]):.2f} s to charts")
+        assert min(taken) < 5
+
+
+def lengthen(log: Path, count: int) -> None:
+    """Repeat the steps of a run's log until it has `count` of them, each with its own number and time."""
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    step = next(each for each in records if each["type"] == "StepEnded")
+    with log.open("w") as file:
+        for number in range(1, count + 1):
+            epoch, within = divmod(number - 1, 1000)
+            own = {
+                "seq": number,
+                "time": step["time"] + number / 20,
+                "epoch": epoch + 1,
+                "step": within + 1,
+                "steps": 1000,
+            }
+            loss = 3 / (1 + number / count * 9) + (number * 7919 % 100) / 500
+            file.write(json.dumps({**step, **own, "step_in_run": number, "loss": loss}) + "\n")
+
+
+def test_the_javascript_of_the_page_is_light(browser: Browser, studio: Studio, home: Path) -> None:
+    """What a run's page, the largest, brings over the wire."""
+    run = next(home.glob("*/*/run.json")).parent.name
+    sizes: dict[str, int] = {}
+    with visiting(browser, studio) as page:
+        page.on(
+            "response",
+            lambda got: (
+                sizes.__setitem__(got.url, got.request.sizes()["responseBodySize"])
+                if re.search(r"\.js$", got.url)
+                else None
+            ),
+        )
+        page.goto(studio.at(f"runs/{run}"))
+        page.wait_for_selector(".chart canvas")
+    total = sum(sizes.values())
+    print(f"JavaScript over the wire: {total / 1000:.0f} kB in {len(sizes)} files")
+    assert total < 150_000
