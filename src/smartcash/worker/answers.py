@@ -265,7 +265,7 @@ def export_formats() -> list[Values]:
     return [
         {
             "name": form.name, "suffix": form.suffix, "runtime": form.runtime, "precisions": list(form.precisions),
-            "nms": form.nms, "extra": form.extra, "installed": all(map(_is_installed, form.packages)),
+            "nms": form.nms, "extra": form.extra, "installed": all(map(_is_installed, (*form.packages, *form.converters))),
         }
         for form in EXPORTS.values()
     ]  # fmt: skip
