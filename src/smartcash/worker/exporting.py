@@ -6,7 +6,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,10 @@ from smartcash.backend.formats import Sample, read_dataset
 from smartcash.backend.predictor import Predictor
 from smartcash.backend.samples import SIZE_RANGE_PX, write_samples
 from smartcash.domain.config import TrainConfig
-from smartcash.domain.errors import DataInvalid, ExportFailed, ExportRefused, RunNotFound
+from smartcash.domain.errors import DataInvalid, ExportFailed, ExportRefused
 from smartcash.domain.exports import ExportRecord, ExportRequest, Proof
-from smartcash.handlers.exports import Exports
-from smartcash.services.run_store import RunFolder, find_run, home
+from smartcash.handlers.exports import Exports, version_exports
+from smartcash.services.run_store import RunFolder, home
 from smartcash.services.version_store import VersionStore
 from smartcash.utils.files import sha256_of
 from smartcash.utils.machine import available_cores
@@ -105,10 +105,7 @@ def _origin_of(path: Path) -> _Origin:
     store = VersionStore(folder.parent.parent)
     if folder.parent == store.folder and store.book().next_number > 1 and store.knows(folder.name):
         version = store.find(folder.name)
-        exports = store.home / "exports" / version.name
-        with suppress(RunNotFound):
-            if version.run:
-                exports = find_run(version.run, store.home).path / "exports"
+        exports = version_exports(version, store.home).folder
         data = str(version.data.get("content_hash", ""))
         return _Origin(version.run, version.checkpoint, data, version.code, exports, store.home)
     if (folder.parent / "run.json").is_file():
