@@ -177,7 +177,7 @@ def test_an_int8_file_is_calibrated_smaller_and_keeps_its_accuracy(
     target = tmp_path / f"small{FORMATS[name].suffix}"
     made = exported(trained, drawn, target, ExportRequest(name, "int8", batch=batch))
     assert made.proof.state == "verified", made.proof
-    assert made.proof.metric_torch > 0.3
+    assert made.proof.metric_torch > 0.1  # there is something to lose
     again, metadata = verify(target)
     assert again.state == "verified" and metadata["calibration_pictures"] == 10
     whole = sum(tensor.nbytes for tensor in trained.model.state_dict().values())
