@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from smartcash.backend.backbones import SHORT_NAMES
 from smartcash.backend.builder import build_model
 from smartcash.backend.data import Pictures
 from smartcash.backend.engine import Precision
@@ -36,10 +37,9 @@ TABLE = re.compile(r"(<!-- parity -->\n).*?(<!-- /parity -->)", re.DOTALL)
 SIZE_PX = 96
 THRESHOLD = 0.4
 BACKBONES = (
-    "efficientnet_lite0", "mobilenetv4_conv_small", "mobilenetv3_small_100", "mobilenetv2_050", "mnasnet_small",
-    "lcnet_050", "ghostnet_050", "hardcorenas_a", "fbnetc_100", "semnasnet_075", "spnasnet_100", "tinynet_e",
-    "efficientnet_b0", "resnet10t", "resnet18", "regnetx_002", "regnety_002", "cspdarknet53", "cs3darknet_s",
-    "dla46_c", "hrnet_w18_small", "convnext_atto", "mobileone_s0", "repvgg_a0", "edgenext_xx_small",
+    *SHORT_NAMES, "mobilenetv3_small_100", "mobilenetv2_050", "lcnet_050", "ghostnet_050", "tinynet_e", "fbnetc_100",
+    "efficientnet_b0", "resnet10t", "resnet18", "regnetx_002", "regnety_002", "dla46_c", "hrnet_w18_small",
+    "convnext_atto", "mobileone_s0", "repvgg_a0", "edgenext_xx_small",
 )  # fmt: skip
 LINEAGE = {"run": "", "checkpoint": "random", "checkpoint_sha256": ""}
 

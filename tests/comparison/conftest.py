@@ -22,7 +22,7 @@ from smartcash.services.run_store import RunFolder
 def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small drawn data set with a test split."""
     folder = tmp_path_factory.mktemp("notes") / "notes"
-    write_samples(folder, images=60, size_px=128)
+    write_samples(folder, images=100, size_px=128)
     return folder
 
 
@@ -71,7 +71,8 @@ def trained(home: Path, notes: Path) -> Callable[..., RunFolder]:
             "ema_state_dict": {"model": model.state_dict()},
         }
         with CheckpointManager(output_dir=str(run.weights), monitor="mAP50_95", mode="max") as manager:
-            manager.save_checkpoint(model, None, None, parsed, 2, figures, True, extra=extra).get("path")
+            saved = manager.save_checkpoint(model, None, None, parsed, 2, figures, True, extra=extra)
+            assert Path(saved["path"]).is_file()
         return run
 
     return make

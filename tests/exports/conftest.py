@@ -21,11 +21,16 @@ from smartcash.worker.models import load_state
 TOY = "mobilenetv4_conv_small"
 
 
-def needs(name: str) -> None:
-    """Skip where the packages of a format are not installed."""
-    missing = [package for package in FORMATS[name].packages if find_spec(package) is None]
-    if missing:
-        pytest.skip(f"not installed: {', '.join(missing)} (pip install 'smartcash[{FORMATS[name].extra}]')")
+def needs(name: str, precision: str = "fp32") -> None:
+    """Skip where the packages that write and run a format are not installed."""
+    form = FORMATS[name]
+    wanted = {form.extra: (*form.packages, *form.converters)}
+    if precision == "int8":
+        wanted[f"{form.extra}-int8"] = form.quantizers
+    for extra, packages in wanted.items():
+        missing = [package for package in packages if find_spec(package) is None]
+        if missing:
+            pytest.skip(f"not installed: {', '.join(missing)} (pip install 'smartcash[{extra}]')")
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import importlib
 import json
 import subprocess
 import sys
@@ -16,11 +18,13 @@ import torch
 from benchmarks.export_parity import BACKBONES, lineage_of, random_model
 
 from smartcash.backend import exporters
+from smartcash.backend.backbones import SHORT_NAMES
 from smartcash.backend.exporters import (
     FORMATS,
     Evidence,
     Graph,
     Job,
+    check,
     export,
     model_run,
     open_export,
@@ -39,11 +43,12 @@ from .conftest import needs
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "export"
 SCRIPTS = {
-    "onnx": "onnx_runtime.py", "openvino": "openvino_runtime.py", "pt2": "pt2.py",
-    "safetensors": "safetensors_weights.py",
+    "mnn": "mnn_runtime.py", "ncnn": "ncnn_runtime.py", "onnx": "onnx_runtime.py",
+    "openvino": "openvino_runtime.py", "pt2": "pt2.py", "safetensors": "safetensors_weights.py",
 }  # fmt: skip
 # a conversion takes 5 to 30 s, so only weights alone are for every day
-EACH = [pytest.param(name, marks=() if name == "safetensors" else pytest.mark.slow) for name in FORMAT_NAMES]
+EACH = [pytest.param(name, marks=() if name == "safetensors" else pytest.mark.slow) for name in FORMATS]
+HALF = [each for each in EACH if "fp16" in FORMATS[str(each.values[0])].precisions]
 Drawn = dict[str, Evidence]
 
 
@@ -71,21 +76,23 @@ def test_the_command_line_offers_every_format_and_each_has_an_example():
 
 @pytest.mark.parametrize("name", EACH)
 def test_an_exported_detector_says_what_the_model_says_and_its_example_reads_it(
-    name: str, detector: Predictor, drawn: Drawn, picture: Path, tmp_path: Path
+    name: str, drawn: Drawn, picture: Path, tmp_path: Path, request: pytest.FixtureRequest
 ):
     """A19, D11: parity in its own runtime; a consumer that knows only the file's metadata finds the same notes."""
     needs(name)
+    model: Predictor = request.getfixturevalue("detector" if name == "safetensors" else "trained")
     target = tmp_path / f"notes{FORMATS[name].suffix}"
-    made = exported(detector, drawn, target, ExportRequest(name))
-    assert made.proof.state == "verified"
+    made = exported(model, drawn, target, ExportRequest(name))
+    assert made.proof.state == "verified", made.proof
     assert made.proof.box_px is not None and made.proof.box_px <= 1e-2
     assert made.proof.score is not None and made.proof.score <= 1e-3
-    assert made.proof.agreement == 1 and made.proof.batches == (1, 2, 4)
+    assert made.proof.agreement == 1
+    assert made.proof.batches == ((1,) if FORMATS[name].single else (1, 2, 4))
     assert made.proof.drop == pytest.approx(0, abs=1e-3)
     again, metadata = verify(target)
     assert again.state == "verified"
-    assert metadata["classes"] == list(detector.classes) and metadata["values_rupiah"][0] == 1000
-    same_notes(run_example(name, target, picture), detector, picture)
+    assert metadata["classes"] == list(model.classes) and metadata["values_rupiah"][0] == 1000
+    same_notes(run_example(name, target, picture), model, picture)
 
 
 def run_example(name: str, file: Path, picture: Path) -> list[dict[str, Any]]:
@@ -102,7 +109,7 @@ def same_notes(found: list[dict[str, Any]], predictor: Predictor, picture: Path)
     """As many as the predictor finds, each where it finds it (its boxes are clipped to the picture)."""
     image = read_image(picture)
     wanted = predictor(image)
-    assert len(found) == len(wanted.scores_N) > 3
+    assert len(found) == len(wanted.scores_N) > 0
     height, width = image.shape[:2]
     for note, box, score, label in zip(found, wanted.boxes_N4, wanted.scores_N, wanted.labels_N):
         assert note["class"] == predictor.classes[label]
@@ -118,8 +125,9 @@ def test_an_exported_classifier_says_what_the_model_says(
     """A19, D11: also for a fixed number of pictures per call, which does not divide the number of pictures."""
     needs(name)
     target = tmp_path / f"notes{FORMATS[name].suffix}"
-    made = exported(classifier, drawn, target, ExportRequest(name, batch=3))
-    assert made.proof.state == "verified" and made.proof.batches == (3,)
+    batch = 1 if FORMATS[name].single else 3
+    made = exported(classifier, drawn, target, ExportRequest(name, batch=batch))
+    assert made.proof.state == "verified" and made.proof.batches == (batch,)
     assert made.proof.metric == "accuracy" and made.proof.drop == 0
     assert verify(target)[0].state == "verified"
     image = drawn["classify"].pictures.samples[0].path
@@ -143,7 +151,7 @@ def test_with_suppression_inside_an_onnx_file_gives_the_predictors_own_notes(
     same_notes(run_example("onnx", target, picture), trained, picture)
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", HALF)
 def test_a_half_precision_file_is_judged_by_what_it_costs(
     name: str, detector: Predictor, drawn: Drawn, tmp_path: Path
 ):
@@ -159,22 +167,22 @@ def test_a_half_precision_file_is_judged_by_what_it_costs(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch", [None, 4])
+@pytest.mark.parametrize(("name", "batch"), [("onnx", None), ("onnx", 4), ("openvino", None)])
 def test_an_int8_file_is_calibrated_smaller_and_keeps_its_accuracy(
-    batch: int | None, trained: Predictor, drawn: Drawn, tmp_path: Path
+    name: str, batch: int | None, trained: Predictor, drawn: Drawn, tmp_path: Path
 ):
     """A19, D11: convolutions in int8, also for a fixed number of pictures, which does not divide their number; a call
-    that ONNX Runtime refuses is an error of ours."""
-    needs("onnx")
-    target = tmp_path / "small.onnx"
-    made = exported(trained, drawn, target, ExportRequest("onnx", "int8", batch=batch))
+    that the runtime refuses is an error of ours."""
+    needs(name, "int8")
+    target = tmp_path / f"small{FORMATS[name].suffix}"
+    made = exported(trained, drawn, target, ExportRequest(name, "int8", batch=batch))
     assert made.proof.state == "verified", made.proof
-    assert made.proof.metric_torch > 0.3
+    assert made.proof.metric_torch > 0.1  # there is something to lose
     again, metadata = verify(target)
     assert again.state == "verified" and metadata["calibration_pictures"] == 10
     whole = sum(tensor.nbytes for tensor in trained.model.state_dict().values())
     assert made.size_bytes < 0.5 * whole
-    run = open_export(target, FORMATS["onnx"], 1)
+    run = open_export(target, FORMATS[name], 1)
     with pytest.raises(ExportFailed) as caught:
         run(np.zeros((batch or 1, 3, 64, 64), np.float32))
     assert caught.value.code == "export_broke"
@@ -253,11 +261,12 @@ def test_the_pictures_that_travel_with_a_file_with_suppression_are_those_it_find
     repeatable: bool, detector: Predictor, drawn: Drawn, tmp_path: Path
 ):
     """D11: so that the proof can be repeated; where nothing is found at all, that is told."""
-    highest = sorted(float(outcome.scores_N.max()) for outcome in reference_outcomes(detector))
+    model = copy.deepcopy(detector.model)
+    model.class_out.weight *= 0.01  # or scores are 1 in several pictures
+    unsure = Predictor(model, detector.classes, detector.preprocess, detector.precision, threshold=0.0)
+    highest = sorted(float(outcome.scores_N.max()) for outcome in reference_outcomes(unsure))
     threshold = highest[-2] if repeatable else 1.0  # one picture has more than the second highest
-    strict = Predictor(
-        detector.model, detector.classes, detector.preprocess, detector.precision, threshold=threshold
-    )
+    strict = Predictor(model, unsure.classes, unsure.preprocess, unsure.precision, threshold=threshold)
     request = ExportRequest("safetensors", nms=True)
     by_model = model_run(
         strict, request, suppression_of(strict)
@@ -419,6 +428,40 @@ def test_suppression_for_a_classifier_and_a_missing_package_are_refused(
         exported(classifier, drawn, tmp_path / "a.onnx", ExportRequest("onnx"), form)
 
 
+def test_exporting_reports_to_nobody():
+    """D16: OpenVINO and NNCF look for this package, and say what they do over the network where they find it."""
+    with pytest.raises(ImportError):
+        importlib.import_module("openvino_telemetry")
+
+
+def test_a_format_that_takes_one_picture_makes_files_for_one(
+    detector: Predictor, drawn: Drawn, tmp_path: Path
+):
+    """A19: unless another number is asked for, which is refused."""
+    form = replace(FORMATS["safetensors"], single=True)
+    made = exported(detector, drawn, tmp_path / "a.safetensors", ExportRequest("safetensors"), form)
+    assert made.proof.batches == (1,)
+    assert verify(made.path)[1]["input"]["shape"] == [1, 3, 96, 96]
+    with pytest.raises(ExportRefused) as caught:
+        exported(detector, drawn, made.path, ExportRequest("safetensors", batch=2), form)
+    assert caught.value.code == "export_one_picture"
+
+
+def test_what_only_writing_or_only_int8_needs_is_not_asked_for_otherwise(
+    detector: Predictor, drawn: Drawn, tmp_path: Path
+):
+    """A19: each error names the extra; a file can be verified without what wrote it."""
+    target = tmp_path / "a.safetensors"
+    plain = replace(FORMATS["safetensors"], extra="things", precisions=("fp32", "int8"))
+    exported(detector, drawn, target, ExportRequest("safetensors"), replace(plain, quantizers=("no_such",)))
+    with pytest.raises(ExportRefused, match=r"smartcash\[things-int8\]"):
+        check(replace(plain, quantizers=("no_such",)), ExportRequest("safetensors", "int8"))
+    lacking = replace(plain, converters=("no_such",))
+    with pytest.raises(ExportRefused, match=r"smartcash\[things\]"):
+        check(lacking, ExportRequest("safetensors"))
+    check(lacking, ExportRequest("safetensors"), writing=False)
+
+
 @pytest.mark.slow
 def test_a_proof_over_nothing_is_no_proof(detector: Predictor, drawn: Drawn, tmp_path: Path):
     """D11: with suppression inside and no detection there is nothing to compare; success is not claimed."""
@@ -431,10 +474,13 @@ def test_a_proof_over_nothing_is_no_proof(detector: Predictor, drawn: Drawn, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["detect", "classify"])
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_every_family_of_backbones_goes_through_onnx(backbone: str, task: str, drawn: Drawn, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("task", "backbone"),
+    [("detect", name) for name in BACKBONES] + [("classify", name) for name in SHORT_NAMES],
+)
+def test_every_family_of_backbones_goes_through_onnx(task: str, backbone: str, drawn: Drawn, tmp_path: Path):
     """A19, D7, D11: by its name alone, within the limits for fp32."""
     needs("onnx")
+    assert len(BACKBONES) >= 20
     made = exported(random_model(task, backbone), drawn, tmp_path / "a.onnx", ExportRequest("onnx"))
     assert made.proof.state == "verified", made.proof

@@ -123,7 +123,7 @@ def _outcomes(
     boxes_BA4, scores_BAC = model.decode(output)
     outcomes = []
     for boxes_A4, scores_AC, size in zip(boxes_BA4, scores_BAC, (size for _, size in waiting)):
-        boxes, scores, labels = (part.float().cpu().numpy() for part in select(boxes_A4, scores_AC))
+        boxes, scores, labels = (part.cpu().numpy() for part in select(boxes_A4, scores_AC))
         outcomes.append((preprocess.boxes_back(boxes, *size), scores, labels))
     return outcomes
 

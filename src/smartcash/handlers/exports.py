@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock
 
-from smartcash.domain.errors import ExportRefused
+from smartcash.domain.errors import ExportRefused, RunNotFound
 from smartcash.domain.exports import ExportRecord
-from smartcash.domain.records import Change, Operation
+from smartcash.domain.records import Change, ModelVersion, Operation
 from smartcash.handlers.operation_log import OperationLog
+from smartcash.services.run_store import find_run
 from smartcash.utils.files import write_bytes
 
 RECORDS = "exports.json"
@@ -56,3 +58,13 @@ class Exports:
         changes = tuple(Change(f"export.{name}", None, value) for name, value in facts.items())
         result = "export_failed" if record.state == "failed" else "done"
         self.log.append(Operation("export", self.run, record.checkpoint_sha256, changes, result=result))
+
+
+def version_exports(version: ModelVersion, home: Path, interface: str = "python") -> Exports:
+    """Where exports of a version go: to the run that it came from, beside those of the run's other checkpoints; where
+    that is gone, to `exports/v3` of the home."""
+    folder = home / "exports" / version.name
+    if version.run:
+        with suppress(RunNotFound):
+            folder = find_run(version.run, home).path / "exports"
+    return Exports(folder, home, version.run, interface)

@@ -264,8 +264,8 @@ def export_formats() -> list[Values]:
     """The forms that a model can be written in, and whether their packages are installed."""
     return [
         {
-            "name": form.name, "suffix": form.suffix, "runtime": form.runtime, "precisions": list(form.precisions),
-            "nms": form.nms, "extra": form.extra, "installed": all(map(_is_installed, form.packages)),
+            "name": form.name, "suffix": form.suffix, "precisions": list(form.precisions),
+            "nms": form.nms, "extra": form.extra, "installed": all(map(_is_installed, (*form.packages, *form.converters))),
         }
         for form in EXPORTS.values()
     ]  # fmt: skip

@@ -6,7 +6,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from smartcash.backend.exporters import (
     model_run,
     open_export,
     pace_of,
+    settled,
     suppression_of,
     verify,
 )
@@ -31,10 +32,10 @@ from smartcash.backend.formats import Sample, read_dataset
 from smartcash.backend.predictor import Predictor
 from smartcash.backend.samples import SIZE_RANGE_PX, write_samples
 from smartcash.domain.config import TrainConfig
-from smartcash.domain.errors import DataInvalid, ExportFailed, ExportRefused, RunNotFound
+from smartcash.domain.errors import DataInvalid, ExportFailed, ExportRefused
 from smartcash.domain.exports import ExportRecord, ExportRequest, Proof
-from smartcash.handlers.exports import Exports
-from smartcash.services.run_store import RunFolder, find_run, home
+from smartcash.handlers.exports import Exports, version_exports
+from smartcash.services.run_store import RunFolder, home
 from smartcash.services.version_store import VersionStore
 from smartcash.utils.files import sha256_of
 from smartcash.utils.machine import available_cores
@@ -104,10 +105,7 @@ def _origin_of(path: Path) -> _Origin:
     store = VersionStore(folder.parent.parent)
     if folder.parent == store.folder and store.book().next_number > 1 and store.knows(folder.name):
         version = store.find(folder.name)
-        exports = store.home / "exports" / version.name
-        with suppress(RunNotFound):
-            if version.run:
-                exports = find_run(version.run, store.home).path / "exports"
+        exports = version_exports(version, store.home).folder
         data = str(version.data.get("content_hash", ""))
         return _Origin(version.run, version.checkpoint, data, version.code, exports, store.home)
     if (folder.parent / "run.json").is_file():
@@ -139,9 +137,9 @@ def export_model(
         return
     if out is not None:
         (request,) = requests
-        if out.suffix != FORMATS[request.format].suffix:
-            facts = {"format": request.format, "suffix": FORMATS[request.format].suffix}
-            raise ExportRefused("export_suffix", path=str(out), **facts)
+        suffix = FORMATS[request.format].suffix
+        if not out.name.endswith(suffix):
+            raise ExportRefused("export_suffix", path=str(out), format=request.format, suffix=suffix)
     source = ExportSource.open(name, interface)
     needed = any(request.precision == "int8" for request in requests)
     with gathered(source, calibration=needed) as (evidence, calibration):
@@ -150,6 +148,7 @@ def export_model(
                 yield refused[request]
                 continue
             form = FORMATS[request.format]
+            request = settled(form, request)
             size = request.image_size or source.predictor.preprocess.image_size
             target = out or source.exports.folder / export_name(source, request, size, form.suffix)
             pictures = calibration if request.precision == "int8" else None

@@ -16,7 +16,7 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -86,8 +86,9 @@ def format_of(request: ExportRequest) -> Format:
     return form
 
 
-def check(form: Format, request: ExportRequest, task: str = "detect") -> None:
-    """Raises ExportRefused for what the format cannot do, or a package that is missing."""
+def check(form: Format, request: ExportRequest, task: str = "detect", *, writing: bool = True) -> None:
+    """Raises ExportRefused for what the format cannot do, or a package that is missing; `writing`: also one that only
+    makes files."""
     if request.precision not in form.precisions:
         known = ", ".join(form.precisions)
         raise ExportRefused("export_precision", format=form.name, precision=request.precision, known=known)
@@ -96,15 +97,26 @@ def check(form: Format, request: ExportRequest, task: str = "detect") -> None:
     if request.nms and not form.nms:
         able = ", ".join(name for name, each in FORMATS.items() if each.nms)
         raise ExportRefused("export_nms", format=form.name, known=able)
-    _installed(form)
+    if form.single and request.batch not in (None, 1):
+        raise ExportRefused("export_one_picture", format=form.name, value=request.batch)
+    _installed(form, form.packages, form.extra)
+    if writing:
+        _installed(form, form.converters, form.extra)
+    if writing and request.precision == "int8":
+        _installed(form, form.quantizers, f"{form.extra}-int8")
 
 
-def _installed(form: Format) -> None:
-    missing = [name for name in form.packages if find_spec(name) is None]
+def _installed(form: Format, packages: Sequence[str], extra: str) -> None:
+    missing = [name for name in packages if find_spec(name) is None]
     if missing:
         raise ExportRefused(
-            "export_extra_missing", format=form.name, packages=", ".join(missing), extra=form.extra
+            "export_extra_missing", format=form.name, packages=", ".join(missing), extra=extra
         )
+
+
+def settled(form: Format, request: ExportRequest) -> ExportRequest:
+    """The request as the format can hold it: with one picture per call where it knows no batches."""
+    return replace(request, batch=1) if form.single else request
 
 
 def export(
@@ -122,6 +134,7 @@ def export(
     format cannot do, ExportFailed when the conversion breaks off or `target` cannot be written, and DataInvalid for a
     picture that cannot be read."""
     check(form, request, predictor.task)
+    request = settled(form, request)
     began = time.monotonic()
     predictor = _sized(predictor, request.image_size)
     rule = suppression_of(predictor)
@@ -153,8 +166,12 @@ def export(
             write_bytes(_beside(draft, ".proof.safetensors"), _packed(reference))
             if form.companions:  # of several files a new one beside an old one would be neither
                 target.unlink(missing_ok=True)
-            for suffix in (*form.companions, ".proof.safetensors", ".json", ""):
-                _move(draft, target, suffix, form)
+            (main, end), *companions = zip(form.parts(draft), form.parts(target))
+            beside = [
+                (_beside(draft, each), _beside(target, each)) for each in (".proof.safetensors", ".json")
+            ]
+            for source, place in (*companions, *beside, (main, end)):
+                _move(source, place)
             fsync_folder(target.parent)
     return made
 
@@ -170,7 +187,7 @@ def verify(path: Path) -> tuple[Proof, dict[str, Any]]:
 
     Raises ExportRefused for a file that is none of ours, one without its companions, or a package that is missing,
     and ExportFailed for one that was changed."""
-    form = next((form for form in FORMATS.values() if path.suffix == form.suffix), None)
+    form = next((form for form in FORMATS.values() if path.name.endswith(form.suffix)), None)
     beside, proof_path = _beside(path, ".json"), _beside(path, ".proof.safetensors")
     absent = [each for each in (path, beside, proof_path) if not each.is_file()]
     if form is None or absent:
@@ -184,7 +201,7 @@ def verify(path: Path) -> tuple[Proof, dict[str, Any]]:
         reference = _read_reference(proof_path)
     except (ValueError, KeyError, TypeError, SafetensorError, ExportRefused) as error:
         raise ExportFailed("export_changed", path=str(beside), reason=str(error)[:200]) from error
-    check(form, request, task)
+    check(form, request, task, writing=False)
     try:
         intact = _hash(path, form)[0] == sha256
     except FileNotFoundError as error:
@@ -202,7 +219,7 @@ def verify(path: Path) -> tuple[Proof, dict[str, Any]]:
 def open_export(path: Path, form: Format, threads: int) -> Run:
     """A file of `form`, ready to be called, with so many threads. Raises ExportRefused or ExportFailed, which each
     call may raise too."""
-    _installed(form)
+    _installed(form, form.packages, form.extra)
     with _conversion(form):
         inner = form.open(path, threads)
 
@@ -248,8 +265,13 @@ def describe(form: Format, predictor: Predictor, job: Job, lineage: Mapping[str,
         "calibration_pictures": 0 if job.calibration_B3HW is None else len(job.calibration_B3HW),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **lineage,
-        "tools": {name: version(name) for name in ("torch", "timm", *form.packages)} | lineage["tools"],
+        "tools": {name: version(name) for name in _tools(form, request)} | lineage["tools"],
     }  # fmt: skip
+
+
+def _tools(form: Format, request: ExportRequest) -> tuple[str, ...]:
+    used = form.quantizers if request.precision == "int8" else ()
+    return ("torch", "timm", *form.packages, *form.converters, *used)
 
 
 def _sized(predictor: Predictor, image_size: int | None) -> Predictor:
@@ -308,23 +330,17 @@ def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
-def _files(path: Path, form: Format) -> list[Path]:
-    return [path, *(path.with_suffix(companion) for companion in form.companions)]
-
-
 def _hash(path: Path, form: Format) -> tuple[str, int]:
     """SHA-256 of the file, or of those of it and its companions one after the other; size in bytes."""
     hashes, size = [], 0
-    for each in _files(path, form):
+    for each in form.parts(path):
         with each.open("rb") as file:
             hashes.append(sha256_of(file))
         size += each.stat().st_size
     return "+".join(hashes), size
 
 
-def _move(draft: Path, target: Path, suffix: str, form: Format) -> None:
-    named = suffix in form.companions
-    source, end = (each.with_suffix(suffix) if named else _beside(each, suffix) for each in (draft, target))
+def _move(source: Path, end: Path) -> None:
     with source.open("rb") as file:
         os.fsync(file.fileno())
     source.replace(end)
@@ -355,5 +371,5 @@ def _conversion(form: Format) -> Iterator[None]:
 
 __all__ = [
     "FORMATS", "Evidence", "Exported", "Format", "Graph", "Job", "Suppression", "check", "describe",
-    "export", "format_of", "model_run", "open_export", "pace_of", "suppression_of", "verify",
+    "export", "format_of", "model_run", "open_export", "pace_of", "settled", "suppression_of", "verify",
 ]  # fmt: skip

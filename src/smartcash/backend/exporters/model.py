@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,14 @@ class Job:
         images = torch.zeros(2 if batch is None else batch, 3, self.image_size, self.image_size)
         return images, {"images": {0: torch.export.Dim("batch", min=1)}} if batch is None else None
 
+    def calibration_calls(self) -> Iterator[np.ndarray]:
+        """The pictures in calls of as many as the file is made for, one by one if that is any number; the last picture
+        fills up the last call."""
+        assert self.calibration_B3HW is not None
+        count, batch = len(self.calibration_B3HW), self.request.batch or 1
+        for first in range(0, count, batch):
+            yield self.calibration_B3HW[np.minimum(np.arange(first, first + batch), count - 1)]
+
     @property
     def outputs(self) -> tuple[str, ...]:
         """The names of what the file gives."""
@@ -65,10 +73,13 @@ class Job:
 class Format:
     """A way to write a model into a file.
 
-    write(job, path) writes the file and its `companions` (further suffixes) with the metadata inside.
-    read(path) gives the metadata back. open(path, threads) loads it into its own runtime. `packages`: what these
-    import, brought by the extra `extra`.
-    All three raise what is in `errors` for what the library refuses or a file that is damaged."""
+    write(job, path) writes the file and its `companions` (further suffixes, see `parts`) with the metadata inside.
+    read(path) gives the metadata back. open(path, threads) loads it into its own runtime.
+    All three raise what is in `errors` for what the library refuses or a file that is damaged.
+
+    `packages`: what reading and running import; `converters`: what writing imports besides. The extra `extra` brings
+    both; what only int8 needs, `quantizers`, the extra `<extra>-int8`. `single`: a file takes one picture per call, no
+    more."""
 
     name: str
     suffix: str
@@ -77,7 +88,15 @@ class Format:
     open: Callable[[Path, int], Run]
     precisions: tuple[Precision, ...] = ("fp32",)
     nms: bool = False
+    single: bool = False
     extra: str = ""
     packages: tuple[str, ...] = ()
+    converters: tuple[str, ...] = ()
+    quantizers: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
     errors: tuple[type[Exception], ...] = field(default=(RuntimeError, ValueError, KeyError, OSError))
+
+    def parts(self, path: Path) -> list[Path]:
+        """The file at `path` and its companions: of `notes.ncnn.param` also `notes.ncnn.bin`."""
+        stem = path.name.removesuffix(self.suffix)
+        return [path, *(path.with_name(stem + companion) for companion in self.companions)]

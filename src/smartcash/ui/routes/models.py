@@ -15,7 +15,8 @@ from starlette.responses import FileResponse
 
 from smartcash.domain.errors import ConfigInvalid, NotConfirmed, Problem, RunNotFound
 from smartcash.domain.exports import ExportRecord
-from smartcash.handlers.exports import Exports
+from smartcash.domain.records import ModelVersion
+from smartcash.handlers.exports import Exports, version_exports
 from smartcash.handlers.model_versions import VersionReview
 from smartcash.ui.problems import ReviewNeeded
 from smartcash.ui.routes.config import Here, Language
@@ -81,7 +82,9 @@ def show(name: str, studio: Here, language: Language) -> Response:
         seen.add(run)
         lineage.append({"run": run, "version": by_run.get(run)})
         run = parents.get(run, "")
-    records = [export_json(record, language) for record in _exports_of(studio, version.path, "").records()]
+    records = [
+        export_json(record, language) for record in _records(_exports_of_version(studio, version), version)
+    ]
     return shown({**version_json(version), "lineage": lineage[::-1], "exports": records})
 
 
@@ -163,7 +166,9 @@ def formats(studio: Here, language: Language) -> Response:
 def exports_of_run(run: str, studio: Here, language: Language) -> Response:
     """The exports of a run, oldest first, and those that are being made."""
     found = studio.run(run)
-    return shown(_exports(studio, found.path, found.id, language, f"api/v1/runs/{found.id}/files/exports"))
+    exports = Exports(Path(found.path) / "exports", studio.home, found.id, studio.interface)
+    base = f"api/v1/runs/{found.id}/files/exports"
+    return shown(_exports(studio, exports, exports.records(), found.id, language, base))
 
 
 @router.get("/models/{name}/exports")
@@ -171,14 +176,15 @@ def exports_of_version(name: str, studio: Here, language: Language) -> Response:
     """The exports of a version, oldest first, and those that are being made."""
     version = studio.versions.find(name)
     base = f"api/v1/models/{version.name}/exports/files"
-    return shown(_exports(studio, version.path, version.name, language, base))
+    exports = _exports_of_version(studio, version)
+    return shown(_exports(studio, exports, _records(exports, version), version.name, language, base))
 
 
 @router.get("/models/{name}/exports/files/{file}")
 def exported_file(name: str, file: str, studio: Here) -> Response:
     """An exported file of a version."""
     version = studio.versions.find(name)
-    exports = _exports_of(studio, version.path, "")
+    exports = _exports_of_version(studio, version)
     if file not in {record.file for record in exports.present()}:
         raise RunNotFound("run_file_missing", run=version.name, name=file)
     return FileResponse(exports.folder / file, media_type="application/octet-stream", filename=file)
@@ -208,12 +214,18 @@ def _begun(studio: Studio, subject: str, model: str, wanted: ExportWanted, langu
     return shown(job_json(job, language), 202)
 
 
-def _exports_of(studio: Studio, folder: str, run: str) -> Exports:
-    return Exports(Path(folder) / "exports", studio.home, run, studio.interface)
+def _exports_of_version(studio: Studio, version: ModelVersion) -> Exports:
+    return version_exports(version, studio.home, studio.interface)
 
 
-def _exports(studio: Studio, folder: str, subject: str, language: str, base: str) -> dict[str, Any]:
-    exports = _exports_of(studio, folder, subject)
+def _records(exports: Exports, version: ModelVersion) -> list[ExportRecord]:
+    """Those of the version's own checkpoint."""
+    return [record for record in exports.records() if record.checkpoint_sha256 == version.sha256]
+
+
+def _exports(
+    studio: Studio, exports: Exports, records: list[ExportRecord], subject: str, language: str, base: str
+) -> dict[str, Any]:
     there = {record.file for record in exports.present()}
 
     def row(record: ExportRecord) -> dict[str, Any]:
@@ -222,7 +234,7 @@ def _exports(studio: Studio, folder: str, subject: str, language: str, base: str
 
     jobs = [job for job in studio.jobs.all() if job.kind == "export" and job.subject.split()[0] == subject]
     return {
-        "exports": [row(record) for record in exports.records()],
+        "exports": [row(record) for record in records],
         "jobs": [job_json(job, language) for job in jobs],
     }
 

@@ -19,15 +19,20 @@ if TYPE_CHECKING:
 OPSET = 18
 
 
-def write(job: Job, path: Path) -> None:
-    import onnx
-
+def converted(job: Job) -> onnx.ModelProto:
+    """The graph as torch's exporter gives it, without suppression."""
     images, dynamic = job.example()
     program = torch.onnx.export(
         job.graph, (images,), dynamo=True, opset_version=OPSET, dynamic_shapes=dynamic, verbose=False,
         input_names=["images"], output_names=DETECT_OUTPUTS if job.request.nms else job.outputs,
     )  # fmt: skip
-    model = program.model_proto
+    return program.model_proto
+
+
+def write(job: Job, path: Path) -> None:
+    import onnx
+
+    model = converted(job)
     if job.request.precision == "int8":
         model = quantized(model, job, path)
     if job.request.nms:
@@ -98,8 +103,7 @@ def quantized(model: onnx.ModelProto, job: Job, path: Path) -> onnx.ModelProto:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    assert job.calibration_B3HW is not None
-    calls = in_calls(job.calibration_B3HW, job.request.batch or 1)
+    calls = job.calibration_calls()
 
     class Pictures(CalibrationDataReader):  # type: ignore[misc]
         def get_next(self) -> dict[str, np.ndarray] | None:
@@ -119,13 +123,6 @@ def quantized(model: onnx.ModelProto, job: Job, path: Path) -> onnx.ModelProto:
     for used in (plain, folded, done):
         used.unlink()
     return result
-
-
-def in_calls(images_B3HW: np.ndarray, batch: int) -> Iterator[np.ndarray]:
-    """The pictures in calls of exactly `batch`; the last picture fills up the last call."""
-    last = len(images_B3HW) - 1
-    for first in range(0, len(images_B3HW), batch):
-        yield images_B3HW[np.minimum(np.arange(first, first + batch), last)]
 
 
 @contextmanager
@@ -170,6 +167,7 @@ def open_file(path: Path, threads: int) -> Run:
 
 FORMAT = Format(
     name="onnx", suffix=".onnx", write=write, read=read, open=open_file,
-    precisions=("fp32", "fp16", "int8"), nms=True, extra="onnx", packages=("onnx", "onnxscript", "onnxruntime"),
+    precisions=("fp32", "fp16", "int8"), nms=True, extra="onnx", packages=("onnx", "onnxruntime"),
+    converters=("onnxscript",),
     errors=(RuntimeError, ValueError, KeyError, OSError, torch.onnx.OnnxExporterError),
 )  # fmt: skip
