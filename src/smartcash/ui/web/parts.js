@@ -213,7 +213,7 @@ export const fieldName = (field) => wordOr(`studio.field.${field}`, field.replac
 export function Changes({ of, first }) {
   if (!of.length) return html`<p class="quiet">${t("changes.none")}</p>`;
   return html`${first && html`<p class="quiet">${t("changes.first")}</p>`}
-    <div class="table"><table>
+    <div class="table" tabindex="0" role="group" aria-label=${t("chart.table")}><table>
     <thead><tr><th scope="col">${t("changes.what")}</th><th scope="col">${t("changes.old")}</th><th scope="col">${t("changes.new")}</th></tr></thead>
     <tbody>${of.map((change) => html`<tr key=${change.field}>
       <th scope="row">${fieldName(change.field)}${change.significant && html`<br /><span class="warn">⚠ ${t("changes.significant")}: ${change.why_text}</span>`}</th>

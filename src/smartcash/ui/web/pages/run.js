@@ -394,7 +394,7 @@ function Story({ id, stands, run }) {
   const story = useLoad(() => get(`runs/${id}/events${asQuery({ limit: 2000 })}`), [id, seq, stands]);
   const log = useLoad(() => get(`runs/${id}/log?lines=200`), [id, seq, stands]);
   return html`<div class="cols"><section class="plain"><div class="title"><h2>${t("story.title")}</h2></div>
-      <${Loaded} from=${story}>${(found) => html`<div class="table"><table><tbody>${found.events.map((each) => [each, said(each)]).filter(([, words]) => words).reverse().slice(0, 300).map(([each, words]) => html`<tr key=${each.seq}><th scope="row" class="nowrap quiet">${moment(each.time * 1000)}</th><td>${words}</td></tr>`)}</tbody></table></div>`}<//></section>
+      <${Loaded} from=${story}>${(found) => html`<div class="table" tabindex="0" role="group" aria-label=${t("chart.table")}><table><tbody>${found.events.map((each) => [each, said(each)]).filter(([, words]) => words).reverse().slice(0, 300).map(([each, words]) => html`<tr key=${each.seq}><th scope="row" class="nowrap quiet">${moment(each.time * 1000)}</th><td>${words}</td></tr>`)}</tbody></table></div>`}<//></section>
     <section class="plain"><div class="title"><h2>train.log</h2><span class="spring" /><a href=${at(`runs/${id}/files/train.log`)} download>${t("download")}</a></div>
       <${Loaded} from=${log}>${(found) => html`<pre class="log" tabindex="0" aria-label="train.log">${found.lines.join("\n") || t("story.no_log")}</pre>`}<//></section></div>`;
 }
