@@ -38,18 +38,18 @@ def trained(home: Path, notes: Path) -> Callable[..., RunFolder]:
     laid over its configuration."""
     data = read_dataset(notes)
 
-    def make(seed: int, **config: Any) -> RunFolder:
+    def make(number: int, /, **config: Any) -> RunFolder:
         values = {
-            "task": "detect", "seed": 0, "name": f"run {seed}", "data": {"path": str(notes), "batch_size": 8},
+            "task": "detect", "seed": 0, "name": f"run {number}", "data": {"path": str(notes), "batch_size": 8},
             "model": {"backbone": "mobilenetv4_conv_small", "pretrained": False}, **config,
         }  # fmt: skip
         parsed = TrainConfig.parse(values)
-        torch.manual_seed(seed)
+        torch.manual_seed(number)
         model = build_model(parsed, len(data.classes))
         with torch.no_grad():  # a new detector says the same of everything
             for weights in model.parameters():
                 weights.add_(0.05 * torch.randn_like(weights))
-        figures = {"mAP50_95": 0.1 + seed / 100, "threshold": 0.02}
+        figures = {"mAP50_95": 0.1 + number / 100, "threshold": 0.02}
         facts = {
             "state": "finished", "started": "2026-11-01T08:00:00+00:00", "ended": "2026-11-01T09:00:00+00:00",
             "epochs_done": 2, "best_epoch": 2, "best_value": figures["mAP50_95"], "valid": figures, "test": {},
@@ -61,7 +61,7 @@ def trained(home: Path, notes: Path) -> Callable[..., RunFolder]:
         run = RunFolder.create(home, parsed, facts)
         run.write_epochs(
             [
-                {"epoch": epoch, "mAP50_95": 0.05 * epoch + seed / 100, "elapsed_s": 60.0 * epoch}
+                {"epoch": epoch, "mAP50_95": 0.05 * epoch + number / 100, "elapsed_s": 60.0 * epoch}
                 for epoch in (1, 2)
             ]
         )
