@@ -54,7 +54,7 @@ studio: setup ## the web page, in the browser; ARGS="--home folder" for other ru
 	$(BIN)/smartcash studio $(ARGS)
 
 test: setup-dev browser ## all tests, the slow ones too; the whole fault matrix is `make faults`
-	$(BIN)/python -m pytest -m "not faults"
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not faults" -n 2 --dist loadfile
 
 check: setup-dev ## lint, types, import contracts, fast tests
 	$(BIN)/ruff check .

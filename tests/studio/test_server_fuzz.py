@@ -19,7 +19,7 @@ WORDS = st.one_of(
     st.text(max_size=20),
 )  # fmt: skip
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_subnormal=False) | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
@@ -41,7 +41,7 @@ def values_of(schema: dict[str, Any], parts: dict[str, Any]) -> st.SearchStrateg
     if kind == "array":
         return st.one_of(st.lists(values_of(schema["items"], parts), max_size=3), JSON)
     plain: dict[str, st.SearchStrategy[Any]] = {
-        "integer": st.integers(-2, 300), "number": st.floats(-1, 30), "string": WORDS, "boolean": st.booleans(),
+        "integer": st.integers(-2, 300), "number": st.floats(-1, 30, allow_subnormal=False), "string": WORDS, "boolean": st.booleans(),
         "null": st.none(), "object": st.dictionaries(st.text(max_size=8), JSON, max_size=3),
     }  # fmt: skip
     return st.one_of(plain.get(str(kind), JSON), JSON)
