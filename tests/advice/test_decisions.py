@@ -70,9 +70,7 @@ def test_the_better_half_goes_on_and_the_budget_is_spent_on_it() -> None:
 
 
 @given(
-    st.lists(
-        st.floats(0, 1, allow_subnormal=False), min_size=1, max_size=9
-    ),  # a training flushes them to zero
+    st.lists(st.floats(0, 1, allow_subnormal=False), min_size=1, max_size=9),
     st.floats(600, 36_000),
     st.floats(1, 20),
 )

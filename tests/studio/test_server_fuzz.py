@@ -41,8 +41,8 @@ def values_of(schema: dict[str, Any], parts: dict[str, Any]) -> st.SearchStrateg
     if kind == "array":
         return st.one_of(st.lists(values_of(schema["items"], parts), max_size=3), JSON)
     plain: dict[str, st.SearchStrategy[Any]] = {
-        "integer": st.integers(-2, 300), "number": st.floats(-1, 30, allow_subnormal=False), "string": WORDS, "boolean": st.booleans(),
-        "null": st.none(), "object": st.dictionaries(st.text(max_size=8), JSON, max_size=3),
+        "integer": st.integers(-2, 300), "number": st.floats(-1, 30, allow_subnormal=False), "string": WORDS,
+        "boolean": st.booleans(), "null": st.none(), "object": st.dictionaries(st.text(max_size=8), JSON, max_size=3),
     }  # fmt: skip
     return st.one_of(plain.get(str(kind), JSON), JSON)
 
