@@ -7,7 +7,7 @@ EPOCHS ?=
 ARGS ?=
 SAMPLE := sample-notes
 
-.PHONY: help setup setup-dev browser train studio test check bench faults docs lock clean
+.PHONY: help setup setup-dev browser train studio test check bench drills faults docs lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -53,15 +53,18 @@ endif
 studio: setup ## the web page, in the browser; ARGS="--home folder" for other runs than ./runs
 	$(BIN)/smartcash studio $(ARGS)
 
-test: setup-dev browser ## all tests, the slow ones too; the whole fault matrix is `make faults`
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not faults" -n 2 --dist loadfile
+test: setup-dev browser ## all tests, the slow ones too; the whole fault matrix is `make faults`, the long drills are `make drills`
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not faults and not drills" -n 2 --dist loadfile
 
 check: setup-dev ## lint, types, import contracts, fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not slow and not faults"
+	$(BIN)/python -m pytest -m "not slow and not faults and not drills"
+
+drills: setup-dev browser ## whole ways through real servers, browsers and kills, one after the other
+	$(BIN)/python -m pytest -m drills
 
 faults: setup-dev ## the whole fault matrix of the checkpoints
 	$(BIN)/python -m pytest tests/checkpoint -m faults -s

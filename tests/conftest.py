@@ -7,8 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from smartcash.utils.i18n import set_language
+
+# a busy machine is no failure: no example is held against the clock
+settings.register_profile("smartcash", deadline=None)
+settings.load_profile("smartcash")
 
 
 @pytest.fixture(scope="session")

@@ -463,29 +463,37 @@ def test_the_command_writes_page_and_copy_and_its_json_stays_json(tmp_path: Path
     assert "fixes.json" in result.stderr
 
 
-@pytest.mark.parametrize(
-    ("option", "place"),
-    [
-        ("--html", "nowhere/page.html"),
-        ("--html", "file/page.html"),
-        ("--fix", "file/copy"),
-        ("--fix", "set/in"),
-    ],
-)
-def test_a_place_that_cannot_be_written_is_refused_before_any_picture_is_looked_at(
-    tmp_path: Path, draw: Draw, monkeypatch: pytest.MonkeyPatch, option: str, place: str
+@pytest.mark.parametrize("place", ["file/copy", "set/in"])
+def test_a_copy_that_cannot_be_written_is_refused_before_any_picture_is_looked_at(
+    tmp_path: Path, draw: Draw, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    """D9, A33, A34: a missing folder, a file where a folder should be, the data set itself."""
-    root = yolo_set(tmp_path / "set", draw, many(1))
-    (tmp_path / "file").write_text("mine")
-    looked_at: list[object] = []
-    monkeypatch.setattr("smartcash.backend.health.examine", looked_at.append)
+    """D9, A33, A34: a file where a folder should be, the data set itself."""
+    root, looked_at = refusing(tmp_path, draw, monkeypatch)
     with pytest.raises(DataInvalid) as caught:
         CliRunner().invoke(
-            command, ["check", str(root), option, str(tmp_path / place)], catch_exceptions=False
+            command, ["check", str(root), "--fix", str(tmp_path / place)], catch_exceptions=False
         )
     assert caught.value.code == ("data_out_inside" if place == "set/in" else "data_out_unwritable")
     assert not looked_at
+
+
+@pytest.mark.parametrize("place", ["nowhere/page.html", "file/page.html"])
+def test_a_page_that_cannot_be_written_is_refused_before_any_picture_is_looked_at(
+    tmp_path: Path, draw: Draw, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """D9, A33, A34: a missing folder, a file where a folder should be."""
+    root, looked_at = refusing(tmp_path, draw, monkeypatch)
+    result = CliRunner().invoke(command, ["check", str(root), "--html", str(tmp_path / place)])
+    assert result.exit_code == 2 and Path(place).parent.name in result.output, result.output
+    assert not looked_at
+
+
+def refusing(tmp_path: Path, draw: Draw, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[object]]:
+    """A data set, a file beside it, and the list of what was looked at."""
+    (tmp_path / "file").write_text("mine")
+    looked_at: list[object] = []
+    monkeypatch.setattr("smartcash.backend.health.examine", looked_at.append)
+    return yolo_set(tmp_path / "set", draw, many(1)), looked_at
 
 
 # --- real photos ---------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from benchmarks.service_kills import VICTIMS, broken_records, drill
 Toy = Callable[..., dict[str, Any]]
 
 
-@pytest.mark.slow
+@pytest.mark.drills
 @pytest.mark.timeout(900)
 def test_whatever_is_killed_the_state_is_true_and_the_run_goes_on(toy: Toy, tmp_path: Path) -> None:
     """A26, A34: preparing, queueing, training and resuming; what the command line shows is true within ten seconds, no

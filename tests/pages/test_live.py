@@ -18,7 +18,7 @@ from smartcash.handlers.training_manager import TrainingManager
 from .conftest import Studio, running, toy, visiting
 from .proxies import proxied
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.drills
 
 
 @pytest.fixture
