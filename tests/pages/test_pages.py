@@ -113,7 +113,7 @@ def test_a_finished_run_shows_charts_previews_and_figures(
         with page.expect_download() as loss:
             page.locator(".chart").first.get_by_role("button", name="CSV").click()
         header, *rows = loss.value.path().read_text().splitlines()
-        assert header.startswith('"epoch",') and len(rows) > 10
+        assert header.startswith('"epoch",') and len(rows) >= 3  # steps are gathered by time, epochs are not
         with page.expect_download() as drawn:
             page.locator(".chart").first.get_by_role("button", name="PNG").click()
         assert drawn.value.path().read_bytes().startswith(b"\x89PNG")
