@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import statistics
-import time
 
 import numpy as np
 
+from smartcash.backend.exporters.pace import timed
 from smartcash.services.run_store import RunFolder
 from smartcash.worker.models import open_model
 
 PICTURE_PX = (480, 640)  # height, width
-WARM_UP_CALLS, FEWEST_CALLS = 3, 10
 MEASURED_S = 2.0
 
 
@@ -20,13 +19,7 @@ def measure_speed(run: RunFolder) -> dict[str, float]:
     notes, on all cores of this process; `parameters`, and `size_mb`, their megabytes in memory."""
     predictor, _ = open_model(str(run.path))
     picture = np.random.default_rng(0).integers(0, 256, (*PICTURE_PX, 3), np.uint8)
-    for _ in range(WARM_UP_CALLS):
-        predictor(picture)
-    taken_s: list[float] = []
-    while len(taken_s) < FEWEST_CALLS or sum(taken_s) < MEASURED_S:
-        began = time.perf_counter()
-        predictor(picture)
-        taken_s.append(time.perf_counter() - began)
+    taken_s = timed(lambda: predictor(picture), MEASURED_S)
     weights = list(predictor.model.parameters())
     return {
         "latency_ms": round(1000 * statistics.median(taken_s), 2),

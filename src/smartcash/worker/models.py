@@ -64,10 +64,12 @@ def load(name: str, device: str = "auto") -> Predictor:
 def evaluate_model(
     name: str, data_path: str, split: str, *, seed: int = 0, device: str = "auto"
 ) -> dict[str, Any]:
-    """All figures of a model on one split of a data set, as plain values.
+    """All figures of a model on one split of a data set, as plain values, at the threshold of its checkpoint: limits
+    that a report has chosen since do not change what it was judged by.
 
     Classes are matched by name. Raises DataInvalid when the split or a class is missing."""
-    predictor, path = open_model(name, device)
+    state, path = load_state(name)
+    predictor = Predictor.from_state(state, device=device)
     data = verify_images(read_dataset(data_path, task=predictor.task, seed=seed))
     if split not in data.splits:
         raise DataInvalid("split_missing", path=data_path, split=split, splits=", ".join(data.splits))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -30,11 +31,16 @@ def pace_of(run: Run, image_size: int, batch: int | None, seconds: float) -> dic
 
 def _calls(run: Run, pictures: int, image_size: int, seconds: float) -> list[float]:
     images = np.random.default_rng(0).standard_normal((pictures, 3, image_size, image_size), np.float32)
+    return timed(lambda: run(images), seconds)
+
+
+def timed(call: Callable[[], object], seconds: float) -> list[float]:
+    """How long each of several calls took, s: for about `seconds`, after a few that are not counted."""
     for _ in range(WARM_UP_CALLS):
-        run(images)
+        call()
     taken: list[float] = []
     while len(taken) < FEWEST_CALLS or sum(taken) < seconds:
         began = time.perf_counter()
-        run(images)
+        call()
         taken.append(time.perf_counter() - began)
     return taken
