@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from smartcash.backend.calibration import Limits, reliability, share_answered
+from smartcash.backend.exporters.pace import timed
 from smartcash.backend.images import Pixels
 from smartcash.backend.metrics import ClassificationMetrics, DetectionMetrics
 from smartcash.backend.predictor import Predictor
@@ -32,7 +32,7 @@ OF_CLASSES = {
 # does not count
 ROBUSTNESS = {"detect": ("mAP50", "f1", "exact_sum"), "classify": ("f1", "accuracy")}
 CURVE_POINTS = 80
-CALLS, WARM_UP_CALLS = 40, 3
+MEASURED_S = 2.0
 _SCORES = np.linspace(0.02, 0.98, 49)
 
 
@@ -150,16 +150,12 @@ def limits_on(judged: Judged, limits: Limits) -> dict[str, Any]:
 
 def pace_of(predictor: Predictor, image: Pixels, threads: int) -> dict[str, Any]:
     """How long one picture takes on this machine, from its decoded pixels to its notes; ms."""
-    taken = []
-    for _ in range(WARM_UP_CALLS + CALLS):
-        began = time.perf_counter()
-        predictor(image)
-        taken.append(1000 * (time.perf_counter() - began))
-    p50, p95 = np.percentile(taken[WARM_UP_CALLS:], (50, 95)).round(2).tolist()
+    taken_s = timed(lambda: predictor(image), MEASURED_S)
+    p50, p95 = (1000 * np.percentile(taken_s, (50, 95))).round(2).tolist()
     return {
         "p50_ms": p50,
         "p95_ms": p95,
-        "calls": CALLS,
+        "calls": len(taken_s),
         "threads": threads,
         "picture": list(image.shape[1::-1]),
     }
