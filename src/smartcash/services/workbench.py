@@ -42,42 +42,37 @@ class Workbench:
     def __init__(self, home: Path) -> None:
         self.home = home
         self._turn = threading.Lock()
+        self._closed = False
         self._process: subprocess.Popen[bytes] | None = None
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  (what the process prints; closed by `close`)
 
     def ask(self, question: str, *, language: str | None = None, **facts: Any) -> Any:
         """The answer to a question (a name in `worker.answers`) about plain values.
 
-        Raises Refusal with the worker's own error, WorkbenchFailed when the process died over it."""
+        A process that ends before it has answered is begun anew, once: it may have ended because nobody asked for
+        long, or was killed meanwhile. Raises Refusal with the worker's own error, WorkbenchFailed when the
+        second one died over it too, or `close` was called."""
         line = (json.dumps({"ask": question, "language": language, **facts}) + "\n").encode()
         with self._turn:
-            for _ in range(2):  # one that has just ended because nobody asked is begun anew
+            for _ in range(2):
                 process = self._running()
-                assert process.stdin is not None
+                assert process.stdin is not None and process.stdout is not None
                 try:
                     process.stdin.write(line)
                     process.stdin.flush()
+                    answer = process.stdout.readline()
                 except BrokenPipeError:
-                    self._end()
-                    continue
-                return self._answer(process)
+                    answer = b""
+                if answer.endswith(b"\n"):
+                    return _understood(answer)
+                self._end()
+                if self._closed:
+                    break
             raise WorkbenchFailed("workbench_failed", reason=self._last_words())
-
-    def _answer(self, process: subprocess.Popen[bytes]) -> Any:
-        assert process.stdout is not None
-        answer = process.stdout.readline()
-        if not answer.endswith(b"\n"):
-            self._end()
-            raise WorkbenchFailed("workbench_failed", reason=self._last_words())
-        found = json.loads(answer)
-        if "error" in found:
-            error = found["error"]
-            problems = [Problem(p["field"], p["code"], p["value"], p["facts"]) for p in error["problems"]]
-            raise Refusal(error["code"], error["facts"], error["message"], problems)
-        return found["answer"]
 
     def close(self, *, at_once: bool = True) -> None:
         """End the process: now, or when it has finished what it is at."""
+        self._closed = True
         process = self._process
         if process is None:
             return
@@ -117,3 +112,13 @@ class Workbench:
         size = self._said.seek(0, os.SEEK_END)
         self._said.seek(max(0, size - LAST_BYTES))
         return self._said.read().decode(errors="replace").strip()
+
+
+def _understood(answer: bytes) -> Any:
+    """What the worker answered. Raises Refusal for its error."""
+    found = json.loads(answer)
+    if "error" in found:
+        error = found["error"]
+        problems = [Problem(p["field"], p["code"], p["value"], p["facts"]) for p in error["problems"]]
+        raise Refusal(error["code"], error["facts"], error["message"], problems)
+    return found["answer"]
