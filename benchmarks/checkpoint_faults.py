@@ -186,9 +186,9 @@ def in_child(act: Callable[[], object], expected: int) -> None:
         try:  # nothing may get past here: the parent's temporary folder would be cleared away
             act()
             code = 0
-        except BaseException:  # noqa: BLE001  (it is shown, and the parent sees the code)
-            traceback.print_exc()
         finally:
+            if code:
+                traceback.print_exc()
             os._exit(code)
     _, status = os.waitpid(pid, 0)
     if (code := os.waitstatus_to_exitcode(status)) != expected:

@@ -159,28 +159,9 @@ def preview(data: Path, out: Path, assignments: tuple[str, ...]) -> None:
 
 def _facts(dataset: DataSet) -> dict[str, object]:
     """Everything `data check` knows, for `--json`."""
-    from smartcash.backend.formats import count_boxes
+    from smartcash.backend.formats import facts_of
 
-    splits = {
-        name: {
-            "images": len(samples),
-            "groups": len({sample.group for sample in samples}),
-            "background": sum(len(sample.labels_N) == 0 for sample in samples),
-            "labels": dict(zip(dataset.classes, count_boxes(samples, len(dataset.classes)).tolist())),
-        }
-        for name, samples in dataset.splits.items()
-    }
-    return {
-        "path": str(dataset.root),
-        "format": dataset.format,
-        "task": dataset.task,
-        "classes": list(dataset.classes),
-        "splits": splits,
-        "split_seed": dataset.split_seed,
-        "content_hash": dataset.content_hash,
-        "counts": dataset.report.counts(),
-        "findings": [finding.to_dict() for finding in dataset.report.findings],
-    }
+    return {**facts_of(dataset), "findings": [finding.to_dict() for finding in dataset.report.findings]}
 
 
 def _printable(shown: str) -> str:

@@ -23,7 +23,7 @@ from smartcash.backend.backbones import SHORT_NAMES, weights_at_hand
 from smartcash.backend.builder import choose_image_size
 from smartcash.backend.data import CACHE_FACTOR, Pictures
 from smartcash.backend.exporters import FORMATS as EXPORTS
-from smartcash.backend.formats import DataSet, Sample, count_boxes, read_dataset
+from smartcash.backend.formats import DataSet, Sample, facts_of, read_dataset
 from smartcash.backend.health import examine
 from smartcash.backend.images import Pixels, decode_image, read_image
 from smartcash.backend.predictor import Predictor
@@ -37,11 +37,12 @@ from smartcash.handlers.doctor import examine as examine_installation
 from smartcash.handlers.model_versions import ModelVersions
 from smartcash.services.event_log import finite
 from smartcash.services.run_store import find_run, home
+from smartcash.services.thresholds import thresholds_of
 from smartcash.utils.files import sha256_of
 from smartcash.utils.logger import get_logger
 from smartcash.worker.exporting import export_model
 from smartcash.worker.facts import torch_facts
-from smartcash.worker.models import load_state
+from smartcash.worker.models import open_model
 
 SHOWN_FINDINGS = 500
 JPEG_QUALITY = 85
@@ -62,22 +63,11 @@ def check_data(path: str, form: str = "auto", task: str = "auto", seed: int = 0)
     """Everything that the health checks find, and what is in each split."""
     _data_set.cache_clear()  # asked again, because something was put right
     data = examine(_data_set(path, form, task, seed))
-    splits = {
-        name: {
-            "images": len(samples),
-            "groups": len({sample.group for sample in samples}),
-            "background": sum(len(sample.labels_N) == 0 for sample in samples),
-            "labels": dict(zip(data.classes, count_boxes(samples, len(data.classes)).tolist())),
-        }
-        for name, samples in data.splits.items()
-    }
     findings = sorted(
         data.report.findings, key=lambda each: ("error", "warning", "note").index(each.severity)
     )
     return {
-        "path": str(data.root), "format": data.format, "task": data.task, "classes": list(data.classes),
-        "values": _values(data.classes), "splits": splits, "split_seed": data.split_seed,
-        "content_hash": data.content_hash, "counts": data.report.counts(), "findings_total": len(findings),
+        **facts_of(data), "values": _values(data.classes), "findings_total": len(findings),
         "findings": [finding.to_dict() for finding in findings[:SHOWN_FINDINGS]],
     }  # fmt: skip
 
@@ -181,9 +171,9 @@ def _jpeg(image: Pixels) -> str:
 
 
 @lru_cache(maxsize=2)
-def _predictor(path: str, sha256: str) -> Predictor:
-    """Kept by the content of its file: an alias that moved brings another one."""
-    return Predictor.from_state(load_state(path)[0])
+def _predictor(path: str, sha256: str, limits: str) -> Predictor:
+    """Kept by the content of its file and when its limits were chosen: an alias that moved brings another one."""
+    return open_model(path)[0]
 
 
 def predict(model: str, picture: str, threshold: float | None = None, abstain: float | None = None) -> Values:
@@ -191,7 +181,8 @@ def predict(model: str, picture: str, threshold: float | None = None, abstain: f
     path = _model_file(model)
     with path.open("rb") as file:
         sha256 = sha256_of(file)
-    predictor = _predictor(str(path), sha256)
+    limits = thresholds_of(path, sha256)
+    predictor = _predictor(str(path), sha256, limits.created if limits else "")
     image = decode_image(base64.b64decode(picture), "picture")
     began = time.perf_counter()
     said = predictor.predict(image, threshold)

@@ -17,6 +17,7 @@ from smartcash.backend.formats.model import (
     Sample,
     Task,
     count_boxes,
+    facts_of,
 )
 from smartcash.backend.formats.reading import read_dataset, verify_images
 from smartcash.backend.formats.writing import resplit, write_dataset
@@ -31,6 +32,7 @@ __all__ = [
     "Sample",
     "Task",
     "count_boxes",
+    "facts_of",
     "read_dataset",
     "resplit",
     "verify_images",

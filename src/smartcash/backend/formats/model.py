@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -319,6 +319,24 @@ def count_boxes(samples: Iterable[Sample], classes: int) -> NDArray[np.int64]:
     """How many labels of each class; shape (classes,)."""
     labels = [sample.labels_N for sample in samples]
     return np.bincount(np.concatenate([*labels, np.empty(0, np.int64)]), minlength=classes)
+
+
+def facts_of(dataset: DataSet) -> dict[str, Any]:
+    """What is in a data set, as plain values: its splits with their labels per class, and how often what was found."""
+    splits = {
+        name: {
+            "images": len(samples),
+            "groups": len({sample.group for sample in samples}),
+            "background": sum(len(sample.labels_N) == 0 for sample in samples),
+            "labels": dict(zip(dataset.classes, count_boxes(samples, len(dataset.classes)).tolist())),
+        }
+        for name, samples in dataset.splits.items()
+    }
+    return {
+        "path": str(dataset.root), "format": dataset.format, "task": dataset.task, "classes": list(dataset.classes),
+        "splits": splits, "split_seed": dataset.split_seed, "content_hash": dataset.content_hash,
+        "counts": dataset.report.counts(),
+    }  # fmt: skip
 
 
 def free_name(folder: Path, sample: Sample, taken: set[str]) -> Path:
