@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +17,11 @@ from smartcash.backend.comparison import agreement_of, most_telling
 from smartcash.backend.mistakes import KINDS, find_mistakes, mistakes_of
 from smartcash.backend.resampling import DetectionFigures, judged_by
 from smartcash.backend.seen import Seen, read_seen, write_seen
+from smartcash.handlers.model_versions import ModelVersions
+from smartcash.services.run_store import RunFolder
 from smartcash.services.thresholds import Thresholds, thresholds_of, write_thresholds
+from smartcash.worker import evaluate_model
+from smartcash.worker.answers import predict
 
 ABOUT = {"checkpoint": "ab", "data": "cd", "split": "test"}
 NOTE = [100.0, 100.0, 200.0, 150.0]
@@ -233,3 +239,18 @@ def test_altered_limits_are_not_used(tmp_path: Path, capsys: pytest.CaptureFixtu
         capsys.readouterr()
         assert thresholds_of(tmp_path / "model.pth", LIMITS.sha256) is None
         assert "thresholds.json" in capsys.readouterr().err
+
+
+def test_the_page_tries_a_model_with_the_limits_that_its_report_chose(
+    trained: Callable[..., RunFolder], home: Path, notes: Path
+) -> None:
+    """D14, D15: the newest ones, also when the model was tried before; an evaluation keeps its own threshold."""
+    version = ModelVersions(home).register_run(trained(1))
+    picture = base64.b64encode(next(notes.rglob("*.jpg")).read_bytes()).decode()
+    before = predict("v1", picture)["threshold"]
+    for score, created in ((0.3, "2026-11-01T00:00:00+00:00"), (0.4, "2026-11-02T00:00:00+00:00")):
+        classes = dict.fromkeys(version.classes, score)
+        limits = replace(LIMITS, sha256=version.sha256, score=score, classes=classes, created=created)
+        write_thresholds(home / "models" / "v1", limits)
+        assert predict("v1", picture)["threshold"] == score
+    assert evaluate_model("v1", str(notes), "test")["threshold"] == pytest.approx(before)
