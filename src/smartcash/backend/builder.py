@@ -27,7 +27,8 @@ from smartcash.backend.data import (
 )
 from smartcash.backend.detector import Detector
 from smartcash.backend.distributed import World
-from smartcash.backend.engine import Model, Parts, Precision
+from smartcash.backend.engine import Model, Parts, Precision, to_training
+from smartcash.backend.folding import fold_norms
 from smartcash.backend.formats import DataSet, Sample
 from smartcash.backend.optim import AUTO_LR, AveragedModel, Schedule, build_optimizer, peak_lr
 from smartcash.backend.preprocess import Preprocess
@@ -105,12 +106,15 @@ def build(config: TrainConfig, data: DataSet, world: World | None = None) -> Bui
     with found:
         model = build_model(config, len(data.classes)).to(device, memory_format=torch.channels_last)
     found.raise_any()
+    freeze_norm = config.model.freeze_norm and config.model.pretrained
+    if freeze_norm:
+        fold_norms(model.backbone.net)
     image_size = choose_image_size(data) if config.data.image_size == "auto" else config.data.image_size
     preprocess = Preprocess(image_size, model.backbone.mean, model.backbone.std, config.data.resize)
     precision = Precision(device, dtype)
 
     frozen = model.backbone.lowest_parameters(config.model.frozen_stages) if config.model.pretrained else []
-    bytes_per_image = activation_bytes(model, frozen, preprocess, precision)
+    bytes_per_image = activation_bytes(model, frozen, preprocess, precision, freeze_norm=freeze_norm)
     count = len(data.splits["train"])
     batch_size = (
         world.from_leader(choose_batch_size(count, bytes_per_image // world.size, device))
@@ -186,7 +190,7 @@ def build(config: TrainConfig, data: DataSet, world: World | None = None) -> Bui
         seed=config.seed,
         clip_norm=config.optimizer.clip_norm,
         accumulate=config.optimizer.accumulate,
-        freeze_norm=config.model.freeze_norm and pretrained,
+        freeze_norm=freeze_norm,
         frozen=frozen,
         unfreeze_step=unfreeze_step,
         mixup=parts_of_augment.mixup if data.task == "classify" else 0.0,
@@ -371,7 +375,12 @@ def choose_image_size(data: DataSet) -> int:
 
 
 def activation_bytes(
-    model: Model, frozen: list[torch.nn.Parameter], preprocess: Preprocess, precision: Precision
+    model: Model,
+    frozen: list[torch.nn.Parameter],
+    preprocess: Preprocess,
+    precision: Precision,
+    *,
+    freeze_norm: bool,
 ) -> int:
     """Bytes that one picture's forward pass keeps for the backward pass, measured on two pictures."""
     seen: dict[int, int] = {}
@@ -380,7 +389,7 @@ def activation_bytes(
         seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    model.train()
+    to_training(model, freeze_norm=freeze_norm)
     model.backbone.requires_grad_(True)
     for parameter in frozen:
         parameter.requires_grad_(False)

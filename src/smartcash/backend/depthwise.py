@@ -24,26 +24,35 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 
+from smartcash.backend.folding import FoldableConv2d
+
 COMPILED = find_spec("numba") is not None  # imported only when a training needs it: it takes a second
 
 
 class _DepthwiseConv(torch.autograd.Function):
-    """Depthwise convolution of x_BCHW with weight_C1kk, `padding` zeros on every side, dilation 1."""
+    """Depthwise convolution of x_BCHW with weight_C1kk and bias_C, `padding` zeros on every side, dilation 1."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x_BCHW: Tensor, weight_C1kk: Tensor, stride: int, padding: int) -> Tensor:
+    def forward(
+        ctx: FunctionCtx,
+        x_BCHW: Tensor,
+        weight_C1kk: Tensor,
+        bias_C: Tensor | None,
+        stride: int,
+        padding: int,
+    ) -> Tensor:
         ctx.save_for_backward(x_BCHW, weight_C1kk)
         ctx.stride, ctx.padding = stride, padding
-        return F.conv2d(x_BCHW, weight_C1kk, None, stride, padding, 1, weight_C1kk.shape[0])
+        return F.conv2d(x_BCHW, weight_C1kk, bias_C, stride, padding, 1, weight_C1kk.shape[0])
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad_BChw: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: FunctionCtx, grad_BChw: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         stride, padding = ctx.stride, ctx.padding
         grad = grad_BChw.contiguous(memory_format=torch.channels_last)
         kernels = _compiled_kernels(grad, weight.shape[-1])
         narrow = grad.dtype != torch.float32
-        grad_x = grad_weight = None
+        grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
             if stride == 1 or not narrow:
                 grad_x = _stock(grad, x, weight, stride, padding, input_gradient=True)
@@ -59,7 +68,9 @@ class _DepthwiseConv(torch.autograd.Function):
             else:
                 wide = _stock(grad, x, weight, stride, padding, input_gradient=False)
             grad_weight = wide.to(weight.dtype)
-        return grad_x, grad_weight, None, None
+        if ctx.needs_input_grad[2]:
+            grad_bias = grad.sum((0, 2, 3), dtype=torch.float32).to(weight.dtype)
+        return grad_x, grad_weight, grad_bias, None, None
 
 
 def _compiled_kernels(grad_BChw: Tensor, kernel: int) -> ModuleType | None:
@@ -101,36 +112,20 @@ def _strided_input_gradient(
     return F.conv2d(spread, flipped, None, 1, 0, 1, channels)
 
 
-class DepthwiseConv2d(nn.Module):
+class DepthwiseConv2d(FoldableConv2d):
     """Takes the place of a depthwise `nn.Conv2d` (or timm's `Conv2dSame`), with the same parameter name."""
 
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self.weight = conv.weight
-        self.stride: int = conv.stride[0]
-        self.kernel: int = conv.kernel_size[0]
-        # timm's Conv2dSame pads as TensorFlow does: as much as its input needs, the odd pixel last
-        self.same_padding = type(conv).__name__ == "Conv2dSame"
-        self.padding: int = 0 if self.same_padding else int(conv.padding[0])
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        padding = self.padding
-        if self.same_padding:
-            down, right = (self._missing(size) for size in x_BCHW.shape[-2:])
-            if down == right and down % 2 == 0:
-                padding = down // 2
-            else:
-                x_BCHW = F.pad(x_BCHW, (right // 2, right - right // 2, down // 2, down - down // 2))
-        trained = torch.is_grad_enabled() and (self.weight.requires_grad or x_BCHW.requires_grad)
+    def convolve(
+        self, x_BCHW: Tensor, weight: Tensor, bias_C: Tensor | None, padding: tuple[int, int]
+    ) -> Tensor:
+        trained = torch.is_grad_enabled() and (weight.requires_grad or x_BCHW.requires_grad)
         autocast = torch.is_autocast_enabled("cpu")
-        faster = autocast or (COMPILED and self.kernel > 3)
-        if trained and x_BCHW.device.type == "cpu" and faster:
+        faster = autocast or (COMPILED and weight.shape[-1] > 3)
+        if trained and x_BCHW.device.type == "cpu" and faster and padding[0] == padding[1]:
             dtype = torch.get_autocast_dtype("cpu") if autocast else x_BCHW.dtype
-            return _DepthwiseConv.apply(x_BCHW.to(dtype), self.weight.to(dtype), self.stride, padding)
-        return F.conv2d(x_BCHW, self.weight, None, self.stride, padding, 1, self.weight.shape[0])
-
-    def _missing(self, size: int) -> int:
-        return max((-(-size // self.stride) - 1) * self.stride + self.kernel - size, 0)
+            bias = None if bias_C is None else bias_C.to(dtype)
+            return _DepthwiseConv.apply(x_BCHW.to(dtype), weight.to(dtype), bias, self.stride[0], padding[0])
+        return super().convolve(x_BCHW, weight, bias_C, padding)
 
 
 def replace_depthwise(module: nn.Module) -> int:

@@ -181,9 +181,14 @@ def prepare_step(parts: Parts, step: int) -> None:
     parts.model.backbone.requires_grad_(backbone_trains)
     for parameter in parts.frozen:
         parameter.requires_grad_(False)
-    parts.model.train()
-    if parts.freeze_norm:
-        for module in parts.model.backbone.modules():
+    to_training(parts.model, freeze_norm=parts.freeze_norm)
+
+
+def to_training(model: Model, *, freeze_norm: bool) -> None:
+    """Training mode; `freeze_norm`: but for the batch norms of the backbone."""
+    model.train()
+    if freeze_norm:
+        for module in model.backbone.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
 
