@@ -230,3 +230,35 @@ def test_the_javascript_of_the_page_is_light(browser: Browser, studio: Studio, h
     total = sum(sizes.values())
     print(f"JavaScript over the wire: {total / 1000:.0f} kB in {len(sizes)} files")
     assert total < 150_000
+
+
+def test_a_report_card_is_made_from_the_page_of_a_version(browser: Browser, studio: Studio) -> None:
+    """D14: a button, minutes of work beside the page, and a page that needs no script."""
+    with visiting(browser, studio, language="en") as page:
+        page.goto(studio.at("models/v1"))
+        page.get_by_role("button", name="Make a report card").click()
+        expect(page.locator("#report")).to_contain_text("is being made")
+        page.reload()
+        link = page.get_by_role("link", name="Open the report card")
+        expect(link).to_be_visible(timeout=240_000)
+        with page.context.expect_page() as opened:
+            link.click()
+        card = opened.value
+        expect(card.locator("h1")).to_have_text("Report card: v1")
+        expect(card.locator("svg").first).to_be_visible()
+        assert card.locator("script").count() == 0
+
+
+def test_a_report_card_that_cannot_be_made_says_why(browser: Browser, home: Path, tmp_path: Path) -> None:
+    """D14: here its data set is gone."""
+    copy = tmp_path / "home"
+    shutil.copytree(home, copy, ignore=shutil.ignore_patterns(".reports"))
+    for record in copy.glob("models/v*/version.json"):
+        facts = json.loads(record.read_bytes())
+        facts["data"]["path"] = str(tmp_path / "gone")
+        record.write_text(json.dumps(facts))
+    with running(copy) as studio, visiting(browser, studio, language="en") as page:
+        page.goto(studio.at("models/v1"))
+        page.get_by_role("button", name="Make a report card").click()
+        expect(page.locator("main")).to_contain_text(str(tmp_path / "gone"), timeout=60_000)
+        expect(page.get_by_role("button", name="Make a report card")).to_be_visible()

@@ -13,6 +13,7 @@ from smartcash.domain.records import RunInfo
 from smartcash.handlers.comparison import Comparisons
 from smartcash.handlers.model_versions import ModelVersions
 from smartcash.handlers.operation_log import OperationLog
+from smartcash.handlers.reports import Reports
 from smartcash.handlers.run_history import RunHistory
 from smartcash.handlers.run_view import RunView
 from smartcash.handlers.training_manager import TrainingManager
@@ -44,6 +45,7 @@ class Studio:
         # a look at a picture does not wait for an export
         self.data, self.models, self.work = (Workbench(self.home) for _ in range(3))
         self.comparisons = Comparisons(self.home)
+        self.reports = Reports(self.home)
         self.stream = Stream(self.history.store, self.manager.service, self.jobs, self.log)
         self.beginning = threading.Lock()  # of two runs begun at once one is told of the other
         self.pictures: dict[str, bytes] = {}  # augmented ones, for the page to fetch; the newest only
@@ -85,6 +87,7 @@ class Studio:
     def close(self) -> None:
         """End the workbenches; an export that has begun is finished."""
         self.comparisons.close()
+        self.reports.close()
         self.data.close()
         self.models.close()
         self.work.close(at_once=False)

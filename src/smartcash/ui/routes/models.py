@@ -25,6 +25,8 @@ from smartcash.ui.studio import Studio
 from smartcash.ui.words import changes_json, export_json, job_json, shown, version_json
 
 router = APIRouter(tags=["models"])
+# a page that shows, and does nothing
+STILL = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 class Registered(BaseModel):
@@ -151,6 +153,28 @@ def _applied(studio: Studio, review: VersionReview, agreed: Agreed, language: st
     if agreed.confirm_token != review.token:
         raise NotConfirmed("token_stale")
     return studio.versions.apply(review, agreed.confirm_token, significant=agreed.significant)
+
+
+# --- report cards
+
+
+@router.get("/models/{name}/report")
+def report(name: str, studio: Here, language: Language) -> Response:
+    """Whether a version's report card is there: none, working, ready or failed."""
+    return shown(studio.reports.state(studio.versions.find(name), language))
+
+
+@router.post("/models/{name}/report", status_code=202)
+def make_report(name: str, studio: Here, language: Language) -> Response:
+    """Have a version's report card made, in a process of its own: minutes. Ask for its state meanwhile."""
+    return shown(studio.reports.begin(studio.versions.find(name), language), 202)
+
+
+@router.get("/models/{name}/report/page", response_class=FileResponse)
+def report_page(name: str, studio: Here, language: Language) -> Response:
+    """The report card as a page without scripts, in the language that it was made in."""
+    path = studio.reports.page(studio.versions.find(name), language)
+    return FileResponse(path, media_type="text/html", headers={"content-security-policy": STILL})
 
 
 # --- exports

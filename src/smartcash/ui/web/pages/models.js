@@ -1,12 +1,13 @@
 // Models: versions and which of them is served under which name; one version with its making, its exports, and a try.
-import { html, useState } from "../html.js";
-import { get, patch, post, query as asQuery, remove, upload } from "../api.js";
+import { html, useEffect, useState } from "../html.js";
+import { at, get, patch, post, query as asQuery, remove, upload } from "../api.js";
 import { bytes, decimal, duration, figure, moment, percent, plain, rupiah, t, whole, word, wordOr } from "../words.js";
 import { go, link } from "../router.js";
 import { state } from "../stream.js";
 import { ask, Empty, Failure, Head, Loaded, Picture, Swatch, Table, Tags, attempt, className, confirmed, metricName, useLoad } from "../parts.js";
 import { Exports } from "./run.js";
 
+const ASK_AGAIN_MS = 2000;
 const FIRST = ["mAP50_95", "accuracy"];
 const main = (metrics) => FIRST.map((key) => [key, metrics?.[key]]).find(([, value]) => value !== undefined) ?? ["", null];
 
@@ -79,6 +80,7 @@ function Version({ name }) {
     return html`<${Head} title=${found.name} acts=${acts}><span class="quiet"><${Tags} of=${found.aliases} /> ${found.backbone} · ${t(`task.${found.task}`)}</span><//>
       <dl class="kpis">${scores.slice(0, 6).map(([split, key, value]) => html`<div key=${split + key}><dt>${metricName(key)} (${t(`split.${split}`)})</dt><dd class="big">${key === "exact_sum" ? percent(value, 1) : decimal(value)}</dd></div>`)}</dl>
       <section><div class="title"><h2>${t("try.title")}</h2><small class="quiet">${t("try.note")}</small></div><${Try} model=${found.name} threshold=${found.threshold} /></section>
+      <section><div class="title"><h2>${t("report.title")}</h2><small class="quiet">${t("report.note")}</small></div><${Report} of=${found} /></section>
       <section><div class="title"><h2>${t("run.tab.exports")}</h2></div><${Exports} of=${`models/${found.name}`} /></section>
       <div class="cols"><section><div class="title"><h2>${t("models.made")}</h2></div><dl class="pairs">
         <dt>${t("column.run")}</dt><dd>${found.run ? html`<a href=${link("runs", found.run)}>${found.run}</a>` : "–"}</dd>
@@ -93,6 +95,24 @@ function Version({ name }) {
       <section><div class="title"><h2>${t("models.lineage")}</h2></div>${found.lineage.length ? html`<ol>${found.lineage.map((each) => html`<li key=${each.run}>${each.version ? `${each.version} · ` : ""}<a href=${link("runs", each.run)}>${each.run}</a></li>`)}</ol>` : html`<p class="quiet">${t("models.no_lineage")}</p>`}
         <h3>${t("models.classes")}</h3><p class="row">${found.classes.map((each, place) => html`<span key=${each} class="nowrap"><${Swatch} value=${found.values?.[each]} place=${place} />${className(each, found.values?.[each])} </span>`)}</p></section></div>`;
   }}<//>`;
+}
+
+/** How good the version is and where it gives way, as a page of its own; made on request, which takes minutes. */
+function Report({ of }) {
+  const path = `models/${of.name}/report`;
+  const from = useLoad(() => get(path), [of.name]);
+  const working = from.data?.state === "working";
+  useEffect(() => {
+    if (!working) return undefined;
+    const timer = setTimeout(from.reload, ASK_AGAIN_MS);
+    return () => clearTimeout(timer);
+  }, [working, from.data]);
+  const make = () => attempt(() => post(path, {})).then(from.reload);
+  return html`<${Loaded} from=${from}>${(found) => html`<div class="row" role="status" id="report">
+    ${found.state === "ready" && html`<a class="button" href=${at(`${path}/page${asQuery({ lang: document.documentElement.lang })}`)} target="_blank" rel="noopener">${t("report.open")}</a>`}
+    ${found.state === "working" && html`<span class="quiet">${t("report.working")}</span>`}
+    ${(found.state === "none" || found.state === "failed") && html`<button type="button" onClick=${make}>${t("report.make")}</button>`}</div>
+    ${found.state === "failed" && html`<p class="notice warned">${found.error}</p>`}`}<//>`;
 }
 
 /** Drop a picture, see the notes and what they are worth together. */
