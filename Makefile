@@ -45,7 +45,7 @@ browser: setup-dev ## a Chromium for the tests of the web page, if there is none
 train: setup ## draw sample notes and train a detector on them; or DATA=folder for your own, EPOCHS=n, ARGS="--set …"
 ifeq ($(DATA),)
 	@test -f $(SAMPLE)/data.yaml || $(BIN)/smartcash data sample --out $(SAMPLE) --images 480
-	$(BIN)/smartcash train $(SAMPLE) --image-size 224 --epochs $(or $(EPOCHS),13) --yes $(ARGS)
+	$(BIN)/smartcash train $(SAMPLE) --image-size 224 $(if $(EPOCHS),--epochs $(EPOCHS)) --yes $(ARGS)
 else
 	$(BIN)/smartcash train "$(DATA)" $(if $(EPOCHS),--epochs $(EPOCHS)) --yes $(ARGS)
 endif

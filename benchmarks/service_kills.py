@@ -135,7 +135,10 @@ def _round(
         try:
             shown = _true_state(home, run)
             true_s = time.monotonic() - began
-            if victim == "service" and at in ("ready", *ACTIVE) and shown in ("crashed", "failed"):
+            begun = bool(
+                run.description().get("worker")
+            )  # else its service was struck before it had begun one
+            if victim == "service" and begun and at in ("ready", *ACTIVE) and shown in ("crashed", "failed"):
                 raise Untrue(f"{shown}, and only its service was killed")
             if left := _in_groups_of(struck):
                 raise Untrue(f"left of the dead worker: {left}")

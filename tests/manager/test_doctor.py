@@ -67,8 +67,8 @@ def sick(tmp_path: Path) -> Path:
     dead.describe({"state": "running", "worker": dead_worker()})
     line = home / ".queue" / "default"
     line.mkdir(parents=True)
-    (line / "00001-abcd").write_text(str(dead.path))
-    (line / "00002-abcd").write_text(str(home / "detect" / "gone"))
+    (line / "00001-abcd").write_text(json.dumps({"run": str(dead.path), "worker": dead_worker()}))
+    (line / "00002-abcd").write_text("no ticket")
     litter = temporary_beside(whole.path / "run.json")
     litter.write_text("{")
     os.utime(litter, (time.time() - 3600, time.time() - 3600))

@@ -112,7 +112,9 @@ def test_the_whole_way_from_check_to_result(toy: Toy, tmp_path: Path) -> None:
     assert kinds[-1] == "RunFinished" and manager.state(run) == "finished"
     result = manager.result(run)
     assert result["test"]["mAP50"] is not None and result["attempts"][-1]["resources"]["cpu_s"] > 0
-    assert [entry.operation for entry in manager.log.operations(run=run.id)] == ["config-change", "start"]
+    assert [entry.operation for entry in manager.log.operations(run=run.id)] == [
+        *("config-change", "start", "register")
+    ]
     with pytest.raises(RunNotReady):
         manager.command(run, "pause")
     with pytest.raises(RunNotResumable):
@@ -260,6 +262,23 @@ def test_a_run_that_cannot_go_on_is_not_changed(toy: Toy, tmp_path: Path) -> Non
         with pytest.raises(ConfigInvalid):
             manager.command(run, "patience", value)
     assert (run.path / "config.yaml").read_bytes() == before and not manager.log.operations()
+
+
+def test_a_worker_killed_in_line_leaves_no_ticket_in_its_own_way(toy: Toy, tmp_path: Path) -> None:
+    """A26, A27: the run's next worker does not wait behind the dead one."""
+    manager = manager_in(tmp_path)
+    with Turns(tmp_path, "auto").at_once() as held:
+        assert held
+        run = manager.apply(manager.check(toy()), significant=True)
+        manager.wait_ready(run, timeout_s=60)
+        manager.start(run)
+        line = Turns(tmp_path, "auto")
+        wait_for(lambda: [each.id for each in line.waiting()] == [run.id])
+        psutil.Process(run.description()["worker"]["pid"]).kill()
+        wait_for(lambda: manager.state(run) == "crashed")
+        manager.resume(run)
+        wait_for(lambda: manager.state(run) == "queued" and len(line.waiting()) == 1)
+    assert manager.service.wait(run, timeout_s=120) == "finished"
 
 
 def test_a_ticket_that_is_being_written_keeps_its_place(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +21,6 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from smartcash.backend.samples import write_samples
 from smartcash.domain.config import merge
 from smartcash.handlers.training_manager import TrainingManager
-from smartcash.services.version_store import VersionStore
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # without these, a Chromium run by root does not start, and it asks its maker for updates
@@ -138,10 +136,6 @@ def home(tmp_path_factory: pytest.TempPathFactory, notes: Path) -> Path:
     """A home with one finished toy run, which became version 1."""
     folder = tmp_path_factory.mktemp("home")
     trained(folder, toy(notes, name="contoh"))
-    limit = time.monotonic() + 60
-    while not VersionStore(folder).versions():  # its worker makes it a version after it has said "finished"
-        assert time.monotonic() < limit
-        time.sleep(0.1)
     return folder
 
 

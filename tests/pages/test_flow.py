@@ -103,7 +103,7 @@ def test_from_the_form_to_a_served_and_exported_model(
         expect(page.locator(".prints .print")).not_to_have_count(0)
         page.get_by_role("button", name=t("act.end")).click()
         page.get_by_role("dialog").get_by_role("button", name=t("act.keep_best")).click()
-        expect(page.locator("header.head .state.finished")).to_be_visible(timeout=MINUTE)
+        expect(page.locator("header.head .state.stopped")).to_be_visible(timeout=MINUTE)
         expect(page.locator(".toast").filter(has_text="kedua")).to_be_visible()  # word of the end
 
         second = page.url.split("/")[-1].split("?")[0]

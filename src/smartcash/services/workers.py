@@ -8,6 +8,7 @@ costs next to nothing, so that a queue needs nobody to look after it.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import secrets
@@ -124,7 +125,9 @@ class Turns:
     def waited_for(self, run: RunFolder, given_up: Callable[[], bool]) -> Iterator[bool]:
         """Wait in line and hold the device until the end of the block; gives False if `given_up` came first."""
         ticket = self.folder / f"{time.time_ns():020}-{secrets.token_hex(2)}"
-        write_bytes(ticket, str(run.path.absolute()).encode())  # whole at once: an empty one would look stale
+        # whose it is, since another worker of the same run may come after this one; whole at once: an empty one is stale
+        facts = {"run": str(run.path.absolute()), "worker": identity(os.getpid())}
+        write_bytes(ticket, json.dumps(facts).encode())
         try:
             while not (held := self._first(ticket) and self._acquired()):
                 if given_up():
@@ -140,7 +143,8 @@ class Turns:
 
     def waiting(self) -> list[RunFolder]:
         """The runs in line, the next one first."""
-        return [RunFolder(Path(ticket.read_text(encoding="utf-8"))) for ticket in self._tickets()]
+        found = map(_facts, self._tickets())
+        return [RunFolder(Path(facts["run"])) for facts in found if facts]
 
     def _tickets(self) -> list[Path]:
         """Tickets of living workers; those of dead ones are taken away."""
@@ -164,12 +168,19 @@ class Turns:
 
 
 def is_stale(ticket: Path) -> bool:
-    """Whether nobody waits in line with this ticket any more: its run or its worker is gone."""
+    """Whether nobody waits in line with this ticket any more: its worker is gone, or it is none."""
+    facts = _facts(ticket)
+    return facts is None or not is_alive(Path(facts["run"]), facts["worker"])
+
+
+def _facts(ticket: Path) -> dict[str, Any] | None:
+    """{run: its folder, worker: whose ticket it is}; None for a file that is gone, or none of ours."""
     try:
-        run = RunFolder(Path(ticket.read_text(encoding="utf-8")))
-        return not is_alive(run.path, run.description().get("worker", {}))
-    except FileNotFoundError:
-        return True
+        facts = json.loads(ticket.read_bytes())
+        whole = isinstance(facts["run"], str) and isinstance(facts["worker"], dict)
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return dict(facts) if whole else None
 
 
 def stale_tickets(home: Path) -> list[Path]:

@@ -79,6 +79,11 @@ from smartcash.worker.stores import ReadingStore, RetainingStore
 
 STEP_INTERVAL_S = 0.5
 STATES = {"finished": "finished", "early_stopped": "finished", "preempted": "preempted"}  # else stopped
+VERSIONED = (
+    "finished",
+    "early_stopped",
+    "kept_best",
+)  # endings whose best checkpoint becomes a model version
 
 
 def _nobody(event: Event) -> None:
@@ -330,10 +335,16 @@ class _Session:
                 begun |= {"ended": now(), "state": ending["state"], "resources": resources()}
                 # what cannot be written after a failure must not hide the failure
                 lenient = suppress(OSError) if ending["state"] == "failed" else nullcontext()
+                becomes_version = ending.get("reason") in VERSIONED
                 with lenient:
-                    run.describe({**ending, **ended(started), "attempts": attempts})
-                if ending["state"] == "finished":
-                    self._register(emit)
+                    # whoever sees that it is over finds its version
+                    meanwhile = {"state": "running"} if becomes_version else {}
+                    run.describe({**ending, **ended(started), "attempts": attempts, **meanwhile})
+                if becomes_version:
+                    try:
+                        self._register(emit)
+                    finally:
+                        run.describe({"state": ending["state"]})
                 warnings = notify(self.config.notify.targets, self._notice(ending))
                 with lenient:
                     for warning in warnings:

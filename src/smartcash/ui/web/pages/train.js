@@ -29,7 +29,7 @@ function Form({ config, fields, backbones, presets, sets, reload }) {
   useFrom(route.value.query.get("from"), base, fields, () => setTried(true));
   useEffect(() => {
     let current = true;
-    const timer = setTimeout(() => post("config/check", { values }).then((found) => current && (setReview(found), setError(null)), (refused) => current && setError(refused)), CHECK_AFTER_MS);
+    const timer = setTimeout(() => post("config/check", { values }).then((found) => current && (setReview({ ...found, written }), setError(null)), (refused) => current && setError(refused)), CHECK_AFTER_MS);
     return () => {
       current = false;
       clearTimeout(timer);
@@ -56,7 +56,7 @@ function Form({ config, fields, backbones, presets, sets, reload }) {
   };
   const refused = (failure) => {
     if (!(failure instanceof Refusal)) throw failure;
-    if (failure.problem.problems) setReview({ ...review, problems: failure.problem.problems });
+    if (failure.problem.problems) setReview({ changes: [], ...review, problems: failure.problem.problems, written });
     else setError(failure);
     toFirst();
   };
@@ -64,8 +64,8 @@ function Form({ config, fields, backbones, presets, sets, reload }) {
   const submit = async (send) => {
     setTried(true);
     setError(null);
-    if (problems.length) {
-      toFirst();
+    if (problems.length && review.written === written) {
+      toFirst(); // else the server says what is wrong with what was typed last
       return undefined;
     }
     try {
@@ -83,7 +83,7 @@ function Form({ config, fields, backbones, presets, sets, reload }) {
   };
   const prepare = async (event) => {
     event.preventDefault();
-    const changed = review?.changes.length || config.first;
+    const changed = Object.keys(draft.value).length > 0 || config.first; // not what the last check said: it may be older
     const send = (queue) => (token) => post("runs", { ...(changed && { values }), queue, ...token });
     let queue = false;
     if (active.value) {
