@@ -39,7 +39,7 @@ def test_a_notebook_was_run_whole_and_is_up_to_date(name: str, language: str) ->
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.drills
 @pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the Jupyter client
 @pytest.mark.parametrize("name", MADE.NOTEBOOKS)
