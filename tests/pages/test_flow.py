@@ -15,7 +15,7 @@ from smartcash.utils.i18n import text
 
 from .conftest import Studio, running, toy, trained, visiting
 
-pytestmark = pytest.mark.drills
+pytestmark = pytest.mark.slow
 MINUTE = 60_000
 
 
