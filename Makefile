@@ -53,7 +53,7 @@ endif
 studio: setup ## the web page, in the browser; ARGS="--home folder" for other runs than ./runs
 	$(BIN)/smartcash studio $(ARGS)
 
-test: setup-dev browser ## all tests, the slow ones too; the whole fault matrix is `make faults`, the long drills are `make drills`
+test: setup-dev browser ## all tests, the slow ones too; the whole fault matrix is `make faults`, the longest drills are `make drills`
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not faults and not drills" -n 2 --dist loadfile
 
 check: setup-dev ## lint, types, import contracts, fast tests
@@ -63,7 +63,7 @@ check: setup-dev ## lint, types, import contracts, fast tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -m "not slow and not faults and not drills"
 
-drills: setup-dev browser ## whole ways through real servers, browsers and kills, one after the other
+drills: setup-dev browser ## the longest: proxies, kills and reloads in a browser, report cards, the notebook, one after the other
 	$(BIN)/python -m pytest -m drills
 
 faults: setup-dev ## the whole fault matrix of the checkpoints
