@@ -136,8 +136,11 @@ def drive(
     settings = folder / "settings.json"
     settings.write_text(json.dumps(wanted))
     quiet = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_CONFIG_DIR": str(folder)}
+    stands = (
+        data.parent if data.is_file() else folder
+    )  # Ultralytics looks for the pictures from where it stands
     answer = subprocess.run(
-        [python, DRIVER, name, settings], cwd=folder, env=os.environ | quiet,
+        [python, DRIVER, name, settings], cwd=stands, env=os.environ | quiet,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )  # fmt: skip
     if answer.returncode != (9 if die_at else 0):
