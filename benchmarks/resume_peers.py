@@ -136,9 +136,8 @@ def drive(
     settings = folder / "settings.json"
     settings.write_text(json.dumps(wanted))
     quiet = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_CONFIG_DIR": str(folder)}
-    stands = (
-        data.parent if data.is_file() else folder
-    )  # Ultralytics looks for the pictures from where it stands
+    # Ultralytics looks for the pictures from where it stands
+    stands = data.parent if data.is_file() else folder
     answer = subprocess.run(
         [python, DRIVER, name, settings], cwd=stands, env=os.environ | quiet,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,

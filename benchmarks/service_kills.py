@@ -135,9 +135,8 @@ def _round(
         try:
             shown = _true_state(home, run)
             true_s = time.monotonic() - began
-            begun = bool(
-                run.description().get("worker")
-            )  # else its service was struck before it had begun one
+            # without a worker its service was struck before it had begun one
+            begun = bool(run.description().get("worker"))
             if victim == "service" and begun and at in ("ready", *ACTIVE) and shown in ("crashed", "failed"):
                 raise Untrue(f"{shown}, and only its service was killed")
             if left := _in_groups_of(struck):

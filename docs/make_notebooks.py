@@ -5,6 +5,8 @@ The words are here in both languages, the code is the same. Needs the extra `tes
 from __future__ import annotations
 
 import argparse
+import base64
+import io
 import os
 import sys
 import tempfile
@@ -13,9 +15,11 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbformat.notebooknode import NotebookNode
+from PIL import Image
 
 DOCS = Path(__file__).parent
 MINUTES = 15
+SHOWN_PX = 640  # the width of a picture
 
 # per cell: its code, or its words by language
 Cells = list[str | dict[str, str]]
@@ -134,8 +138,19 @@ def run(book: NotebookNode, language: str) -> None:
         if cell.cell_type == "code":  # warnings of the notebook's own packages stand in stderr
             cell.outputs = [each for each in cell.outputs if each.get("name") != "stderr"]
         for output in cell.get("outputs", ()):
+            if picture := output.get("data", {}).get("image/jpeg"):
+                output["data"]["image/jpeg"] = lighter(picture)
             if "text" in output:
                 output["text"] = output["text"].replace(folder, ".")
+
+
+def lighter(picture: str) -> str:
+    """A JPEG in base64, no wider than it is shown."""
+    with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
+        image.thumbnail((SHOWN_PX, 10 * SHOWN_PX))
+        written = io.BytesIO()
+        image.save(written, "JPEG", quality=75, optimize=True)
+    return base64.b64encode(written.getvalue()).decode()
 
 
 def main() -> None:

@@ -146,7 +146,7 @@ def test_behind_a_proxy_that_lets_no_stream_through_the_page_asks_again_and_agai
 
 
 def test_a_step_is_visible_soon_after_it_was_logged(browser: Browser, at_work: tuple[Studio, str]) -> None:
-    """A5: how soon is printed; machines differ."""
+    """A5: within two seconds is asked; p95 far below."""
     studio, run = at_work
     with visiting(browser, studio, viewport={"width": 1280, "height": 800}) as page:
         page.goto(studio.at(f"runs/{run}"))
@@ -170,7 +170,7 @@ def test_a_step_is_visible_soon_after_it_was_logged(browser: Browser, at_work: t
     late = sorted(1000 * (when - logged[step]) for step, when in list(seen.items())[1:] if step in logged)
     p50, p95 = statistics.median(late), late[int(0.95 * len(late))]
     print(f"event → visible: p50 {p50:.0f} ms, p95 {p95:.0f} ms of {len(late)}")
-    assert len(late) > 10
+    assert p95 < 1000
 
 
 @pytest.mark.parametrize("count", [20_000, 100_000])
@@ -192,6 +192,7 @@ def test_a_long_run_opens_quickly(browser: Browser, home: Path, tmp_path: Path, 
             )
             taken.append(time.monotonic() - began)
         print(f"{count} points: first {taken[0]:.2f} s, then {min(taken[1:]):.2f} s to charts")
+        assert min(taken) < 5
 
 
 def lengthen(log: Path, count: int) -> None:

@@ -60,7 +60,7 @@ def server(tmp_path: Path) -> Iterator[StudioProcess]:
     process.end()
 
 
-@pytest.mark.drills
+@pytest.mark.slow
 def test_a_whole_training_is_led_by_the_page_alone(tmp_path: Path, server: StudioProcess) -> None:
     """A1, A4, A12, A15, A17, A18, A20, A21, A22, A26, D3, D13: and the server is killed in the middle."""
     notes = tmp_path / "notes"

@@ -25,18 +25,27 @@ class Reports:
         self.home = home.absolute()
         self._folder = self.home / ".reports"
         self._work = SideWork(CARD_PAGE, KEPT)
+        self._wanted: dict[Path, list[str]] = {}
 
     def state(self, version: ModelVersion, language: str | None = None) -> dict[str, Any]:
-        """`state`: none, working, ready or failed; `error`: what was said then."""
+        """`state`: none, working (or waiting for another one), ready or failed; `error`: what was said then."""
         folder = self._of(version, language)
-        state = self._work.state(folder)
+        if (folder / CARD_PAGE).is_file():
+            return {"state": "ready", "error": ""}
+        command = self._wanted.get(folder)
+        if command is None:
+            return {"state": "none", "error": ""}
+        state = self._work.advance(folder, command)
+        if state == "failed":
+            self._wanted.pop(folder, None)  # begun again only when somebody asks again
         return {"state": state, "error": self._work.said(folder) if state == "failed" else ""}
 
     def begin(self, version: ModelVersion, language: str | None = None) -> dict[str, Any]:
-        """Have it made, if it is not there; the state as above. Of several only one is worked on at a time."""
-        command = ["report", version.name, "--html", str(self._of(version, language) / CARD_PAGE)]
-        command += ["--home", str(self.home), "--lang", language or current_language()]
-        self._work.advance(self._of(version, language), command)
+        """Have it made, if it is not there; the state as above. Whoever wants it asks for its state until it is
+        ready: of several report cards one is worked on at a time, the next is begun by being asked for."""
+        folder = self._of(version, language)
+        command = ["report", version.name, "--html", str(folder / CARD_PAGE), "--home", str(self.home)]
+        self._wanted[folder] = [*command, "--lang", language or current_language()]
         return self.state(version, language)
 
     def page(self, version: ModelVersion, language: str | None = None) -> Path:

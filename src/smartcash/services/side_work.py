@@ -41,15 +41,6 @@ class SideWork:
             self._begin(folder, command)
             return "working"
 
-    def state(self, folder: Path) -> str:
-        """As `advance`, but begins nothing: "none" where nobody has begun, or another server did."""
-        with self._threads:
-            if (folder / self.result).is_file():
-                return "ready"
-            if self._begun is None or self._begun[0] != folder:
-                return "none"
-            return "working" if self._begun[1].poll() is None else "failed"
-
     def said(self, folder: Path) -> str:
         """What the command said last."""
         return (folder / LOG).read_bytes()[-LAST_BYTES:].decode(errors="replace").strip()

@@ -79,11 +79,8 @@ from smartcash.worker.stores import ReadingStore, RetainingStore
 
 STEP_INTERVAL_S = 0.5
 STATES = {"finished": "finished", "early_stopped": "finished", "preempted": "preempted"}  # else stopped
-VERSIONED = (
-    "finished",
-    "early_stopped",
-    "kept_best",
-)  # endings whose best checkpoint becomes a model version
+# endings whose best checkpoint becomes a model version
+VERSIONED = ("finished", "early_stopped", "kept_best")
 
 
 def _nobody(event: Event) -> None:
