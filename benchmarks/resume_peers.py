@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from benchmarks.measuring import options, print_table
-from benchmarks.throughput import peer_python
+from benchmarks.peers import PeerMissing, peer_python
 from smartcash.backend.samples import write_samples
 from smartcash.handlers.checkpoint import CheckpointManager
 
@@ -44,8 +44,7 @@ def main() -> int:
         rows.append(("SmartCash", *ours(detect, Path(folder), kills)))
         try:
             python = peer_python()
-            subprocess.run([python, "-m", "pip", "install", "--quiet", "lightning"], check=True)
-        except (subprocess.CalledProcessError, OSError) as error:
+        except PeerMissing as error:
             print(f"no peers: {error}", file=sys.stderr)
             python = None
         for name in PEERS if python else ():

@@ -1,26 +1,21 @@
-"""Training images per second: SmartCash against Ultralytics yolo11n, on the same drawn pictures.
+"""Training images per second: SmartCash against the smallest detectors of its peers, on the same drawn pictures.
 
 Both run their whole loop (loading, augmentation, forward, backward, optimizer, averaged weights) at 320 px and
 batch 16, from scratch unless a row says otherwise, each with its own defaults on this machine; neither validates
 nor saves in the timed part. GFLOPs are those of one forward at 320 px, counted by the same counter
 (torch.utils.flop_counter), so that the cost of the nets can be compared.
 
-Ultralytics is AGPL-3.0. It is installed only into bench-out/peers and run there as a process; no code of
-SmartCash imports it. A peer that cannot be installed or run is named, and the exit code is 1.
+A peer that cannot be installed or run is named, and the exit code is 1.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +23,14 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measuring import options, print_table
+from benchmarks.peers import SMALLEST, Peer, PeerMissing, training
 from smartcash.backend.builder import build
 from smartcash.backend.engine import EpochStats, Parts, Step, forward_loss, prepare_step, train_one_epoch
 from smartcash.backend.formats import read_dataset
 from smartcash.backend.samples import write_samples
 from smartcash.domain.config import TrainConfig
 
-PEERS = Path(__file__).parents[1] / "bench-out" / "peers"
-DRIVER = Path(__file__).with_name("ultralytics_driver.py")
 IMAGE_PX, BATCH = 320, 16
-MINUTES = 30
 
 SCRATCH = {"pretrained": False, "freeze_epochs": 0, "frozen_stages": 0, "freeze_norm": False}
 OURS: dict[str, dict[str, Any]] = {
@@ -66,9 +59,9 @@ def main() -> int:
         data = Path(folder) / "notes"
         write_samples(data, images=46 if small else 480, size_px=IMAGE_PX)  # 32 or 336 to train: full batches
         ours = {name: ours_of(data, model, warmup, steps) for name, model in OURS.items()}
-        peer = peer_of(data, warmup, steps)
-    report(ours, peer)
-    return 0 if peer else 1
+        peers = {str(peer): peer_of(peer, data, warmup, steps) for peer in SMALLEST}
+    report(ours, {name: speed for name, speed in peers.items() if speed})
+    return 0 if all(peers.values()) else 1
 
 
 def ours_of(data: Path, model: dict[str, Any], warmup: int, steps: int) -> Speed:
@@ -125,78 +118,39 @@ def gflops(parts: Parts) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def peer_of(data: Path, warmup: int, steps: int) -> Speed | None:
-    """The speed of Ultralytics' loop, from its own process; None, said aloud, when it cannot be had."""
-    wanted = {
-        "model": "yolo11n.yaml", "data": str(data / "data.yaml"), "imgsz": IMAGE_PX, "batch": BATCH,
-        "warmup": warmup, "steps": steps,
-    }  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        settings, result = Path(folder) / "settings.json", Path(folder) / "result.json"
-        settings.write_text(json.dumps(wanted))
-        quiet = {
-            "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_CONFIG_DIR": folder,
-            "WANDB_MODE": "disabled",
-        }  # fmt: skip
-        try:
-            subprocess.run(
-                [peer_python(), DRIVER, settings, result],  # it looks for the pictures from where it stands
-                cwd=data, env=os.environ | quiet, check=True, timeout=60 * MINUTES,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            )  # fmt: skip
-            facts = json.loads(result.read_text())
-        except subprocess.CalledProcessError as error:
-            print(f"no Ultralytics:\n{(error.stdout or '')[-2000:]}", file=sys.stderr)
-            return None
-        except (subprocess.TimeoutExpired, OSError) as error:
-            print(f"no Ultralytics: {error}", file=sys.stderr)
-            return None
-    print(f"Ultralytics {facts['version']}, torch {facts['torch']}; ours: torch {torch.__version__}")
+def peer_of(peer: Peer, data: Path, warmup: int, steps: int) -> Speed | None:
+    """The speed of a peer's loop, from its own process; None, said aloud, when it cannot be had."""
+    try:
+        with training(peer, data, imgsz=IMAGE_PX, batch=BATCH, warmup=warmup, steps=steps) as told:
+            facts = next(told)
+    except (PeerMissing, StopIteration) as error:
+        print(f"no {peer}:\n{error}", file=sys.stderr)
+        return None
+    print(f"{facts['package']} {facts['version']}, torch {facts['torch']}; ours: torch {torch.__version__}")
     return Speed(facts["images_per_s"], facts["gflops"], facts["parameters"], facts["threads"])
 
 
-def peer_python() -> Path:
-    """The interpreter of the peers' environment, which is made when it is missing or has another torch.
-
-    Raises CalledProcessError with pip's words when the install fails."""
-    python = PEERS / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    same = [f"{name}=={version(name).partition('+')[0]}" for name in ("torch", "torchvision")]
-    ready = PEERS / "installed.txt"
-    if ready.is_file() and ready.read_text() == " ".join(same):
-        return python
-    print(f"installing Ultralytics into {PEERS.relative_to(PEERS.parents[1])} …", flush=True)
-    for command in (
-        [sys.executable, "-m", "venv", PEERS],
-        [python, "-m", "pip", "install", "--quiet", "ultralytics", *same],
-    ):
-        subprocess.run(
-            command,
-            check=True,
-            timeout=60 * MINUTES,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-    ready.write_text(" ".join(same))
-    return python
-
-
-def report(ours: dict[str, Speed], peer: Speed | None) -> None:
-    """Two tables: against the peer, and the loop against its own bare step."""
-    named = ({"Ultralytics yolo11n": peer} if peer else {}) | ours
+def report(ours: dict[str, Speed], peers: dict[str, Speed]) -> None:
+    """Two tables: against the peers, and the loop against its own bare step."""
     rows = []
-    for name, speed in named.items():
-        work = speed.images_per_s * speed.gflops
-        rows.append(
-            (
-                name, speed.threads, speed.parameters / 1e6, speed.gflops, speed.images_per_s,
-                speed.images_per_s / peer.images_per_s if peer else None,
-                work / (peer.images_per_s * peer.gflops) if peer else None,
+    for name, speed in (peers | ours).items():
+        ratios = [
+            ratio
+            for peer in peers.values()
+            for ratio in (
+                speed.images_per_s / peer.images_per_s,
+                speed.images_per_s * speed.gflops / (peer.images_per_s * peer.gflops),
             )
+        ]
+        rows.append(
+            (name, speed.threads, speed.parameters / 1e6, speed.gflops, speed.images_per_s, *ratios)
         )  # fmt: skip
     print_table(
-        f"Training, whole loop, {IMAGE_PX} px, batch {BATCH}",
-        ("", "threads", "M parameters", "GFLOPs", "images/s", "ratio", "ratio of images/s × GFLOPs"),
+        f"Training, whole loop, {IMAGE_PX} px, batch {BATCH}; × images/s of a peer, and per GFLOP",
+        (
+            *("", "threads", "M parameters", "GFLOPs", "images/s"),
+            *(word for name in peers for word in (f"× {name}", "per GFLOP")),
+        ),
         rows,
     )
     print_table(

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import ast
+import re
 import string
 from collections.abc import Iterator
 from functools import cache
+from gettext import translation
 from pathlib import Path
 
+import click
 import pytest
 
 from smartcash.domain import errors
 from smartcash.domain.config import Part, TrainConfig, field_names
-from smartcash.utils.i18n import LANGUAGES, catalogue
+from smartcash.utils.i18n import LANGUAGES, LOCALES, catalogue
 
 SOURCE = Path(errors.__file__).parents[1]
 ERRORS = {
@@ -163,3 +166,37 @@ def test_the_description_of_a_field_in_the_code_is_its_english_text() -> None:
     assert dict(descriptions(TrainConfig, "config.")) == {
         k: v for k, v in texts.items() if k[:7] == "config."
     }
+
+
+def click_messages() -> Iterator[tuple[str, str | None]]:
+    """What click says to a user of the command line: each message, with its plural where it has one."""
+    for name in ("core", "decorators", "exceptions", "formatting", "parser", "types"):
+        for node in ast.walk(ast.parse(Path(click.__file__).with_name(f"{name}.py").read_text("utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("_", "ngettext"):
+                words = [word for given in node.args for word in literals(given)]
+                if words and not any(word.startswith(FOR_PROGRAMMERS) for word in words):
+                    yield words[0], words[1] if len(words) > 1 else None
+
+
+FOR_PROGRAMMERS = (  # mistakes in the declaration of a command
+    "Could not determine name", "No options defined", "Arguments take exactly", "Name '", "Boolean option", "Choice(",
+)  # fmt: skip
+
+
+def test_what_the_command_line_library_says_is_said_in_indonesian_with_the_same_facts() -> None:
+    """A33: every message of the installed click; a version with new ones fails here."""
+    indonesian = translation("messages", str(LOCALES), languages=["id"])
+    messages = list(click_messages())
+    assert len(messages) > 40
+    for one, many in messages:
+        said = indonesian.ngettext(one, many, 1) if many else indonesian.gettext(one)
+        assert said not in (one, many), f"{one!r} is not translated"
+        assert placeholders(said) <= placeholders(one) | placeholders(many or "")
+
+
+def test_the_compiled_words_are_those_of_their_source() -> None:
+    """A33: the file that gettext reads was made from the one that people edit."""
+    source = (LOCALES / "id" / "LC_MESSAGES" / "messages.po").read_text("utf-8")
+    compiled = translation("messages", str(LOCALES), languages=["id"])._catalog  # type: ignore[attr-defined]
+    said = re.findall(r'^msgstr(?:\[0\])? "(.+)"$', source, re.MULTILINE)
+    assert {ast.literal_eval(f'"{each}"') for each in said} == {v for k, v in compiled.items() if k}

@@ -136,6 +136,19 @@ def test_an_unknown_command_is_wrong_usage():
     assert "Traceback" not in answer.stderr
 
 
+@pytest.mark.parametrize(
+    ("language", "words"), [("id", "Tidak ada perintah 'trian'"), ("en", "No such command 'trian'")]
+)
+def test_a_misspelt_command_is_answered_in_the_language_asked_for_with_the_one_that_was_meant(
+    language, words
+):
+    """A33."""
+    answer = smartcash("--lang", language, "trian")
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert words in answer.stderr
+    assert "'train'" in answer.stderr
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_an_error_is_its_message_and_its_exit_code_without_a_traceback(tmp_path, language):
     """A33, A34: what happened, in the language asked for."""
@@ -180,7 +193,7 @@ def test_a_file_that_nobody_named_and_that_is_missing_stays_a_bug(tmp_path, monk
     def missing(*_, **__):
         raise FileNotFoundError(errno.ENOENT, "No such file", str(named))
 
-    monkeypatch.setattr(cli._Commands, "main", missing)
+    monkeypatch.setattr(cli._InOurOrder, "main", missing)
     with pytest.raises(FileNotFoundError):
         cli.main(["log", "--home", str(tmp_path)])
     for words in (["log", str(named)], ["log", f"--export={named}"]):

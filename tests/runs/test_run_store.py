@@ -282,7 +282,10 @@ def test_a_run_is_found_by_id_beginning_folder_and_as_the_latest(tmp_path: Path)
     store = RunStore(tmp_path)
     assert store.find(old.id).id == store.find(str(old.path)).id == store.find(old.id[:-1]).id == old.id
     assert store.find("latest").id == newest
-    for name, code in (("2", "run_ambiguous"), ("x", "run_not_found"), ("", "run_not_found")):
+    file = str(old.path / "config.yaml")
+    for name, code in (
+        ("2", "run_ambiguous"), ("x", "run_not_found"), ("", "run_not_found"), (file, "run_is_a_file"),
+    ):  # fmt: skip
         with pytest.raises(RunNotFound) as caught:
             store.find(name)
         assert caught.value.code == code

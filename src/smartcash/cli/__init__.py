@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Iterator, Mapping
+from gettext import bindtextdomain
 from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +20,7 @@ import click
 from smartcash import __version__
 from smartcash.domain.errors import SmartCashError
 from smartcash.utils.files import temporary_target
-from smartcash.utils.i18n import LANGUAGES, set_language, text
+from smartcash.utils.i18n import LANGUAGES, LOCALES, current_language, set_language, text
 
 # command name → module in this package; the command is the module's attribute `command`
 COMMANDS = {
@@ -55,17 +57,25 @@ HIDDEN = ("worker", "answer")  # started by SmartCash itself
 Command = TypeVar("Command", bound=click.Command)
 
 
-class _Commands(click.Group):
-    """A group whose commands are imported when they are first needed."""
+class _Commands(Mapping[str, click.Command]):
+    """The commands by name, imported when they are first needed."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
-            return None
+    def __getitem__(self, name: str) -> click.Command:
         command: click.Command = import_module(f"smartcash.cli.{COMMANDS[name]}").command
         return command
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class _InOurOrder(click.Group):
+    """A group that lists its commands in the order in which they were given."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
 
 
 def language_option(command: Command) -> Command:
@@ -105,9 +115,13 @@ def main(arguments: list[str] | None = None) -> None:
     language = _language_from(arguments)
     if language in LANGUAGES:
         set_language(language)
-    root = _Commands(
-        name="smartcash", help=text("cli.help.root"), context_settings={"help_option_names": ["-h", "--help"]}
-    )
+    # click's own words come from the standard library's catalogues
+    os.environ["LANGUAGE"] = current_language()
+    bindtextdomain("messages", str(LOCALES))
+    root = _InOurOrder(
+        "smartcash", _Commands(), help=text("cli.help.root"),
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )  # fmt: skip
     root = language_option(click.version_option(__version__, prog_name="smartcash")(root))
     try:
         root.main(args=arguments, prog_name="smartcash")

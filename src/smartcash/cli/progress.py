@@ -158,13 +158,15 @@ class TrainingDisplay:
                 elapsed=duration(outcome.progress.seconds),
             )
         )
-        where = Table.grid(padding=(0, 2))
-        for name in ("report/predictions.jpg", "report/metrics.json", "weights", "epochs.csv", "config.yaml"):
-            if (folder / name).exists():
-                where.add_row(
-                    "  " + text(f"train.where.{name.split('/')[-1].split('.')[0]}"), str(folder / name)
-                )
-        self.console.print(where)
+        names = ("report/predictions.jpg", "report/metrics.json", "weights", "epochs.csv", "config.yaml")
+        places = {
+            text(f"train.where.{Path(name).stem}"): folder / name
+            for name in names
+            if (folder / name).exists()
+        }
+        width = max(map(len, places), default=0)
+        for label, place in places.items():  # no table: a path must stay whole, to be copied
+            self.console.print(f"  {label:<{width}}  {place}", markup=False)
         again = outcome.reason in ("stopped", "preempted", "time_up", "kept_best")
         self.console.print(text("train.next_resume" if again else "train.next", run=folder), markup=False)
 

@@ -142,6 +142,8 @@ def _meant(name: str, folders: Sequence[Path], base: Path, *, anywhere: bool) ->
             return Path(name)
     elif not matching:
         matching = [path for path in folders if name and path.name.startswith(name)]
+    if not matching and Path(name).is_file():
+        raise RunNotFound("run_is_a_file", name=name)
     if len(matching) != 1:
         code = "run_ambiguous" if matching else "run_not_found"
         raise RunNotFound(code, name=name, home=str(base), count=len(matching))

@@ -1,7 +1,8 @@
 """Every text a person reads, in Indonesian and English.
 
 Texts live in `locales/<language>.toml`, one nested table per area; code names them by a dotted key and
-passes facts: `text("train.epoch_started", epoch=3)`. A missing key is an error, never a blank.
+passes facts: `text("train.epoch_started", epoch=3)`. A missing key is an error, never a blank. What the command-line
+library says by itself is in `locales/<language>/LC_MESSAGES/messages.po`, in gettext's form.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import os
 import tomllib
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 LANGUAGES = ("id", "en")
+LOCALES = Path(__file__).with_name("locales")
 _chosen: str | None = None
 
 
@@ -40,7 +42,7 @@ def current_language() -> str:
 @cache
 def catalogue(language: str) -> dict[str, str]:
     """All texts of one language, flat: dotted key → template."""
-    raw = files("smartcash.utils").joinpath("locales", f"{language}.toml").read_text(encoding="utf-8")
+    raw = (LOCALES / f"{language}.toml").read_text(encoding="utf-8")
     flat: dict[str, str] = {}
 
     def walk(prefix: str, table: dict[str, Any]) -> None:
