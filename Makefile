@@ -63,7 +63,7 @@ check: setup-dev ## lint, types, import contracts, fast tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -m "not slow and not faults and not drills"
 
-drills: setup-dev browser ## the longest: proxies, kills and reloads in a browser, report cards, the notebook, one after the other
+drills: setup-dev browser ## the longest: proxies, kills and reloads in a browser, the notebook, one after the other
 	$(BIN)/python -m pytest -m drills
 
 faults: setup-dev ## the whole fault matrix of the checkpoints

@@ -2,6 +2,8 @@
 
 Pictures: decoding, augmentation from the memory cache and whole batches, images/s on one core. Figures: the
 evaluation of 1,000 images × 100 boxes against pycocotools, whose average precision must come out the same.
+Validation: 1,000 pictures from the memory cache through the default detector to every figure, against its forward pass
+alone on the same batches; goal: ≤ 10 % more.
 """
 
 from __future__ import annotations
@@ -15,18 +17,29 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from benchmarks.measuring import medians, options, print_table
 from smartcash.backend.augment import PRESETS, Augment
-from smartcash.backend.builder import set_threads
-from smartcash.backend.data import CACHE_FACTOR, Pictures, PlainSamples, TrainBatches, TrainSamples
+from smartcash.backend.builder import build, set_threads
+from smartcash.backend.data import (
+    CACHE_FACTOR,
+    EvalBatches,
+    Pictures,
+    PlainSamples,
+    TrainBatches,
+    TrainSamples,
+)
+from smartcash.backend.engine import evaluate
 from smartcash.backend.formats import read_dataset
 from smartcash.backend.images import read_image
 from smartcash.backend.metrics import DetectionMetrics
 from smartcash.backend.preprocess import Preprocess
 from smartcash.backend.samples import write_samples
+from smartcash.domain.config import TrainConfig
+from smartcash.utils.machine import available_cores
 
 IMAGE_PX, BATCH, CLASSES = 320, 16, 7
 HALF = (0.5, 0.5, 0.5)
@@ -35,9 +48,48 @@ HALF = (0.5, 0.5, 0.5)
 def main() -> int:
     """Measure and print; 1 when the figures differ from those of pycocotools."""
     small = options(__doc__).small
+    validation(images=60 if small else 1000, repeat=1 if small else 3)
     set_threads(1)
     pictures(images=46 if small else 240, repeat=1 if small else 5)
     return figures(images=50 if small else 1000, repeat=1 if small else 3)
+
+
+def validation(images: int, repeat: int) -> None:
+    """One table: a whole validation against the bare forward pass, on all cores."""
+    with tempfile.TemporaryDirectory() as folder:
+        notes = Path(folder) / "notes"
+        write_samples(notes, images=60, size_px=IMAGE_PX)
+        config = TrainConfig.parse(
+            {
+                "data": {"path": str(notes), "image_size": IMAGE_PX, "batch_size": BATCH},
+                "training": {"epochs": 1},
+            }
+        )
+        built = build(config, read_dataset(notes))
+        parts = built.parts
+        few = [sample for samples in read_dataset(notes).splits.values() for sample in samples]
+        samples = list(itertools.islice(itertools.cycle(few), images))
+        cached = Pictures(samples, round(IMAGE_PX * CACHE_FACTOR), keep=True)
+        cached.fill(available_cores())
+        batches = EvalBatches(PlainSamples(cached, parts.preprocess), BATCH, 0)
+        inputs = [parts.preprocess.normalize(batch.images_B3HW) for batch in itertools.islice(batches, 4)]
+        parts.model.eval()
+
+        @torch.no_grad()
+        def bare() -> None:
+            for number in range(-(-images // BATCH)):
+                with parts.precision.autocast():
+                    parts.model(inputs[number % len(inputs)])
+
+        def whole() -> None:
+            evaluate(parts.model, batches, built.classes, parts.preprocess, parts.precision)
+
+        times = medians({"the forward pass alone": bare, "a whole validation": whole}, repeat)
+    print_table(
+        f"Validation of {images:,} pictures at {IMAGE_PX} px, {torch.get_num_threads()} threads",
+        ("", "s", "ratio"),
+        [(name, value, value / times["the forward pass alone"]) for name, value in times.items()],
+    )
 
 
 def pictures(images: int, repeat: int) -> None:

@@ -296,7 +296,7 @@ def test_the_asking_process_loads_no_torch(two: tuple[RunFolder, RunFolder], hom
 # ---------------------------------------------------------------- report cards
 
 
-@pytest.mark.drills
+@pytest.mark.slow
 def test_a_report_card_holds_everything_and_its_limits_are_kept_beside_run_and_version(
     trained: Trained, home: Path, notes: Path, tmp_path: Path
 ) -> None:
@@ -334,7 +334,7 @@ def test_a_report_card_holds_everything_and_its_limits_are_kept_beside_run_and_v
         assert page.count("<svg") >= 8 + len(facts["mistakes"]["worst"])
 
 
-@pytest.mark.drills
+@pytest.mark.slow
 def test_the_report_command_writes_a_page_and_a_classifier_has_a_card_too(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
