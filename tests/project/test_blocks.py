@@ -1,17 +1,20 @@
 """Every code block of README and documentation does what it says, in both languages (A33).
 
 `sh`: every line is understood, by SmartCash's own commands, the Makefile or pyproject.toml. `python` is run on toy
-data, `yaml` is a configuration. `text` shows folders and output and is no code. What is not run says why, in a comment
-just before that no reader sees: `<!-- not run: needs a GPU -->`.
+data, `yaml` is a configuration. A `diff`, or a `python` that begins with the name of a file of the source, changes a
+copy of the source, which then does what the page says. `text` shows folders and output and is no code. What is not run
+says why, in a comment just before that no reader sees: `<!-- not run: needs a GPU -->`.
 """
 
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import httpx
 import pytest
 import torch
 from ruamel.yaml import YAML
@@ -29,13 +33,13 @@ from smartcash.backend.samples import write_samples
 from smartcash.cli import COMMANDS
 from smartcash.domain.config import TrainConfig
 from smartcash.services.control import ControlFile
-from smartcash.utils.i18n import LANGUAGES, set_language
+from smartcash.utils.i18n import LANGUAGES, catalogue, set_language
 from smartcash.worker import train
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 TEXTS = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
-LANGUAGE_TAGS = {"sh", "python", "yaml", "text"}
+TAGS = {"sh", "python", "yaml", "text", "diff"}
 
 BLOCK = re.compile(
     r"^(?:<!-- not run: (?P<reason>.+?) -->\n+)?^```(?P<tag>[^\n]*)\n(?P<body>.*?)^```$",
@@ -69,12 +73,16 @@ BLOCKS = [block for text in TEXTS for block in blocks_of(text)]
 
 
 def of(tag: str) -> list[Block]:
-    """What is to be run of a language."""
-    return [block for block in BLOCKS if block.tag == tag and block.reason is None]
+    """What is to be run of a language, without what changes the source."""
+    return [each for each in BLOCKS if each.tag == tag and each.reason is None and not changes_source(each)]
+
+
+def changes_source(block: Block) -> bool:
+    return block.body.startswith("# src/smartcash/")
 
 
 def test_every_block_is_of_a_language_that_is_tried() -> None:
-    assert {block.tag for block in BLOCKS} <= LANGUAGE_TAGS
+    assert {block.tag for block in BLOCKS} <= TAGS
     fences = sum(len(re.findall("^ *```", text.read_text(encoding="utf-8"), re.MULTILINE)) for text in TEXTS)
     assert fences == 2 * len(BLOCKS)  # none is indented, unclosed or overlooked
 
@@ -109,7 +117,7 @@ def plain(block: Block) -> object:
     if block.tag == "sh":
         lines = [shlex.split(line, comments=True) for line in lines_of(block)]
         return [[words[0], *(word for word in words if word.startswith("-"))] for words in lines]
-    return len(block.body.splitlines())
+    return block.body if block.tag == "diff" else len(block.body.splitlines())
 
 
 @pytest.mark.parametrize(("english", "indonesian"), [*pairs()], ids=lambda path: path.name)
@@ -167,13 +175,17 @@ def understood(words: list[str], folder: Path) -> None:
             assert set((extras or "").split(",")) - {""} <= set(project["optional-dependencies"])
         case ["python", script, *rest] if script.endswith(".py"):
             told = subprocess.run(
-                ["python", ROOT / script, "--help"], capture_output=True, text=True, check=True
+                [sys.executable, ROOT / script, "--help"], capture_output=True, text=True, check=True
             )
             assert all(word in told.stdout for word in rest if word.startswith("-"))
         case ["echo", line, ">>", target] if target.endswith("/control.jsonl"):
             control = ControlFile(folder / "control.jsonl")
             (folder / "control.jsonl").write_text(line + "\n", encoding="utf-8")
             assert len(control()) == 1, line
+        case ["python", "-m", "pytest", file, "-k", _]:
+            assert (ROOT / file).is_file(), file
+        case ["cp", file, _]:
+            assert (ROOT / file).is_file(), file
         case ["git", "clone", _, "smartcash"] | ["cd", _] | ["python3", "-m", "venv", ".venv"]:
             pass
         case [".", ".venv/bin/activate"]:
@@ -298,7 +310,7 @@ def test_every_python_block_runs_as_it_is_printed(
         "config": TrainConfig().model_dump(), "epoch": 1,
     }  # fmt: skip
     for block in blocks_of(page):
-        if block.tag == "python" and block.reason is None:
+        if block in of("python"):
             exec(compile(block.body, str(block), "exec"), names)
     said = capsys.readouterr().out
     assert all(words in said for words in SAYS.get(name, ()))
@@ -315,8 +327,137 @@ def test_the_output_of_the_data_check_is_the_one_printed(language: str, tmp_path
     (shown,) = (block.body for block in blocks_of(DOCS / language / "data.md") if "detect\n" in block.body)
     write_samples(tmp_path / name, images=480)
     told = subprocess.run(
-        ["python", "-m", "smartcash", "data", "check", name, "--lang", language],
+        [sys.executable, "-m", "smartcash", "data", "check", name, "--lang", language],
         cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", timeout=200, check=True,
     ).stdout  # fmt: skip
     lines = [line.removesuffix("…").removeprefix("…").rstrip() for line in shown.splitlines()]
     assert [line for line in lines if line.strip() and line.strip() not in told] == []
+
+
+# ---------------------------------------------------------------- what changes the source
+
+
+def changed(folder: Path, blocks: list[Block]) -> dict[str, str]:
+    """A copy of the source below `folder` with the changes of `blocks`, and the environment that it runs in.
+
+    A diff replaces the one place that reads like its lines without +."""
+    shutil.copytree(
+        ROOT / "src" / "smartcash", folder / "src" / "smartcash", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    for block in blocks:
+        first, _, body = block.body.partition("\n")
+        file = folder / first.removeprefix("# ")
+        if block.tag == "python":
+            assert not file.exists(), file
+            file.write_text(block.body, encoding="utf-8")
+            continue
+        lines = body.splitlines()
+        before, after = ("\n".join(line[1:] for line in lines if line[0] in keep) for keep in (" -", " +"))
+        source = file.read_text(encoding="utf-8")
+        assert source.count(before) == 1, (str(file), before)
+        file.write_text(source.replace(before, after), encoding="utf-8")
+    return {
+        **os.environ,
+        "PYTHONPATH": str(folder / "src"),
+        "SMARTCASH_LANG": "en",
+        "SMARTCASH_HOME": str(folder / "runs"),
+    }
+
+
+def section(title: str) -> list[Block]:
+    """The blocks that change the source below one heading of the page on extending."""
+    page = DOCS / "en" / "extending.md"
+    text = page.read_text(encoding="utf-8")
+    (part,) = (each for each in re.split(r"^## ", text, flags=re.MULTILINE) if each.startswith(title + "\n"))
+    return [block for block in blocks_of(page) if changes_source(block) and block.body in part]
+
+
+def told(environment: dict[str, str], *words: object) -> str:
+    """What `python …` prints in the changed copy; it must end well."""
+    done = subprocess.run(
+        [sys.executable, *map(str, words)],
+        cwd=Path(environment["PYTHONPATH"]).parent, env=environment, capture_output=True, text=True, timeout=250, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_what_changes_the_source_stands_on_the_page_that_is_tried() -> None:
+    assert {block.text.name for block in BLOCKS if changes_source(block)} == {"extending.md"}
+    assert all(changes_source(block) for block in BLOCKS if block.tag == "diff")
+    tried = sum(len(section(title)) for title in ("A backbone", "An exporter", "A data format", "A language"))
+    assert tried == sum(changes_source(block) for block in blocks_of(DOCS / "en" / "extending.md"))
+
+
+TOY = (
+    "--image-size", 64, "--epochs", 1, "--yes", "--set", "model.pretrained=false", "--set", "data.batch_size=4",
+    "--set", "data.workers=0", "--set", "runtime.threads=1",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_backbone_with_a_name_of_its_own_trains(tmp_path: Path) -> None:
+    environment = changed(tmp_path, section("A backbone"))
+    write_samples(tmp_path / "notes", images=20, seed=3, size_px=96)
+    told(environment, "-m", "smartcash", "train", "notes", "--backbone", "mobilenetv3_small", *TOY)
+    (config,) = (tmp_path / "runs").glob("*/*/config.yaml")
+    assert TrainConfig.from_yaml(config).model.backbone == "mobilenetv3_small"
+
+
+@pytest.mark.slow
+def test_an_exporter_of_ones_own_is_found_and_proven(tmp_path: Path) -> None:
+    """A19."""
+    environment = changed(tmp_path, section("An exporter"))
+    write_samples(tmp_path / "notes", images=20, seed=3, size_px=96)
+    train(toy(tmp_path / "notes"), tmp_path / "runs")
+    assert "verified" in told(environment, "-m", "smartcash", "export", "latest", "--format", "npz")
+    (file,) = (tmp_path / "runs").glob("*/*/exports/*.npz")
+    assert "verified" in told(environment, "-m", "smartcash", "export", "verify", file)
+
+
+@pytest.mark.slow
+def test_a_data_format_of_ones_own_passes_the_tests_of_all_formats(tmp_path: Path) -> None:
+    """The page's own line, on the changed copy: its name is among those that are tried."""
+    environment = changed(tmp_path, section("A data format"))
+    shutil.copytree(ROOT / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (line,) = (
+        line for block in blocks_of(DOCS / "en" / "extending.md") if block.tag == "sh"
+        for line in lines_of(block) if "pytest" in line
+    )  # fmt: skip
+    said = told(environment, *shlex.split(line)[1:], "-v", "-p", "no:cacheprovider")
+    assert len(re.findall(r"\[table\] PASSED", said)) == 2
+    write_samples(tmp_path / "notes", images=20, seed=3, size_px=96)
+    convert = (
+        "from smartcash.backend.formats import *; write_dataset(read_dataset('notes'), 'out', format='table')"
+    )
+    told(environment, "-c", convert)
+    with (tmp_path / "out" / "labels.csv").open("a") as table:
+        table.write("images/none.jpg,train,1000,1,2,3,4\n")
+    look = "from smartcash.backend.formats import *; out = read_dataset('out'); print(out.format, out.report.counts())"
+    found = told(environment, "-c", look)
+    assert "table" in found and "'data_image_missing': 1" in found
+
+
+@pytest.mark.slow
+def test_a_third_language_is_spoken_by_the_command_line_and_the_page(tmp_path: Path) -> None:
+    """A33: the texts, the switch, and the page's own bundle."""
+    environment = changed(tmp_path, section("A language"))
+    locales = tmp_path / "src" / "smartcash" / "utils" / "locales"
+    english = (locales / "en.toml").read_text(encoding="utf-8")
+    own = english.replace("SmartCash trains banknote detectors", "SmartCash nglatih detektor dhuwit")
+    (locales / "jv.toml").write_text(own, encoding="utf-8")
+    helped = told(environment, "-m", "smartcash", "--lang", "jv", "--help")
+    assert "nglatih" in helped and "id, en, jv" in helped
+    command = [sys.executable, "-m", "smartcash", "studio", "--no-browser", "--port", "0"]
+    unbuffered = {**environment, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, cwd=tmp_path, env=unbuffered, stdout=subprocess.PIPE, text=True) as studio:
+        assert studio.stdout is not None
+        address, _, token = studio.stdout.readline().split()[-1].partition("/?token=")
+        signed_in = {"authorization": f"Bearer {token}"}
+        answers = [httpx.get(f"{address}/api/v1/locales/{each}", headers=signed_in) for each in ("jv", "xx")]
+        script = httpx.get(f"{address}/words.js", headers=signed_in)
+        studio.terminate()
+    assert [answer.status_code for answer in answers] == [200, 422]
+    assert set(answers[0].json()) == {key for key in catalogue("en") if not key.startswith("cli.")}
+    assert 'jv: "Basa Jawa"' in script.text

@@ -70,8 +70,9 @@ class _Commands(click.Group):
 
 def language_option(command: Command) -> Command:
     """Add `--lang`, which `main` has already read when the texts below were made."""
+    told = text("cli.help.lang", languages=", ".join(LANGUAGES))
     command.params.append(
-        click.Option(["--lang"], type=click.Choice(LANGUAGES), expose_value=False, help=text("cli.help.lang"))
+        click.Option(["--lang"], type=click.Choice(LANGUAGES), expose_value=False, help=told)
     )
     return command
 

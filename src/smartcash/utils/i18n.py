@@ -10,9 +10,10 @@ import os
 import tomllib
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal, get_args
 
-LANGUAGES = ("id", "en")
+LanguageName = Literal["id", "en"]
+LANGUAGES: tuple[LanguageName, ...] = get_args(LanguageName)
 _chosen: str | None = None
 
 
