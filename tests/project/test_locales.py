@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import string
 from collections.abc import Iterator
 from functools import cache
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from smartcash.backend.formats.model import KINDS
 from smartcash.domain import errors
 from smartcash.domain.config import Part, TrainConfig, field_names
 from smartcash.utils.i18n import LANGUAGES, catalogue
@@ -163,3 +165,34 @@ def test_the_description_of_a_field_in_the_code_is_its_english_text() -> None:
     assert dict(descriptions(TrainConfig, "config.")) == {
         k: v for k, v in texts.items() if k[:7] == "config."
     }
+
+
+# what a person can do, in the words that the texts use for it
+WAYS = {
+    "en": "Add|Ask|Begin|Bring|Check|Choose|Convert|Copy|Correct|Divide|Download|Draw|Export|Fetch|Free|Give|Go|Install|Keep|Leave|List|Look|"
+    "Lower|Make|Mend|Move|Name|Nothing has to be done|Open|Prepare|Put|Raise|Redraw|Reinstall|Remove|Rename|Save|See|Send|Set|"
+    "Shorten|Split|Start|Stop|Take|Try|Unpack|Update|Use|Wait|Write",
+    "id": "Atur|Bagi|Beri|Berikan|Biarkan|Buka|Cari|Coba|Ekspor|Ekstrak|Gambar|Gambarkan|Ganti|Hapus|Hentikan|Hilangkan|Jangan|Kembalikan|"
+    "Kirim|Konversikan|Kosongkan|Lanjutkan|Lihat|Mintalah|Mulai|Naikkan|Pakai|Pasang|Pastikan|Perbaiki|Perbarui|"
+    "Periksa|Perkecil|Perpendek|Persingkat|Pilih|Pindahkan|Salin|Sambungkan|Sebutkan|Siapkan|Simpan|Sisakan|Tambahkan|"
+    "Tidak ada yang perlu dilakukan|Tulis|Tulislah|Tunggu|Turunkan|Ubah|Unduh",
+}  # fmt: skip
+# or what is possible is listed, or the line to type stands there
+LISTED = (
+    r"\{(?:known|near|names|choices|available)\}|\bsmartcash [a-z]+|--[a-z]+|\bgit lfs pull\b|drive\.mount"
+)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_error_and_every_problem_names_a_way_out(language: str) -> None:
+    """A34: what happened is half of it. A text that ends in a colon introduces problems, each with a way of its own; what
+    is strange about data and no error needs none."""
+    way = re.compile(rf"(?:^|[.;:,)] )(?i:{WAYS[language]})\b|{LISTED}")
+    harmless = {f"problems.{code}" for code, (severity, _) in KINDS.items() if severity != "error"}
+    without = [
+        key
+        for key, words in catalogue(language).items()
+        if key.startswith(("errors.", "problems.")) and key not in harmless
+        if not words.endswith(":") and not way.search(words)
+    ]
+    assert without == []
