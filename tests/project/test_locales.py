@@ -169,13 +169,17 @@ def test_the_description_of_a_field_in_the_code_is_its_english_text() -> None:
 
 # what a person can do, in the words that the texts use for it
 WAYS = {
-    "en": "Add|Ask|Begin|Bring|Check|Choose|Convert|Copy|Correct|Divide|Download|Draw|Export|Fetch|Free|Give|Go|Install|Keep|Leave|List|Look|"
-    "Lower|Make|Mend|Move|Name|Nothing has to be done|Open|Prepare|Put|Raise|Redraw|Reinstall|Remove|Rename|Save|See|Send|Set|"
-    "Shorten|Split|Start|Stop|Take|Try|Unpack|Update|Use|Wait|Write",
-    "id": "Atur|Bagi|Beri|Berikan|Biarkan|Buka|Cari|Coba|Ekspor|Ekstrak|Gambar|Gambarkan|Ganti|Hapus|Hentikan|Hilangkan|Jangan|Kembalikan|"
-    "Kirim|Konversikan|Kosongkan|Lanjutkan|Lihat|Mintalah|Mulai|Naikkan|Pakai|Pasang|Pastikan|Perbaiki|Perbarui|"
-    "Periksa|Perkecil|Perpendek|Persingkat|Pilih|Pindahkan|Salin|Sambungkan|Sebutkan|Siapkan|Simpan|Sisakan|Tambahkan|"
-    "Tidak ada yang perlu dilakukan|Tulis|Tulislah|Tunggu|Turunkan|Ubah|Unduh",
+    "en":
+    "Add|Ask|Begin|Bring|Check|Choose|Convert|Copy|Correct|Divide|Download|Draw|Export|Fetch|Free|Give|"
+    "Go|Install|Keep|Leave|List|Look|Lower|Make|Mend|Move|Name|Nothing has to be done|Open|Prepare|Put|"
+    "Raise|Redraw|Reinstall|Remove|Rename|Save|See|Send|Set|Shorten|Split|Start|Stop|Take|Try|Unpack|"
+    "Update|Use|Wait|Write",
+    "id":
+    "Atur|Bagi|Beri|Berikan|Biarkan|Buka|Cari|Coba|Ekspor|Ekstrak|Gambar|Gambarkan|Ganti|Hapus|Hentikan|"
+    "Hilangkan|Jangan|Kembalikan|Kirim|Konversikan|Kosongkan|Lanjutkan|Lihat|Mintalah|Mulai|Naikkan|"
+    "Pakai|Pasang|Pastikan|Perbaiki|Perbarui|Periksa|Perkecil|Perpendek|Persingkat|Pilih|Pindahkan|Salin|"
+    "Sambungkan|Sebutkan|Siapkan|Simpan|Sisakan|Tambahkan|Tidak ada yang perlu dilakukan|Tulis|Tulislah|"
+    "Tunggu|Turunkan|Ubah|Unduh",
 }  # fmt: skip
 # or what is possible is listed, or the line to type stands there
 LISTED = (
