@@ -111,8 +111,8 @@ def test_a_page_has_the_same_shape_in_both_languages(name: str) -> None:
 
 def test_every_page_can_be_reached_from_the_navigation() -> None:
     config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    reached = set(re.findall(r"([\w/.-]+\.md)$", config.partition("nav:")[2], re.MULTILINE))
-    pages = {path.relative_to(DOCS) for path in DOCS.rglob("*.md")}
+    reached = set(re.findall(r"([\w/.-]+\.(?:md|ipynb))$", config.partition("nav:")[2], re.MULTILINE))
+    pages = {path.relative_to(DOCS) for suffix in ("md", "ipynb") for path in DOCS.rglob(f"*.{suffix}")}
     assert reached == {path.as_posix() for path in pages if path.parts[0] != "dev"}
 
 
