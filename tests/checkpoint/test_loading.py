@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import pickle
@@ -293,6 +294,30 @@ def test_the_doctor_sets_aside_what_is_damaged_and_deletes_nothing(
     assert {p.name for p in (manager.output_dir / "quarantine").glob("*.pth")} == {p.name for p in paths[1:]}
     assert reopened().doctor()["healthy"]
     assert toy.save(manager, 4)["sequence"] > 1
+
+
+def test_a_checkpoint_of_a_later_format_is_named_and_left_alone(
+    manager: CheckpointManager, toy: Toy, reopened: Callable[[], CheckpointManager], english: None
+) -> None:
+    """B33: not taken for damaged, neither by a load, which would go on from an older one, nor by the doctor."""
+    toy.save(manager, 1)
+    path = toy.save(manager, 2)["path"]
+    sidecar = path.with_suffix(".json")
+    facts = {**json.loads(sidecar.read_text()), "format": 2, "shards": 4}
+    del facts["check"]
+    body = json.dumps(facts)
+    check = hashlib.sha256(body.encode()).hexdigest()
+    sidecar.write_text(f'{body[:-1]}, "check": "{check}"}}\n')
+    later = reopened()
+    for asked in (
+        later.load_checkpoint,
+        later.doctor,
+        later.list_checkpoints,
+        lambda: later.load_checkpoint(path),
+    ):
+        with pytest.raises(CheckpointMismatch, match="newer SmartCash"):
+            asked()
+    assert path.exists() and sidecar.exists() and not (path.parent / "quarantine").exists()
 
 
 def test_an_old_folder_opens_and_can_be_adopted(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -112,37 +111,9 @@ def test_a_page_has_the_same_shape_in_both_languages(name: str) -> None:
 
 def test_every_page_can_be_reached_from_the_navigation() -> None:
     config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    reached = set(re.findall(r"([\w/.-]+\.md)$", config.partition("nav:")[2], re.MULTILINE))
-    pages = {path.relative_to(DOCS) for path in DOCS.rglob("*.md")}
+    reached = set(re.findall(r"([\w/.-]+\.(?:md|ipynb))$", config.partition("nav:")[2], re.MULTILINE))
+    pages = {path.relative_to(DOCS) for suffix in ("md", "ipynb") for path in DOCS.rglob(f"*.{suffix}")}
     assert reached == {path.as_posix() for path in pages if path.parts[0] != "dev"}
-
-
-COMMAND_LINES = sorted(
-    {
-        (text.relative_to(ROOT).as_posix(), line)
-        for text in TEXTS
-        for block in re.findall(r"^```sh\n(.*?)^```", text.read_text(encoding="utf-8"), re.M | re.S)
-        for line in block.splitlines()
-        if line.startswith("smartcash ")
-    }
-)
-
-
-@pytest.mark.parametrize(("text", "line"), COMMAND_LINES)
-def test_every_command_line_in_the_documentation_is_understood(text: str, line: str) -> None:
-    """Its command and its options exist and take these values; nothing is run."""
-    from importlib import import_module
-
-    from smartcash.cli import COMMANDS
-
-    _, name, *words = shlex.split(line, comments=True)
-    if name.startswith("-"):
-        return
-    command = import_module(f"smartcash.cli.{COMMANDS[name]}").command
-    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
-        _, command, words = command.resolve_command(click.Context(command), words)
-    with command.make_context(command.name, words):
-        pass
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())

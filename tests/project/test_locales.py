@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
+from smartcash.backend.formats.model import KINDS
 from smartcash.domain import errors
 from smartcash.domain.config import Part, TrainConfig, field_names
 from smartcash.utils.i18n import LANGUAGES, LOCALES, catalogue
@@ -200,3 +201,38 @@ def test_the_compiled_words_are_those_of_their_source() -> None:
     compiled = translation("messages", str(LOCALES), languages=["id"])._catalog  # type: ignore[attr-defined]
     said = re.findall(r'^msgstr(?:\[0\])? "(.+)"$', source, re.MULTILINE)
     assert {ast.literal_eval(f'"{each}"') for each in said} == {v for k, v in compiled.items() if k}
+
+
+# what a person can do, in the words that the texts use for it
+WAYS = {
+    "en":
+    "Add|Ask|Begin|Bring|Check|Choose|Convert|Copy|Correct|Divide|Download|Draw|Export|Fetch|Free|Give|"
+    "Go|Install|Keep|Leave|List|Look|Lower|Make|Mend|Move|Name|Nothing has to be done|Open|Prepare|Put|"
+    "Raise|Redraw|Reinstall|Remove|Rename|Save|See|Send|Set|Shorten|Split|Start|Stop|Take|Try|Unpack|"
+    "Update|Use|Wait|Write",
+    "id":
+    "Atur|Bagi|Beri|Berikan|Biarkan|Buka|Cari|Coba|Ekspor|Ekstrak|Gambar|Gambarkan|Ganti|Hapus|Hentikan|"
+    "Hilangkan|Jangan|Kembalikan|Kirim|Konversikan|Kosongkan|Lanjutkan|Lihat|Mintalah|Mulai|Naikkan|"
+    "Pakai|Pasang|Pastikan|Perbaiki|Perbarui|Periksa|Perkecil|Perpendek|Persingkat|Pilih|Pindahkan|Salin|"
+    "Sambungkan|Sebutkan|Siapkan|Simpan|Sisakan|Tambahkan|Tidak ada yang perlu dilakukan|Tulis|Tulislah|"
+    "Tunggu|Turunkan|Ubah|Unduh",
+}  # fmt: skip
+# or what is possible is listed, or the line to type stands there
+LISTED = (
+    r"\{(?:known|near|names|choices|available)\}|\bsmartcash [a-z]+|--[a-z]+|\bgit lfs pull\b|drive\.mount"
+)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_error_and_every_problem_names_a_way_out(language: str) -> None:
+    """A34: what happened is half of it. A text that ends in a colon introduces problems, each with a way of its own; what
+    is strange about data and no error needs none."""
+    way = re.compile(rf"(?:^|[.;:,)] )(?i:{WAYS[language]})\b|{LISTED}")
+    harmless = {f"problems.{code}" for code, (severity, _) in KINDS.items() if severity != "error"}
+    without = [
+        key
+        for key, words in catalogue(language).items()
+        if key.startswith(("errors.", "problems.")) and key not in harmless
+        if not words.endswith(":") and not way.search(words)
+    ]
+    assert without == []

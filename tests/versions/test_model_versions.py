@@ -389,6 +389,22 @@ def test_a_damaged_versions_file_stops_changes_and_says_where(home: Path, finish
         versions.check_promote(1, "produksi")
 
 
+@pytest.mark.parametrize("file", ["versions.json", "models/v1/version.json"])
+def test_a_file_of_a_later_format_is_named_and_left_alone(
+    home: Path, finished: Finished, file: str, english: None
+) -> None:
+    """D4: an older SmartCash neither reads it as its own nor writes over it."""
+    versions = filled(home, finished, 1)
+    facts = {**json.loads((home / file).read_text()), "format": 2, "signed": True}
+    facts.pop("check", None)
+    check = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    (home / file).write_text(json.dumps({**facts, "check": check}))
+    before = (home / file).read_bytes()
+    with pytest.raises(VersionRefused, match="newer SmartCash"):
+        promote(versions, 1)
+    assert (home / file).read_bytes() == before
+
+
 def test_a_disk_that_refuses_leaves_the_alias_where_it_was(home: Path, finished: Finished) -> None:
     """B29, A17: the copy is made before anything is recorded."""
     versions = filled(home, finished, 2)

@@ -80,8 +80,9 @@ class _InOurOrder(click.Group):
 
 def language_option(command: Command) -> Command:
     """Add `--lang`, which `main` has already read when the texts below were made."""
+    told = text("cli.help.lang", languages=", ".join(LANGUAGES))
     command.params.append(
-        click.Option(["--lang"], type=click.Choice(LANGUAGES), expose_value=False, help=text("cli.help.lang"))
+        click.Option(["--lang"], type=click.Choice(LANGUAGES), expose_value=False, help=told)
     )
     return command
 

@@ -23,6 +23,7 @@ from smartcash.domain.errors import ConfigInvalid, Problem
 from smartcash.domain.records import LONGEST_NOTES, LONGEST_TAG, MOST_TAGS, tag_fits
 
 Auto = Literal["auto"]
+DataFormat = Literal["auto", "yolo", "coco", "voc", "folders"]
 MAX_CONFIG_BYTES = 1_000_000
 
 # pydantic names the branch of a union in a place: data.batch_size.int
@@ -101,9 +102,7 @@ class Part(BaseModel):
 
 class DataConfig(Part):
     path: str = Field(default="", description="folder or zip of the data set")
-    format: Literal["auto", "yolo", "coco", "voc", "folders"] = Field(
-        default="auto", description="how it is written"
-    )
+    format: DataFormat = Field(default="auto", description="how it is written")
     image_size: Annotated[int | Auto, AfterValidator(_multiple_of_32)] = Field(
         default="auto",
         description="side of the square input, px, a multiple of 32; "

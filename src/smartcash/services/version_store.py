@@ -89,6 +89,12 @@ def number_in(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
+def _refuse_newer(path: Path, form: int) -> None:
+    """Raises VersionRefused for a file of a later format."""
+    if form > FORMAT:
+        raise VersionRefused("version_newer", path=str(path), found=form, known=FORMAT)
+
+
 def check_alias(alias: str) -> None:
     """Raises VersionRefused for a word that cannot be an alias."""
     if not _ALIAS.fullmatch(alias) or _TAKEN.fullmatch(alias):
@@ -109,6 +115,7 @@ class VersionStore:
         """Aliases and numbers. Raises VersionRefused when the file is none of ours."""
         try:
             values = json.loads(self._book_path.read_bytes())
+            _refuse_newer(self._book_path, values["format"])
             aliases = {
                 a: tuple(AliasEvent(**event) for event in events) for a, events in values["aliases"].items()
             }
@@ -159,7 +166,7 @@ class VersionStore:
             try:
                 version = self._read(folder, book)
             except VersionRefused as error:
-                yield VersionFinding(str(folder), "record", {"reason": str(error.facts["reason"])})
+                yield VersionFinding(str(folder), "record", {"reason": str(error.facts.get("reason", error))})
                 continue
             if not _is(folder / MODEL, version.sha256):
                 yield VersionFinding(str(folder / MODEL), "model")
@@ -189,8 +196,9 @@ class VersionStore:
         path = folder / RECORD
         try:
             facts = json.loads(path.read_bytes())
-            if facts.pop("check") != _check(facts) or facts.pop("format") != FORMAT:
+            if facts.pop("check") != _check(facts):
                 raise ValueError(text("models.altered"))
+            _refuse_newer(path, facts.pop("format"))
             facts["classes"] = tuple(facts["classes"])
             version = ModelVersion(path=str(folder), **facts)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -11,9 +11,10 @@ import os
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-LANGUAGES = ("id", "en")
+LanguageName = Literal["id", "en"]
+LANGUAGES: tuple[LanguageName, ...] = get_args(LanguageName)
 LOCALES = Path(__file__).with_name("locales")
 _chosen: str | None = None
 

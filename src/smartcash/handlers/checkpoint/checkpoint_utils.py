@@ -30,6 +30,7 @@ from rich.table import Table
 from smartcash.domain.errors import (
     CheckpointCorrupt,
     CheckpointError,
+    CheckpointMismatch,
     CheckpointNotFound,
     CheckpointWriteFailed,
 )
@@ -306,17 +307,17 @@ def _checked(facts: dict[str, Any]) -> bytes:
 
 
 def read_sidecar(path: Path) -> CheckpointInfo:
-    """Read and check one sidecar. Raises FileNotFoundError, or CheckpointCorrupt for any differing bit."""
+    """Read and check one sidecar. Raises FileNotFoundError, CheckpointCorrupt for any differing bit, or CheckpointMismatch
+    for a whole one of a later format: whoever takes that for damaged would set good files aside."""
     with path.open("rb") as file:
         data = file.read(_SIDECAR_LIMIT)
     try:
         facts = json.loads(data)
         del facts["check"]
-        if (
-            _checked(facts) != data
-            or facts.pop("checkpoint") != f"{path.stem}.pth"
-            or set(facts) != set(_SIDECAR_FIELDS)
-        ):
+        whole = _checked(facts) == data
+        if whole and facts["format"] > FORMAT:
+            raise CheckpointMismatch("checkpoint_newer", path=str(path), found=facts["format"], known=FORMAT)
+        if not whole or facts.pop("checkpoint") != f"{path.stem}.pth" or set(facts) != set(_SIDECAR_FIELDS):
             raise CheckpointCorrupt("checkpoint_sidecar_damaged", path=str(path))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointCorrupt("checkpoint_sidecar_damaged", path=str(path)) from error
@@ -652,7 +653,7 @@ class CheckpointFolder:
             temporary.replace(sidecar)
             try:
                 verify_file(read_sidecar(sidecar))
-            except CheckpointError:
+            except (CheckpointCorrupt, CheckpointNotFound):
                 return [n for n in (sidecar.name, checkpoint.name) if remove(self.path / n)]
             fsync_folder(self.path)
             return []

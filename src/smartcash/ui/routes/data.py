@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from smartcash.domain.config import DataFormat
 from smartcash.domain.errors import ConfigInvalid, RunNotFound
 from smartcash.handlers.run_view import RunView
 from smartcash.ui.routes.config import Asked, Here, Language, read_numbers
@@ -18,7 +19,6 @@ from smartcash.utils.i18n import text
 
 router = APIRouter(tags=["data"])
 KEPT_PICTURES = 96
-Form = Literal["auto", "yolo", "coco", "voc", "folders"]
 Task = Literal["auto", "detect", "classify"]
 NAME = r"^[^\x00]+$"
 Place = Annotated[str, Query(max_length=4000, pattern=NAME)]
@@ -30,7 +30,7 @@ class Checked(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     path: str = Field(max_length=4000, pattern=NAME)
-    format: Form = "auto"
+    format: DataFormat = "auto"
     task: Task = "auto"
     seed: int = Field(default=0, ge=0, lt=2**31)
 
@@ -88,7 +88,7 @@ def list_pictures(
     path: Place,
     split: Literal["train", "valid", "test"] = "train",
     label: Annotated[str, Query(alias="class", max_length=200)] = "",
-    format: Form = "auto",
+    format: DataFormat = "auto",
     task: Task = "auto",
     seed: Seed = 0,
     offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
@@ -115,7 +115,7 @@ def picture(
     path: Place,
     index: Annotated[int, Query(ge=0, le=10**9)],
     split: Literal["train", "valid", "test"] = "train",
-    format: Form = "auto",
+    format: DataFormat = "auto",
     task: Task = "auto",
     seed: Seed = 0,
     size: Annotated[int, Query(ge=16, le=2048)] = 320,

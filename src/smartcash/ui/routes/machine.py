@@ -20,7 +20,7 @@ from smartcash.ui.guard import MOST_PICTURE_BYTES, TOKEN_FILE
 from smartcash.ui.routes.config import Here, Language, form_fields
 from smartcash.ui.stream import parse_places
 from smartcash.ui.words import job_json, packed, shown
-from smartcash.utils.i18n import LANGUAGES, catalogue
+from smartcash.utils.i18n import LANGUAGES, LanguageName, catalogue
 from smartcash.utils.machine import available_cores, free_disk, memory_bytes
 
 router = APIRouter(tags=["machine"])
@@ -109,9 +109,7 @@ def job(name: str, studio: Here, language: Language) -> Response:
 
 
 @router.get("/locales/{language}")
-def texts(
-    request: Request, language: Literal["id", "en"], if_none_match: Annotated[str, Header()] = ""
-) -> Response:
+def texts(request: Request, language: LanguageName, if_none_match: Annotated[str, Header()] = "") -> Response:
     """All texts of a language, flat, but those of the command line."""
     body, etag = _bundle(language)
     headers = {"etag": etag, "cache-control": "no-cache"}
