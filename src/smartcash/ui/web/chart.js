@@ -104,7 +104,7 @@ export function Chart({ title, note, lines, axis, log = false, smooth = 0, stamp
     const width = place.current.clientWidth;
     const made = new uPlot(options({ axis, log, plan, width, onCursor: setAt }), data, place.current);
     plot.current = made;
-    const seen = new ResizeObserver(([entry]) => made.setSize({ width: entry.contentRect.width, height: HEIGHT }));
+    const seen = new ResizeObserver(([{ contentRect: { width: now } }]) => now !== made.width && made.setSize({ width: now, height: HEIGHT }));
     seen.observe(place.current);
     return () => {
       seen.disconnect();
@@ -114,7 +114,7 @@ export function Chart({ title, note, lines, axis, log = false, smooth = 0, stamp
   }, [shape]);
 
   useEffect(() => {
-    const request = requestAnimationFrame(() => plot.current?.setData(shown.current.data)); // none in a hidden tab
+    const request = requestAnimationFrame(() => plot.current && plot.current.data !== shown.current.data && plot.current.setData(shown.current.data)); // none in a hidden tab
     return () => cancelAnimationFrame(request);
   }, [stamp, smooth, shape]);
 

@@ -172,12 +172,15 @@ function Watch({ id, run, stands }) {
         lengthen(course.current, batch);
         if (batch.events.some((event) => event.type === "PreviewsWritten")) setPreviewed((before) => before + 1);
         for (const event of batch.events) if (event.type === "Warned" && has(`warnings.${event.code}`)) toast(word(`warnings.${event.code}`, event.facts));
-        setStamp((before) => before + 1);
+        redraw();
       });
     }, setError);
+    const redraw = () => document.hidden || setStamp((before) => before + 1); // what nobody sees costs the training time
+    document.addEventListener("visibilitychange", redraw);
     return () => {
       over = true;
       leave();
+      document.removeEventListener("visibilitychange", redraw);
     };
   }, [id]);
   if (error) return html`<${Failure} error=${error} retry=${() => location.reload()} />`;
