@@ -45,7 +45,13 @@ LENGTHS = (20_000, 100_000)
 OPENED = 4  # times, the first of them on a server that was just begun
 WARM_S = 2.0
 # without these, a Chromium run by root does not start, and it asks its maker for updates
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking", "--disable-sync")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-sync",
+)
 TOY: dict[str, Any] = {
     "model": {"backbone": "mobilenetv4_conv_small", "pretrained": False},
     "data": {"image_size": 64, "batch_size": 4, "workers": 0},
@@ -87,7 +93,17 @@ class Server:
 
 @contextmanager
 def serving(home: Path) -> Iterator[Server]:
-    command = [sys.executable, "-m", "smartcash", "studio", "--no-browser", "--port", "0", "--home", str(home)]
+    command = [
+        sys.executable,
+        "-m",
+        "smartcash",
+        "studio",
+        "--no-browser",
+        "--port",
+        "0",
+        "--home",
+        str(home),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     address = process.stdout.readline().split()[-1].partition("/?")[0]
@@ -184,7 +200,9 @@ def server(home: Path, options: argparse.Namespace) -> None:
         time.sleep(0.5)
         memory = psutil.Process(studio.process.pid).memory_info().rss >> 20
         delays = np.array([delay for reader in readers for delay in reader.delays_ms])
-    print(f"server with {options.readers} readers at {options.rate:g} events/s: {share:.2%} of a core, {memory} MB")
+    print(
+        f"server with {options.readers} readers at {options.rate:g} events/s: {share:.2%} of a core, {memory} MB"
+    )
     p50, p95 = np.percentile(delays, [50, 95])
     expected = options.readers * (last - options.points)
     print(f"event to client: p50 {p50:.0f} ms, p95 {p95:.0f} ms; {len(delays)} of {expected} events came")
@@ -230,7 +248,9 @@ def page(home: Path, options: argparse.Namespace) -> None:
                 began, before = time.monotonic(), studio.cpu_s()
                 tab.goto(f"{studio.address}/runs/{run.id}")
                 tab.wait_for_selector(".chart canvas")
-                tab.wait_for_function(f"() => Number(document.getElementById('figures')?.dataset.step) >= {count}")
+                tab.wait_for_function(
+                    f"() => Number(document.getElementById('figures')?.dataset.step) >= {count}"
+                )
                 taken.append(time.monotonic() - began)
                 cpu.append(studio.cpu_s() - before)
         print(
@@ -248,7 +268,9 @@ def live(home: Path, options: argparse.Namespace) -> None:
             tab.wait_for_selector(".dot.live")
             tab.wait_for_selector("#figures")
         time.sleep(WARM_S)
-        writer = threading.Thread(target=write_on, args=(run, options.points, options.rate, options.seconds + 1))
+        writer = threading.Thread(
+            target=write_on, args=(run, options.points, options.rate, options.seconds + 1)
+        )
         writer.start()
         before, began = studio.cpu_s(), time.monotonic()
         seen = tabs[-1].evaluate(SEEN, options.seconds)
@@ -287,7 +309,13 @@ def training(home: Path, options: argparse.Namespace) -> None:
 
 
 def _speed(
-    run: RunFolder, worker: psutil.Process, studio: Server, context: BrowserContext, front: Page, shown: bool, seconds: float
+    run: RunFolder,
+    worker: psutil.Process,
+    studio: Server,
+    context: BrowserContext,
+    front: Page,
+    shown: bool,
+    seconds: float,
 ) -> tuple[float, float]:
     """Steps a second, and processor time of one, s."""
     tab = context.new_page() if shown else None
@@ -319,7 +347,9 @@ PARTS = {part.__name__: part for part in (server, page, live, training)}
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", nargs="+", choices=PARTS, default=[*PARTS])
     parser.add_argument("--readers", type=int, default=5)
     parser.add_argument("--rate", type=float, default=20.0)

@@ -40,14 +40,16 @@ def test_every_page_names_all_its_modules_and_each_is_there(tmp_path: Path, page
         source = (WEB / name).read_text(encoding="utf-8")
         wanted = [(WEB / name).parent / each for each in re.findall(r'\bfrom\s*"(\.[^"]+)"', source)]
         assert {each.resolve() for each in wanted} <= {(WEB / each).resolve() for each in named}
-    assert ("pages/run.js" in named) == (page in ("runs/abc", "models/v1"))  # a version shows exports as a run does
+    assert ("pages/run.js" in named) == (
+        page in ("runs/abc", "models/v1")
+    )  # a version shows exports as a run does
 
 
 def test_a_run_is_asked_for_what_its_page_takes_longest_to_get(tmp_path: Path) -> None:
     """D12: its course, as `course.js` asks for it; a name cannot break out of the page."""
     with TestClient(create_app(tmp_path)) as client:
         shown = client.get("/runs/abc").text
-        hostile = client.get('/runs/%22%3E%3Cscript%3E').text
+        hostile = client.get("/runs/%22%3E%3Cscript%3E").text
         beside = client.get("/runs/abc?tab=files").text
     asked = re.findall(r'<link rel="preload" as="fetch" crossorigin href="([^"]+)">', shown)
     course = (WEB / "course.js").read_text(encoding="utf-8")
