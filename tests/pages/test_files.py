@@ -59,6 +59,17 @@ def test_a_run_is_asked_for_what_its_page_takes_longest_to_get(tmp_path: Path) -
     assert 'as="fetch"' not in beside
 
 
+def test_an_address_that_leads_nowhere_is_a_page_for_a_person_and_a_problem_for_a_program(
+    tmp_path: Path,
+) -> None:
+    with TestClient(create_app(tmp_path)) as client:
+        for path in ("/nowhere", "/nowhere/deep", "/../pyproject.toml"):
+            person = client.get(path, headers={"accept": "text/html,*/*"})
+            assert (person.status_code, "pages/lost.js" in person.text) == (404, True)
+            assert client.get(path).json()["code"] == "not_found"
+        assert client.get("/api/v1/nowhere", headers={"accept": "text/html"}).json()["code"] == "not_found"
+
+
 def test_the_lock_names_versions_and_hashes_and_no_addresses() -> None:
     lock = json.loads((ROOT / "package-lock.json").read_text(encoding="utf-8"))
     packages = {name: facts for name, facts in lock["packages"].items() if name}

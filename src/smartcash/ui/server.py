@@ -158,15 +158,20 @@ def _add_pages(app: FastAPI, web: Path) -> None:
             len(parts) == 1 or (len(parts) == 2 and (parts[0] in DEEP_PAGES or not parts[1]))
         ):
             return _index(web, parts, request)
-        return _static(web, path, request)
+        file = _file(web, path)
+        if file is None and "text/html" in request.headers.get("accept", "") and parts[0] != "api":
+            return _index(web, parts, request, 404)  # a person, who is told so by the page
+        if file is None:
+            raise HTTPException(404)
+        return _static(file, request)
 
 
-def _index(web: Path, parts: Sequence[str], request: Request) -> Response:
+def _index(web: Path, parts: Sequence[str], request: Request, status: int = 200) -> Response:
     """The page, whose addresses are relative to a base that any proxy's prefix leaves right. It names all that the
     browser will need, so that one thing is not asked for only when another has come: every module, and of a run its
     course, which takes longest."""
-    is_run = parts[0] == "runs" and bool(parts[1:] and parts[1])
-    name = "run" if is_run else parts[0] or "home"
+    is_run = status == 200 and parts[0] == "runs" and bool(parts[1:] and parts[1])
+    name = "lost" if status == 404 else "run" if is_run else parts[0] or "home"
     links = [f'<link rel="modulepreload" href="{each}">' for each in _modules(web, f"pages/{name}.js")]
     if is_run and "tab" not in request.query_params:
         run = f"api/v1/runs/{quote(parts[1], safe='')}"
@@ -175,7 +180,7 @@ def _index(web: Path, parts: Sequence[str], request: Request) -> Response:
     whole = (web / "index.html").read_text(encoding="utf-8")
     base = f'<base href="{"../" * (len(parts) - 1) or "./"}">'
     whole = whole.replace(_BASE, "\n".join([base, *links]), 1)
-    return HTMLResponse(whole, headers={"cache-control": "no-cache"})
+    return HTMLResponse(whole, status, {"cache-control": "no-cache"})
 
 
 @lru_cache(maxsize=16)
@@ -191,7 +196,8 @@ def _modules(web: Path, page: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _static(web: Path, path: str, request: Request) -> Response:
+def _file(web: Path, path: str) -> Path | None:
+    """The file of the page at this path, if there is one that may be given."""
     file = web / path
     hidden = len(path) > LONGEST_PATH or any(part.startswith(".") for part in path.split("/"))
     if (
@@ -200,7 +206,11 @@ def _static(web: Path, path: str, request: Request) -> Response:
         or not file.is_file()
         or not file.resolve().is_relative_to(web.resolve())
     ):
-        raise HTTPException(404)
+        return None
+    return file
+
+
+def _static(file: Path, request: Request) -> Response:
     known = file.stat()
     etag = f'"{known.st_mtime_ns:x}-{known.st_size:x}"'
     headers = {"etag": etag, "cache-control": "no-cache"}

@@ -75,7 +75,7 @@ function options({ axis, log, plan, width, onCursor }) {
     width, height: HEIGHT, legend: { show: false }, bands,
     padding: [10, 8, 0, 0],
     cursor: { y: false, points: { size: 7 }, drag: { x: true, y: false } },
-    scales: { x: { time: false }, y: { distr: log ? 3 : 1 } },
+    scales: { x: { time: false }, y: log ? { distr: 3 } : { range: (_, low, high) => (low === high && !low ? [0, 1] : uPlot.rangeNum(low, high, 0.1, true)) } },
     axes: [
       { stroke: quiet, font, grid: { show: false }, ticks: { show: false }, size: 30, values: (_, splits) => (axis === "time" ? clock(splits) : splits.map((each) => (Number.isInteger(each) ? whole(each) : ""))) },
       { stroke: quiet, font, grid, ticks: { show: false }, size: 56, values: (_, splits, __, ___, step) => splits.map((each) => (each === null ? "" : log ? figure(each) : ticked(each, step))) },
