@@ -5,7 +5,9 @@
 server: its share of a core with `readers` clients, and from an event to a client, while this process writes `rate`
 events a second beside `points` that are there already. page: from the address to charts, of runs with 20,000 and
 100,000 steps, at first and again. live: the server's share with `readers` tabs of one browser, and from an event until
-it is seen. training: steps a second and processor time of a step, with the page in a hidden tab and without, in turns. All but the first need a Chromium (`make browser`). Times need a machine that does nothing else.
+it is seen. training: steps a second and processor time of a step, with the page in a hidden
+tab and without, in turns. All but the first need a Chromium (`make browser`). Times need a machine that does nothing
+else.
 """
 
 from __future__ import annotations
