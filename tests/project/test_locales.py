@@ -16,7 +16,7 @@ import pytest
 from smartcash.backend.formats.model import KINDS
 from smartcash.domain import errors
 from smartcash.domain.config import Part, TrainConfig, field_names
-from smartcash.utils.i18n import LANGUAGES, LOCALES, catalogue
+from smartcash.utils.i18n import LANGUAGES, LOCALES, catalogue, decimal, text
 
 SOURCE = Path(errors.__file__).parents[1]
 ERRORS = {
@@ -236,3 +236,17 @@ def test_every_error_and_every_problem_names_a_way_out(language: str) -> None:
         if not words.endswith(":") and not way.search(words)
     ]
     assert without == []
+
+
+def test_figures_in_words_have_the_decimal_sign_of_their_language() -> None:
+    """A33: what is no figure of ours, a version or an address, stays as it is."""
+    facts = {"faster": 1.25, "best": "resnet18.a1_in1k", "less": 0.5}
+    assert "1,2 kali secepat resnet18.a1_in1k" in text("advice.reason.nearly_best", "id", **facts)
+    assert "1.2 times as fast as resnet18.a1_in1k" in text("advice.reason.nearly_best", "en", **facts)
+    assert [decimal(0.95, spec, "id") for spec in ("", ".3f", "+.1f", ".1e")] == [
+        "0,95",
+        "0,950",
+        "+0,9",
+        "9,5e-01",
+    ]
+    assert decimal(0.95, ".3f", "en") == "0.950"

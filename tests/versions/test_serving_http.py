@@ -167,7 +167,17 @@ def test_without_the_token_nothing_is_told() -> None:
 def test_a_name_of_another_site_that_leads_here_is_refused() -> None:
     """DNS rebinding: a server for this machine alone answers to this machine's names."""
     with answering(Echo()) as ask:
-        assert ask("GET", "/health", host="evil.example")[0] == 400
+        for language, words in (
+            ("id", "tidak menjawab atas nama evil.example"),
+            ("en", "does not answer to the name evil"),
+        ):
+            status, _, problem = ask("GET", "/health", host="evil.example", accept_language=language)
+            assert (status, problem["code"]) == (400, "serving_host")
+            assert words in problem["detail"]
+        for name in ("", "[::1", "localhost.evil.example", "localhost:80:80"):
+            assert ask("GET", "/openapi.json", host=name)[0] == 400
+        for name in ("127.0.0.1", "[::1]:80", "LOCALHOST"):
+            assert ask("GET", "/health", host=name)[0] == 200
         assert ask("GET", "/health", host="localhost:1234")[0] == 200
 
 

@@ -23,7 +23,7 @@ from smartcash.backend.pages import (
     with_interval,
 )
 from smartcash.domain.banknotes import display_names
-from smartcash.utils.i18n import text
+from smartcash.utils.i18n import decimal, text
 
 AT_ONCE = 8  # classes in one chart
 
@@ -58,7 +58,9 @@ def card_page(facts: Mapping[str, Any], picture: Callable[[str], bytes]) -> byte
 def _model(facts: Mapping[str, Any]) -> list[str]:
     model = facts["model"]
     whats = ("title", "backbone", "run", "version", "epoch", "parameters", "threshold", "started")
-    shown = {what: f"{model[what]:.3g}" if isinstance(model[what], float) else model[what] for what in whats}
+    shown = {
+        what: decimal(model[what], ".3g") if isinstance(model[what], float) else model[what] for what in whats
+    }
     rows = [
         [escape(text(f"compare.model.{what}")), escape(str(value))] for what, value in shown.items() if value
     ]
@@ -108,7 +110,7 @@ def _robustness(robustness: Mapping[str, Any]) -> list[str]:
             )
             for metric in metrics
         ]
-        amounts = ", ".join(f"{level['amount']:g}" for level in hardship["levels"])
+        amounts = " · ".join(decimal(level["amount"]) for level in hardship["levels"])
         title = f"{text('report.hardship.' + hardship['name'])}: {amounts}"
         charts.append(lines(title, series, text("report.level"), "", y_range=(0, 1), small=True))
     return [
@@ -222,7 +224,7 @@ def _limits(facts: Mapping[str, Any]) -> list[str]:
     limits = facts["limits"]
     chosen = {
         "images": limits["images"],
-        "abstain": f"{limits['abstain']:.2f}",
+        "abstain": decimal(limits["abstain"], ".2f"),
         "target": f"{limits['target']:.0%}",
     }
     parts = [
@@ -252,6 +254,6 @@ def _limits(facts: Mapping[str, Any]) -> list[str]:
 def _pace(facts: Mapping[str, Any]) -> str:
     pace, width_height = facts["pace"], " × ".join(map(str, facts["pace"]["picture"]))
     return text(
-        "report.pace_line", p50=f"{pace['p50_ms']:.1f}", p95=f"{pace['p95_ms']:.1f}", threads=pace["threads"],
-        picture=width_height, megabytes=f"{facts['model']['size_bytes'] / 1e6:.1f}",
+        "report.pace_line", p50=decimal(pace["p50_ms"], ".1f"), p95=decimal(pace["p95_ms"], ".1f"), threads=pace["threads"],
+        picture=width_height, megabytes=decimal(facts["model"]["size_bytes"] / 1e6, ".1f"),
     )  # fmt: skip

@@ -21,7 +21,7 @@ from smartcash.backend.pages import (
     with_interval,
 )
 from smartcash.domain.banknotes import display_names
-from smartcash.utils.i18n import text
+from smartcash.utils.i18n import decimal, text
 
 CURVES = {"detect": ("mAP50_95", "exact_sum", "train_loss"), "classify": ("accuracy", "loss", "train_loss")}
 AXES = ("epoch", "step", "elapsed_s")
@@ -63,7 +63,7 @@ def _summary(facts: Mapping[str, Any], names: Sequence[str]) -> list[str]:
 
 def _cell(value: object) -> str:
     if isinstance(value, float):
-        return f"{value:.3g}"
+        return decimal(value, ".3g")
     return "–" if value in (None, "") else escape(str(value))
 
 

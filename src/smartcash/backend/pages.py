@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from smartcash.utils.i18n import current_language, text
+from smartcash.utils.i18n import current_language, decimal, text
 
 # Okabe and Ito's colours, which colour-blind eyes tell apart; darker or lighter as the ground needs
 _LIGHT = ("#0072b2", "#d55e00", "#00805e", "#a8467f", "#9a6a00", "#2b7fb5", "#6b6b00", "#555555")
@@ -75,7 +75,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") ->
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+    return "–" if value is None else decimal(value, f".{digits}f")
 
 
 def with_interval(estimate: Mapping[str, float] | None) -> str:
@@ -91,8 +91,9 @@ def change(delta: Mapping[str, Any] | None) -> str:
         return "–"
     verdict = delta["verdict"]
     words = escape(text(f"compare.verdict.{verdict}"))
-    interval = f"<small>{delta['low']:+.3f} … {delta['high']:+.3f}</small>"
-    return f'<span class="{verdict}">{delta["value"]:+.3f}</span> {interval} <span class="{verdict}">{words}</span>'
+    value, low, high = (decimal(delta[each], "+.3f") for each in ("value", "low", "high"))
+    interval = f"<small>{low} … {high}</small>"
+    return f'<span class="{verdict}">{value}</span> {interval} <span class="{verdict}">{words}</span>'
 
 
 # ---------------------------------------------------------------- charts
@@ -143,12 +144,14 @@ def lines(
     drawn = [f'<svg role="img" viewBox="0 0 {width} {height}" width="{width}" height="{height}">']
     drawn.append(f"<title>{escape(title)}</title>")
     for tick in _ticks(y_low, y_high):
-        up, words = down(tick), f'<tspan dy="4">{tick:g}</tspan>'
+        up, words = down(tick), f'<tspan dy="4">{decimal(tick)}</tspan>'
         drawn.append(f'<line class="grid" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{up}" y2="{up}"/>')
         drawn.append(f'<text class="dim" x="{_LEFT - 6}" y="{up}" text-anchor="end">{words}</text>')
     below = height - _BOTTOM + 16
     for tick in _ticks(x_low, x_high):
-        drawn.append(f'<text class="dim" x="{across(tick)}" y="{below}" text-anchor="middle">{tick:g}</text>')
+        drawn.append(
+            f'<text class="dim" x="{across(tick)}" y="{below}" text-anchor="middle">{decimal(tick)}</text>'
+        )
     if diagonal:
         ends = path([(x_low, y_low), (x_high, y_high)])
         drawn.append(f'<polyline class="grid" stroke-dasharray="4 4" points="{ends}"/>')
@@ -235,14 +238,16 @@ def answer_marks(
     truth: Sequence[Mapping[str, Any]], answer: Mapping[str, Any]
 ) -> list[tuple[Mapping[str, Any], str, bool]]:
     """What `photo` draws of a model's answer: what is there dashed, and what was found with its score."""
-    found = [(mark, f"{mark['class']} {mark['score']:.2f}", False) for mark in answer["found"]]
+    found = [(mark, f"{mark['class']} {number(mark['score'], 2)}", False) for mark in answer["found"]]
     return [*((mark, "", True) for mark in truth), *found]
 
 
 def answer_words(answer: Mapping[str, Any]) -> str:
     """How a model did in one picture, and what it said where there is no box to write it on."""
     words = text("compare.answer", right=answer["right"], missed=answer["missed"], wrong=answer["wrong"])
-    said = [f"{mark['class']} {mark['score']:.2f}" for mark in answer["found"] if "box_xyxy" not in mark]
+    said = [
+        f"{mark['class']} {number(mark['score'], 2)}" for mark in answer["found"] if "box_xyxy" not in mark
+    ]
     return ", ".join([words, *said])
 
 

@@ -11,7 +11,7 @@ import click
 
 from smartcash.cli import language_option
 from smartcash.domain.exports import PRECISIONS, ExportRecord, ExportRequest, Precision, Proof
-from smartcash.utils.i18n import text
+from smartcash.utils.i18n import decimal, text
 
 if TYPE_CHECKING:
     from smartcash.domain.errors import ExportRefused
@@ -132,12 +132,12 @@ def figures_of(proof: Proof) -> str:
     """The figures of a proof, in one line."""
     parts = []
     if proof.box_px is not None:
-        parts.append(text("export.figures.box_px", value=f"{proof.box_px:.1e}"))
-    parts.append(text("export.figures.score", value=f"{proof.score or 0:.1e}"))
+        parts.append(text("export.figures.box_px", value=decimal(proof.box_px, ".1e")))
+    parts.append(text("export.figures.score", value=decimal(proof.score or 0, ".1e")))
     if proof.agreement is not None:
         parts.append(text("export.figures.agreement", value=f"{100 * proof.agreement:.0f}"))
     if proof.metric_torch is not None and proof.metric_file is not None:
-        before, after = f"{proof.metric_torch:.4f}", f"{proof.metric_file:.4f}"
+        before, after = decimal(proof.metric_torch, ".4f"), decimal(proof.metric_file, ".4f")
         parts.append(text("export.figures.metric", name=proof.metric, torch=before, file=after))
     return ", ".join(parts)
 

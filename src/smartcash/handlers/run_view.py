@@ -83,11 +83,18 @@ class RunView:
             found["share"] = min(1.0, (found["step_in_run"] or 0) / found["total_steps"])
         return found
 
+    def config(self) -> TrainConfig:
+        """The configuration of the run. Raises ConfigInvalid for one of another version, or written by hand."""
+        path = self.path / "config.yaml"
+        return _config(path, path.stat().st_mtime_ns)
+
     def _patience(self) -> dict[str, Any]:
         """`patience`: the epochs that early stopping waits (None: it is off, or not settled yet), and how many of
         them are left."""
-        path = self.path / "config.yaml"
-        config = _config(path, path.stat().st_mtime_ns) if self._is_own(path) else None
+        try:
+            config = self.config() if self._is_own(self.path / "config.yaml") else None
+        except ConfigInvalid:
+            config = None
         if config is None:
             return {"patience": None, "patience_left": None}
         rule = config.training.early_stopping
@@ -267,13 +274,10 @@ class RunView:
 
 
 @lru_cache(maxsize=32)
-def _config(path: Path, changed_ns: int) -> TrainConfig | None:
+def _config(path: Path, changed_ns: int) -> TrainConfig:
     """The configuration in a file that was last changed then: reading YAML takes 40 ms, and progress is looked at
-    every second. None for one that cannot be used."""
-    try:
-        return TrainConfig.from_yaml(path)
-    except ConfigInvalid:
-        return None
+    every second."""
+    return TrainConfig.from_yaml(path)
 
 
 def _parsed(value: object) -> float | None:

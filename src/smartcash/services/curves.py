@@ -9,16 +9,19 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic_core import to_json
 
 from smartcash.services.event_log import EventTail, finite
 
 KEPT_RUNS = 6  # 100,000 steps of 8 figures take 9 MB
 SINGLE = ("loss", "lr", "images_per_s")
+DIGITS = 6  # what a float32 has
 _NAN = float("nan")
 Numbers = NDArray[np.float64]
 
@@ -55,15 +58,15 @@ class Curves:
 
     def to_json(self) -> bytes:
         """{…facts, step, epoch, time, series: {key: {mean, low, high}}}; six digits, which is what a float32 has."""
-        plain = [f'"{name}":{_listed(self.columns[name], "%.10g")}' for name in ("step", "epoch", "time")]
-        series: dict[str, list[str]] = {}
+        places: dict[str, list[float]] = {}
+        series: dict[str, dict[str, list[float]]] = {}
         for name, values in self.columns.items():
             key, dot, part = name.rpartition(".")
             if dot:
-                series.setdefault(key, []).append(f'"{part}":{_listed(values)}')
-        parts = (f"{json.dumps(key)}:{{{','.join(columns)}}}" for key, columns in series.items())
-        facts = json.dumps(finite(self.facts()))[:-1]
-        return f'{facts},{",".join(plain)},"series":{{{",".join(parts)}}}}}'.encode()
+                series.setdefault(key, {})[part] = _rounded(values, DIGITS).tolist()
+            else:
+                places[name] = _rounded(values, 10).tolist()
+        return to_json({**self.facts(), **places, "series": series}, inf_nan_mode="null")
 
     def to_float32(self) -> bytes:
         """uint32 length of the header, the header as JSON (padded to a multiple of 4 with blanks), then every column
@@ -76,9 +79,12 @@ class Curves:
         return b"".join([struct.pack("<I", len(header)), header, *whole])
 
 
-def _listed(values: Numbers, form: str = "%.6g") -> str:
-    whole = ",".join(map(form.__mod__, values.tolist()))
-    return f"[{whole.replace('nan', 'null')}]"
+def _rounded(values: Numbers, digits: int) -> Numbers:
+    """The values to so many significant digits, which takes a tenth of the time of writing each with them."""
+    with np.errstate(divide="ignore"):
+        size = np.floor(np.log10(np.abs(values)))
+    scale = 10.0 ** (digits - 1 - np.where(np.isfinite(size), size, 0.0))
+    return np.round(values * scale) / scale
 
 
 class CurveReader:
@@ -156,7 +162,7 @@ class _Steps:
         self._places["epoch"].extend([epoch - 1 + step / (steps or _NAN) for epoch, step, steps in places])
         parts = [found if isinstance(found := record.get("losses"), dict) else {} for record in records]
         figures = {name: _numbers(records, name) for name in SINGLE}
-        for name in dict.fromkeys(name for each in parts for name in each):
+        for name in dict.fromkeys(chain.from_iterable(parts)):
             figures[f"losses.{name}"] = _numbers(parts, name)
         for name, values in figures.items():
             if name not in self._values:

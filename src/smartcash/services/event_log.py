@@ -84,10 +84,14 @@ class EventTail:
         """The next whole events, about a megabyte of them at most; empty when there is none yet.
 
         A whole line that is no event (a disk's damage) is passed over; the gap in `seq` shows it."""
-        if not self.path.exists():
+        try:
+            if self.path.stat().st_size == self._offset:
+                return []
+            file = self.path.open("rb", buffering=0)
+        except FileNotFoundError:
             return []
         found: list[dict[str, Any]] = []
-        with self.path.open("rb", buffering=0) as file:
+        with file:
             size = file.seek(0, 2)
             if self._offset is None or size < self._offset:  # shorter: another file has taken its place
                 self._offset = _place_after(file, self.after, size)

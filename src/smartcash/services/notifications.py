@@ -27,7 +27,7 @@ from urllib.parse import quote, urlsplit
 
 from smartcash.domain.errors import Problem
 from smartcash.domain.events import Warned
-from smartcash.utils.i18n import text
+from smartcash.utils.i18n import decimal, text
 
 LIMIT_S = 10.0
 BELL = "bell"
@@ -62,7 +62,9 @@ class Notice:
     @property
     def body(self) -> str:
         """A few lines, in the user's language."""
-        shown = ", ".join(f"{name} {value:.3f}" for name, value in self.metrics.items() if value is not None)
+        shown = " · ".join(
+            f"{name} {decimal(value, '.3f')}" for name, value in self.metrics.items() if value is not None
+        )
         place = text("notify.place", folder=self.folder, host=self.host)
         return "\n".join(line for line in (self.reason, shown, place) if line)
 

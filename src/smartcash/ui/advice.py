@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from smartcash.domain.advice import RATED, Advice, Reason, Trial, front, reasons, recommended, rounds_of
-from smartcash.utils.i18n import current_language, text
+from smartcash.utils.i18n import current_language, decimal, text
 
 COLUMNS = (
     "mark", "backbone", "accuracy", "test", "latency", "size", "parameters", "epochs", "trained", "version",
@@ -47,11 +47,13 @@ def rows_of(advice: Advice) -> list[dict[str, str]]:
             "backbone": trial.backbone,
             "accuracy": _share(trial.accuracy),
             "test": _share(next((trial.test[name] for name in RATED if name in trial.test), None)),
-            "latency": f"{trial.speed['latency_ms']:.1f} ms" if trial.speed else "",
-            "size": f"{trial.speed['size_mb']:.1f} MB" if trial.speed else "",
-            "parameters": f"{trial.speed['parameters'] / 1e6:.2f} M" if trial.speed else "",
+            "latency": f"{decimal(trial.speed['latency_ms'], '.1f')} ms" if trial.speed else "",
+            "size": f"{decimal(trial.speed['size_mb'], '.1f')} MB" if trial.speed else "",
+            "parameters": f"{decimal(trial.speed['parameters'] / 1e6, '.2f')} M" if trial.speed else "",
             "epochs": str(trial.epochs or ""),
-            "trained": text("advice.minutes", minutes=f"{trial.trained_s / 60:.1f}") if trial.epochs else "",
+            "trained": text("advice.minutes", minutes=decimal(trial.trained_s / 60, ".1f"))
+            if trial.epochs
+            else "",
             "version": trial.version,
         }
         for trial in [*rated, *others]
@@ -70,7 +72,7 @@ def reason_words(reason: Reason) -> str:
 
 def notes_of(advice: Advice) -> list[str]:
     """What has to be known to read the figures."""
-    minutes = {"budget": f"{advice.budget_s / 60:.1f}", "spent": f"{advice.spent_s / 60:.1f}"}
+    minutes = {"budget": decimal(advice.budget_s / 60, ".1f"), "spent": decimal(advice.spent_s / 60, ".1f")}
     notes = [text("advice.note.budget", **minutes)]
     last = len(rounds_of(len(advice.trials)))
     early = [trial.backbone for trial in advice.rated if trial.rounds < last]
@@ -108,7 +110,7 @@ def advice_page(advice: Advice) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+    return "" if value is None else decimal(value, ".3f")
 
 
 def _table(rows: Sequence[dict[str, str]]) -> str:
@@ -138,12 +140,12 @@ def _chart(rated: Sequence[Trial]) -> str:
     for value in upward.ticks():
         y = upward(value)
         lines.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        lines.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:.3f}</text>')
+        lines.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{_share(value)}</text>')
     for value in across.ticks():
         x = across(value)
         lines.append(f'<line class="grid" y1="{TOP}" y2="{HEIGHT - BOTTOM}" x1="{x:.1f}" x2="{x:.1f}"/>')
         lines.append(
-            f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{10**value:.3g} ms</text>'
+            f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{decimal(10**value, ".3g")} ms</text>'
         )
     axis = escape(text("advice.axis"))
     lines.append(
@@ -157,7 +159,8 @@ def _chart(rated: Sequence[Trial]) -> str:
         radius = max(LEAST_PX, MOST_PX * math.sqrt(trial.cost[1] / largest))
         kind = "choice" if trial is choice else "front" if trial in on_front else "rest"
         name = escape(trial.backbone)
-        facts = f"{name}: {trial.accuracy:.3f}, {trial.cost[0]:.1f} ms, {trial.cost[1]:.1f} MB"
+        latency, size = (decimal(each, ".1f") for each in trial.cost)
+        facts = f"{name}: {_share(trial.accuracy)} · {latency} ms · {size} MB"
         lines.append(
             f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"><title>{facts}</title></circle>'
         )

@@ -10,9 +10,12 @@ import hashlib
 import html
 import re
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -31,7 +34,9 @@ WEB = Path(__file__).parent / "web"
 PAGES = ("", "train", "runs", "compare", "models", "data", "log", "settings")
 DEEP_PAGES = ("runs", "models")  # /runs/{id}
 GRACE_S = 1
+TURN_S = 0.001  # of a thread that computes while others wait, which would be five times as long
 LONGEST_PATH = 200
+POINTS = 2000  # of a curve; web/course.js asks for as many
 # what a browser is told of a file, whatever the machine's own table says
 KINDS = {
     ".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".mjs": "text/javascript; charset=utf-8",
@@ -40,6 +45,7 @@ KINDS = {
     ".txt": "text/plain; charset=utf-8", ".map": "application/json",
 }  # fmt: skip
 _BASE = '<base href="./">'
+_IMPORT = re.compile(r'\bfrom\s*"(\.\.?/)([\w./-]+)"')
 _INLINE_SCRIPT = re.compile(r"<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>", re.DOTALL)
 NOUNS = (config, runs, compare, models, data, operations, machine)
 
@@ -108,6 +114,7 @@ def serve(
 ) -> None:
     """Serve until Ctrl-C or SIGTERM; `ready` is told the address with its token once requests are taken. `port`: 0
     for any free one. Raises ServerRefused when the port is taken."""
+    sys.setswitchinterval(TURN_S)  # a long curve is read while its page is being fetched
     token = token_of(home, anew=new_token)
     app = create_app(home, interface=interface)
     with _listening(host, port) as listener:
@@ -150,18 +157,47 @@ def _add_pages(app: FastAPI, web: Path) -> None:
         if parts[0] in PAGES and (
             len(parts) == 1 or (len(parts) == 2 and (parts[0] in DEEP_PAGES or not parts[1]))
         ):
-            return _index(web, len(parts) - 1)
-        return _static(web, path, request)
+            return _index(web, parts, request)
+        file = _file(web, path)
+        if file is None and "text/html" in request.headers.get("accept", "") and parts[0] != "api":
+            return _index(web, parts, request, 404)  # a person, who is told so by the page
+        if file is None:
+            raise HTTPException(404)
+        return _static(file, request)
 
 
-def _index(web: Path, depth: int) -> Response:
-    """The page, whose addresses are relative to a base that any proxy's prefix leaves right."""
+def _index(web: Path, parts: Sequence[str], request: Request, status: int = 200) -> Response:
+    """The page, whose addresses are relative to a base that any proxy's prefix leaves right. It names all that the
+    browser will need, so that one thing is not asked for only when another has come: every module, and of a run its
+    course, which takes longest."""
+    is_run = status == 200 and parts[0] == "runs" and bool(parts[1:] and parts[1])
+    name = "lost" if status == 404 else "run" if is_run else parts[0] or "home"
+    links = [f'<link rel="modulepreload" href="{each}">' for each in _modules(web, f"pages/{name}.js")]
+    if is_run and "tab" not in request.query_params:
+        run = f"api/v1/runs/{quote(parts[1], safe='')}"
+        course = (f"{run}/metrics?max_points={POINTS}", f"{run}/epochs")  # as in web/course.js
+        links = [f'<link rel="preload" as="fetch" crossorigin href="{each}">' for each in course] + links
     whole = (web / "index.html").read_text(encoding="utf-8")
-    whole = whole.replace(_BASE, f'<base href="{"../" * depth or "./"}">', 1)
-    return HTMLResponse(whole, headers={"cache-control": "no-cache"})
+    base = f'<base href="{"../" * (len(parts) - 1) or "./"}">'
+    whole = whole.replace(_BASE, "\n".join([base, *links]), 1)
+    return HTMLResponse(whole, status, {"cache-control": "no-cache"})
 
 
-def _static(web: Path, path: str, request: Request) -> Response:
+@lru_cache(maxsize=16)
+def _modules(web: Path, page: str) -> tuple[str, ...]:
+    """The page's module and every module that it or the frame imports, each after those that import it."""
+    found = ["app.js", page]
+    for name in found:
+        folder = PurePosixPath(name).parent
+        for up, imported in _IMPORT.findall((web / name).read_text(encoding="utf-8")):
+            path = (folder.parent if up == "../" else folder) / imported
+            if str(path) not in found:
+                found.append(str(path))
+    return tuple(found)
+
+
+def _file(web: Path, path: str) -> Path | None:
+    """The file of the page at this path, if there is one that may be given."""
     file = web / path
     hidden = len(path) > LONGEST_PATH or any(part.startswith(".") for part in path.split("/"))
     if (
@@ -170,7 +206,11 @@ def _static(web: Path, path: str, request: Request) -> Response:
         or not file.is_file()
         or not file.resolve().is_relative_to(web.resolve())
     ):
-        raise HTTPException(404)
+        return None
+    return file
+
+
+def _static(file: Path, request: Request) -> Response:
     known = file.stat()
     etag = f'"{known.st_mtime_ns:x}-{known.st_size:x}"'
     headers = {"etag": etag, "cache-control": "no-cache"}

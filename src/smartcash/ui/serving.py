@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
+import re
 import socket
 import time
 from collections import Counter
@@ -27,7 +28,6 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -45,6 +45,7 @@ STATUS = {
     "token_wrong": 401, "upload_slow": 408, "upload_too_large": 413, "picture_too_large": 413,
     "upload_empty": 422, "upload_form": 422, "serving_busy": 503,
 }  # fmt: skip
+_HOST = re.compile(r"\[?(?P<name>[^\[\]]+?)\]?(:\d+)?")  # a name, 127.0.0.1 or [::1], and perhaps a port
 OF_HTTP = {404: "path_unknown", 405: "method_wrong"}
 
 
@@ -154,7 +155,7 @@ def create_app(
         docs_url=None, redoc_url=None,  # those pages are fetched from other hosts
         responses={"default": {"model": Problem, "content": {"application/problem+json": {}}}},
     )  # fmt: skip
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+    app.add_middleware(_Named, hosts=hosts)
     app.add_middleware(_Counted, figures=figures)
     app.add_exception_handler(SmartCashError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -305,6 +306,26 @@ async def _file_in(request: Request, body: bytes) -> bytes:
         return await files[0].read() if files else b""
     finally:
         await form.close()
+
+
+class _Named:
+    """Refuses requests that call this server by a name which is not among `hosts`; "*": every name is."""
+
+    def __init__(self, app: ASGIApp, hosts: tuple[str, ...]) -> None:
+        self.app, self.hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and "*" not in self.hosts:
+            request = Request(scope)
+            host = request.headers.get("host", "")
+            found = _HOST.fullmatch(host)
+            if found is None or found["name"].lower() not in self.hosts:
+                words = text(
+                    "errors.serving_host", _language(request), host=host, hosts=", ".join(self.hosts)
+                )
+                await _problem(400, "serving_host", words)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
 
 
 class _Counted:

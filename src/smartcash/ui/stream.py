@@ -4,8 +4,9 @@ A subscriber says which runs it follows, and the number of the last event it has
 also the `id` of every message, so a browser that reconnects, after whatever, goes on exactly there: the files are the
 truth, the server remembers nothing.
 
-One thread of work serves all: ten times a second it reads what was appended to the runs that are followed, encodes it
-once, and hands the same bytes to everybody who stands at the same place; who is behind is brought up from the file.
+One thread of work serves all: twenty-five times a second it looks whether anything was appended to the runs that are
+followed, encodes it once, and hands the same bytes to everybody who stands at the same place; who is behind is brought
+up from the file.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from smartcash.services.jobs import Jobs
 from smartcash.services.run_store import RunFolder, RunStore
 from smartcash.services.training_service import ACTIVE, TrainingService
 
-TICK_S = 0.1
+TICK_S = 0.04
 BEAT_S = 10.0
 STATE_S = 1.0
 STATE_SHARE = (
@@ -75,10 +76,11 @@ class _Subscriber:
     queue: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(MOST_WAITING))
     behind: dict[str, EventTail] = field(default_factory=dict)
     state: bytes = b""
+    told: float = field(default_factory=time.monotonic)  # when it was last sent anything
 
 
 class Stream:
-    """The stream of one home. `closing`: asked ten times a second whether the server is to end."""
+    """The stream of one home. `closing`: asked at every tick whether the server is to end."""
 
     def __init__(self, store: RunStore, service: TrainingService, jobs: Jobs, log: OperationLog) -> None:
         self.store, self.service, self.jobs, self.log = store, service, jobs, log
@@ -87,6 +89,7 @@ class Stream:
         self._tails: dict[str, EventTail] = {}
         self._worker: asyncio.Task[None] | None = None
         self._state: dict[str, Any] = {"active": [], "ended": [], "jobs": [], "operations": 0}
+        self._state_message = b""
         self._state_until = 0.0
         self._paths: dict[str, Path] = {}  # the events of each run, as of the last look
 
@@ -101,11 +104,7 @@ class Stream:
         try:
             yield b"retry: 1000\n\n"
             while True:
-                try:
-                    message = await asyncio.wait_for(subscriber.queue.get(), BEAT_S)
-                except TimeoutError:
-                    yield b": beat\n\n"
-                    continue
+                message = await subscriber.queue.get()
                 if message is None:
                     yield b"event: bye\ndata: {}\n\n"
                     return
@@ -159,6 +158,7 @@ class Stream:
             "active": active, "ended": [_ending(run) for run in ended],
             "jobs": [job.facts() for job in self.jobs.all()], "operations": self.log.count(),
         }  # fmt: skip
+        self._state_message = b"event: state\ndata: " + json.dumps(self._state).encode() + b"\n\n"
         took = time.thread_time() - began
         self._state_until = time.monotonic() + max(STATE_S, took * STATE_SHARE)
         return self._state
@@ -169,8 +169,8 @@ class Stream:
             while self._subscribers and not self.closing():
                 began = time.monotonic()
                 sent = await asyncio.to_thread(self._tick, list(self._subscribers))
-                for subscriber, messages in sent.items():
-                    self._deliver(subscriber, messages)
+                for subscriber, message in sent.items():
+                    self._deliver(subscriber, message)
                 late = any(subscriber.behind for subscriber in self._subscribers)
                 await asyncio.sleep(0 if late else max(0.0, TICK_S - (time.monotonic() - began)))
         finally:
@@ -178,11 +178,10 @@ class Stream:
                 self._end(subscriber)
             self._tails = {}
 
-    def _deliver(self, subscriber: _Subscriber, messages: Sequence[bytes]) -> None:
-        for message in messages:
-            if subscriber.queue.full():
-                self._end(subscriber)
-                return
+    def _deliver(self, subscriber: _Subscriber, message: bytes) -> None:
+        if subscriber.queue.full():
+            self._end(subscriber)
+        else:
             subscriber.queue.put_nowait(message)
 
     def _end(self, subscriber: _Subscriber) -> None:
@@ -192,21 +191,27 @@ class Stream:
         subscriber.queue.put_nowait(None)
         self._subscribers.discard(subscriber)
 
-    def _tick(self, subscribers: Sequence[_Subscriber]) -> dict[_Subscriber, list[bytes]]:
-        """What each is to be sent now."""
+    def _tick(self, subscribers: Sequence[_Subscriber]) -> dict[_Subscriber, bytes]:
+        """What is to be sent now, to whom there is anything to say."""
         sent: dict[_Subscriber, list[bytes]] = {subscriber: [] for subscriber in subscribers}
-        state = b"event: state\ndata: " + json.dumps(self.state()).encode() + b"\n\n"
+        self.state()
         for subscriber in subscribers:
-            if subscriber.state != state:
-                subscriber.state = state
-                sent[subscriber].append(state)
+            if subscriber.state != self._state_message:
+                subscriber.state = self._state_message
+                sent[subscriber].append(self._state_message)
         followed = {run for subscriber in subscribers for run in subscriber.places}
         self._tails = {run: tail for run, tail in self._tails.items() if run in followed}
         for run in followed:
             if (path := self._paths.get(run)) is not None:
                 following = [subscriber for subscriber in subscribers if run in subscriber.places]
                 self._serve(run, path, following, sent)
-        return sent
+        now = time.monotonic()
+        for subscriber, messages in sent.items():
+            if not messages and now > subscriber.told + BEAT_S:
+                messages.append(b": beat\n\n")
+            if messages:
+                subscriber.told = now
+        return {subscriber: b"".join(messages) for subscriber, messages in sent.items() if messages}
 
     def _serve(
         self, run: str, path: Path, following: Sequence[_Subscriber], sent: Mapping[_Subscriber, list[bytes]]

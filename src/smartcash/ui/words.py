@@ -19,7 +19,7 @@ from smartcash.handlers.training_manager import Review
 from smartcash.services.event_log import finite
 from smartcash.services.jobs import Job
 from smartcash.ui.problems import problem_json, response_to
-from smartcash.utils.i18n import catalogue, text
+from smartcash.utils.i18n import catalogue, decimal, text
 from smartcash.utils.printable import plain
 
 LEAST_PACKED = 1000  # bytes
@@ -96,10 +96,14 @@ def version_json(version: ModelVersion) -> dict[str, Any]:
 def export_json(record: ExportRecord, language: str) -> dict[str, Any]:
     """An export with its proof; why it is not verified, in words."""
     proof = record.proof
+
+    def figure(name: str, spec: str) -> str:
+        return decimal(proof.get(name) or 0, spec, language)
+
     facts = {
-        "box_px": f"{proof.get('box_px') or 0:.3g}", "score": f"{proof.get('score') or 0:.3g}",
-        "agreement": f"{100 * (proof.get('agreement') or 0):.1f}", "metric": proof.get("metric", ""),
-        "metric_torch": f"{proof.get('metric_torch') or 0:.4f}", "metric_file": f"{proof.get('metric_file') or 0:.4f}",
+        "box_px": figure("box_px", ".3g"), "score": figure("score", ".3g"), "metric": proof.get("metric", ""),
+        "agreement": decimal(100 * (proof.get("agreement") or 0), ".1f", language),
+        "metric_torch": figure("metric_torch", ".4f"), "metric_file": figure("metric_file", ".4f"),
         "limit": (proof.get("limits") or {}).get(proof.get("reason", ""), ""),
     }  # fmt: skip
     key = f"export.reasons.{proof.get('reason', '')}"

@@ -11,6 +11,7 @@ import os
 import tomllib
 from functools import cache
 from pathlib import Path
+from string import Formatter
 from typing import Any, Literal, get_args
 
 LanguageName = Literal["id", "en"]
@@ -60,4 +61,26 @@ def catalogue(language: str) -> dict[str, str]:
 
 def text(key: str, language: str | None = None, **facts: object) -> str:
     """The text named `key` with `facts` filled in. Raises KeyError for a key that no locale has."""
-    return catalogue(language or current_language())[key].format(**facts)
+    language = language or current_language()
+    return _FORMATTERS[language].vformat(catalogue(language)[key], (), facts)
+
+
+def decimal(value: float, spec: str = "g", language: str | None = None) -> str:
+    """A figure as Python's `format` writes it, with the language's decimal sign: 0.95, 0,95."""
+    written = format(value, spec)
+    return written.replace(".", ",") if (language or current_language()) == "id" else written
+
+
+class _Words(Formatter):
+    """Writes `{seconds:.1f}` with the language's decimal sign; a fact without digits to it stays as it is."""
+
+    def __init__(self, language: str) -> None:
+        self.language = language
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        if isinstance(value, float) and format_spec:
+            return decimal(value, format_spec, self.language)
+        return format(value, format_spec)
+
+
+_FORMATTERS = {language: _Words(language) for language in LANGUAGES}

@@ -224,7 +224,7 @@ def show(run: str, studio: Here, language: Language) -> Response:
         facts = view.description()
         problems = recorded_problems(facts.get("problems"), language)
         try:
-            config = RunFolder(view.path).config()
+            config = view.config()
         except ConfigInvalid as error:  # of another version, or written by hand
             problems += [problem_json(problem, language) for problem in error.problems]
     previews = view.previews()

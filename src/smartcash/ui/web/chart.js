@@ -75,7 +75,7 @@ function options({ axis, log, plan, width, onCursor }) {
     width, height: HEIGHT, legend: { show: false }, bands,
     padding: [10, 8, 0, 0],
     cursor: { y: false, points: { size: 7 }, drag: { x: true, y: false } },
-    scales: { x: { time: false }, y: { distr: log ? 3 : 1 } },
+    scales: { x: { time: false }, y: log ? { distr: 3 } : { range: (_, low, high) => (low === high && !low ? [0, 1] : uPlot.rangeNum(low, high, 0.1, true)) } },
     axes: [
       { stroke: quiet, font, grid: { show: false }, ticks: { show: false }, size: 30, values: (_, splits) => (axis === "time" ? clock(splits) : splits.map((each) => (Number.isInteger(each) ? whole(each) : ""))) },
       { stroke: quiet, font, grid, ticks: { show: false }, size: 56, values: (_, splits, __, ___, step) => splits.map((each) => (each === null ? "" : log ? figure(each) : ticked(each, step))) },
@@ -104,7 +104,7 @@ export function Chart({ title, note, lines, axis, log = false, smooth = 0, stamp
     const width = place.current.clientWidth;
     const made = new uPlot(options({ axis, log, plan, width, onCursor: setAt }), data, place.current);
     plot.current = made;
-    const seen = new ResizeObserver(([entry]) => made.setSize({ width: entry.contentRect.width, height: HEIGHT }));
+    const seen = new ResizeObserver(([{ contentRect: { width: now } }]) => now !== made.width && made.setSize({ width: now, height: HEIGHT }));
     seen.observe(place.current);
     return () => {
       seen.disconnect();
@@ -114,7 +114,7 @@ export function Chart({ title, note, lines, axis, log = false, smooth = 0, stamp
   }, [shape]);
 
   useEffect(() => {
-    const request = requestAnimationFrame(() => plot.current?.setData(shown.current.data)); // none in a hidden tab
+    const request = requestAnimationFrame(() => plot.current && plot.current.data !== shown.current.data && plot.current.setData(shown.current.data)); // none in a hidden tab
     return () => cancelAnimationFrame(request);
   }, [stamp, smooth, shape]);
 

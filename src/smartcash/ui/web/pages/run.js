@@ -12,6 +12,7 @@ import { Labels } from "./runs.js";
 const QUALITY = { detect: ["mAP50_95", "mAP50", "exact_sum"], classify: ["accuracy", "f1", "accuracy_top5"] };
 const COLOURS = ["var(--accent)", "var(--rp100000)", "var(--rp50000)", "var(--rp5000)"];
 const TABS = ["watch", "result", "config", "checkpoints", "exports", "story", "files"];
+const CHART_MS = 200; // figures follow at once, charts so often
 const AT_WORK = ["checking", "queued", "running", "paused", "stopping"];
 
 export default function RunPage({ path }) {
@@ -19,6 +20,7 @@ export default function RunPage({ path }) {
   const now = state.value?.active.find((each) => each.run === id);
   const ended = state.value?.ended.find((each) => each.run === id);
   const from = useLoad(() => get(`runs/${id}`), [id, now?.state, ended?.state, ended?.ended]);
+  if (from.error && !from.data) return html`<${Head} title=${id} /><${Failure} error=${from.error} retry=${from.reload} />`;
   return html`<${Loaded} from=${from}>${(run) => html`<${Run} key=${id} id=${id} run=${run} now=${now} reload=${from.reload} />`}<//>`;
 }
 
@@ -159,6 +161,7 @@ function Problems({ id, of }) {
 function Watch({ id, run, stands }) {
   const course = useRef(null);
   const [stamp, setStamp] = useState(0);
+  const [drawn, setDrawn] = useState(0);
   const [error, setError] = useState(null);
   const [previewed, setPreviewed] = useState(0);
   useEffect(() => {
@@ -172,18 +175,30 @@ function Watch({ id, run, stands }) {
         lengthen(course.current, batch);
         if (batch.events.some((event) => event.type === "PreviewsWritten")) setPreviewed((before) => before + 1);
         for (const event of batch.events) if (event.type === "Warned" && has(`warnings.${event.code}`)) toast(word(`warnings.${event.code}`, event.facts));
-        setStamp((before) => before + 1);
+        redraw();
       });
     }, setError);
+    let timer = 0;
+    const redraw = () => {
+      if (document.hidden) return; // what nobody sees costs the training time
+      setStamp((before) => before + 1);
+      timer ||= setTimeout(() => {
+        timer = 0;
+        setDrawn((before) => before + 1);
+      }, CHART_MS);
+    };
+    document.addEventListener("visibilitychange", redraw);
     return () => {
       over = true;
       leave();
+      clearTimeout(timer);
+      document.removeEventListener("visibilitychange", redraw);
     };
   }, [id]);
   if (error) return html`<${Failure} error=${error} retry=${() => location.reload()} />`;
   if (!course.current) return html`<${Wait} />`;
   return html`<${Figures} course=${course.current} run=${run} stamp=${stamp} />
-    <${Charts} id=${id} course=${course.current} run=${run} stamp=${stamp} />
+    <${Charts} id=${id} course=${course.current} run=${run} stamp=${drawn} />
     <${Previews} id=${id} stamp=${`${previewed} ${stands}`} />
     ${run.report?.valid && html`<${PerClass} of=${run.report.test ?? run.report.valid} split=${run.report.test ? "test" : "valid"} />`}`;
 }
