@@ -43,8 +43,9 @@ from .conftest import needs
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "export"
 SCRIPTS = {
-    "mnn": "mnn_runtime.py", "ncnn": "ncnn_runtime.py", "onnx": "onnx_runtime.py",
-    "openvino": "openvino_runtime.py", "pt2": "pt2.py", "safetensors": "safetensors_weights.py",
+    "executorch": "executorch_runtime.py", "mnn": "mnn_runtime.py", "ncnn": "ncnn_runtime.py",
+    "onnx": "onnx_runtime.py", "openvino": "openvino_runtime.py", "pt2": "pt2.py",
+    "safetensors": "safetensors_weights.py",
 }  # fmt: skip
 # a conversion takes 5 to 30 s, so only weights alone are for every day
 EACH = [pytest.param(name, marks=() if name == "safetensors" else pytest.mark.slow) for name in FORMATS]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,18 +15,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from smartcash.backend.samples import write_samples
 from smartcash.domain.config import merge
 from smartcash.handlers.training_manager import TrainingManager
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-# without these, a Chromium run by root does not start, and it asks its maker for updates
-FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 TOY: dict[str, Any] = {
     "model": {"backbone": "mobilenetv4_conv_small", "pretrained": False},
     "data": {"image_size": 64, "batch_size": 4, "workers": 0},
@@ -35,21 +28,6 @@ TOY: dict[str, Any] = {
     "runtime": {"threads": 1},
 }
 expect.set_options(timeout=30_000)
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """The machine's Chromium, else Playwright's own. In CI a missing one is a failure."""
-    with sync_playwright() as playwright:
-        named = next(filter(None, map(shutil.which, BROWSERS)), None)
-        if named is None and not Path(playwright.chromium.executable_path).exists():
-            missing = "no Chromium: apt-get install chromium, or python -m playwright install chromium"
-            if os.environ.get("CI"):
-                pytest.fail(missing)
-            pytest.skip(missing)
-        browser = playwright.chromium.launch(executable_path=named, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @dataclass

@@ -16,7 +16,7 @@ from smartcash.utils.i18n import decimal, text
 if TYPE_CHECKING:
     from smartcash.domain.errors import ExportRefused
 
-FORMAT_NAMES = ("mnn", "ncnn", "onnx", "openvino", "pt2", "safetensors")
+FORMAT_NAMES = ("executorch", "mnn", "ncnn", "onnx", "openvino", "pt2", "safetensors")
 
 
 class _ModelFirst(click.Group):
