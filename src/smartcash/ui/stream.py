@@ -4,7 +4,7 @@ A subscriber says which runs it follows, and the number of the last event it has
 also the `id` of every message, so a browser that reconnects, after whatever, goes on exactly there: the files are the
 truth, the server remembers nothing.
 
-One thread of work serves all: twenty-five times a second it looks whether anything was appended to the runs that are
+One thread of work serves all: twenty times a second it looks whether anything was appended to the runs that are
 followed, encodes it once, and hands the same bytes to everybody who stands at the same place; who is behind is brought
 up from the file.
 """
@@ -27,7 +27,7 @@ from smartcash.services.jobs import Jobs
 from smartcash.services.run_store import RunFolder, RunStore
 from smartcash.services.training_service import ACTIVE, TrainingService
 
-TICK_S = 0.04
+TICK_S = 0.05
 BEAT_S = 10.0
 STATE_S = 1.0
 STATE_SHARE = (

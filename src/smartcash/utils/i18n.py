@@ -83,4 +83,4 @@ class _Words(Formatter):
         return format(value, format_spec)
 
 
-_FORMATTERS = {language: _Words(language) for language in LANGUAGES}
+_FORMATTERS: dict[str, _Words] = {language: _Words(language) for language in LANGUAGES}
