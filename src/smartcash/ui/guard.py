@@ -46,8 +46,7 @@ def token_of(home: Path, *, anew: bool = False) -> str:
     path = home / TOKEN_FILE
     if anew or not path.exists():
         home.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, json.dumps({"token": secrets.token_urlsafe(32)}).encode())
-        path.chmod(0o600)
+        write_bytes(path, json.dumps({"token": secrets.token_urlsafe(32)}).encode(), mode=0o600)
     return str(json.loads(path.read_bytes())["token"])
 
 

@@ -39,14 +39,15 @@ def temporary_target(name: str) -> str | None:
 
 
 class DurableFile:
-    """A new file for writing that is fsynced by `finish` and, if `hashed`, hashed on the way.
+    """A new file for writing that is fsynced by `finish` and, if `hashed`, hashed on the way. `mode`: who may read
+    and write it, from its first byte on.
 
     Small pieces are gathered. Large ones (from 256 kB) are not copied: in a hashed file they must stay as
     they are until `finish`, because a second thread hashes them while the caller goes on. The disk starts
     every 4 MB, so that little is left for the fsync. Every method raises the OSError that the system gives.
     """
 
-    def __init__(self, path: Path, *, hashed: bool = False) -> None:
+    def __init__(self, path: Path, *, hashed: bool = False, mode: int = 0o644) -> None:
         self.path = path
         self.size = 0
         self._sha256 = hashlib.sha256() if hashed else None
@@ -55,7 +56,7 @@ class DurableFile:
         self._written = self._started = (
             0  # bytes given to the system, and those of them that the disk has begun
         )
-        self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o644)
+        self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), mode)
 
     def write(self, data: bytes | memoryview) -> int:
         """Take all of `data`; returns its length in bytes."""
@@ -104,14 +105,14 @@ class DurableFile:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[DurableFile]:
+def atomic_write(path: Path, *, mode: int = 0o644) -> Iterator[DurableFile]:
     """`with atomic_write(path) as file: file.write(data)`: `path` appears whole and durable, or not at all.
 
     Raises OSError; the old file, if there was one, is then untouched and the temporary one is gone.
     """
     temporary = temporary_beside(path)
     try:
-        file = DurableFile(temporary)
+        file = DurableFile(temporary, mode=mode)
         try:
             yield file
             file.finish()
@@ -124,9 +125,9 @@ def atomic_write(path: Path) -> Iterator[DurableFile]:
     fsync_folder(path.parent)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Replace `path` by `data`, atomically and durably."""
-    with atomic_write(path) as file:
+    with atomic_write(path, mode=mode) as file:
         file.write(data)
 
 
