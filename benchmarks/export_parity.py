@@ -1,8 +1,10 @@
 """Exports of many backbones against their models: python -m benchmarks.export_parity [--small] [--write]
 
-Each backbone gets random weights, batch norms that have seen drawn pictures, and a head whose scores are spread out,
-then goes through the gate in each format that is installed, on drawn pictures. `--write` lays the figures over those
-in docs/export_parity.json and writes the table anew into docs/*/export.md; without it they are only printed."""
+Each backbone gets random weights, drawn statistics in its batch norms, and a head whose scores are spread out, then
+goes through the gate in each format that is installed, on drawn pictures. With a folder of real pictures for a task,
+`--detect FOLDER` or `--classify FOLDER`, it is trained on them for `--epochs` instead, and exported as any run is: the
+gate takes the run's own validation pictures, and there is an accuracy that can fall. `--write` lays the figures over
+those in docs/export_parity.json and writes the table anew into docs/*/export.md; without it they are only printed."""
 
 from __future__ import annotations
 
@@ -11,13 +13,14 @@ import json
 import re
 import sys
 import tempfile
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from smartcash.backend.backbones import SHORT_NAMES
+from smartcash.backend.backbones import BUNDLED, SHORT_NAMES
 from smartcash.backend.builder import build_model
 from smartcash.backend.data import Pictures
 from smartcash.backend.engine import Precision
@@ -29,7 +32,8 @@ from smartcash.backend.preprocess import Preprocess
 from smartcash.backend.samples import CLASS_NAMES, draw_sample, write_samples
 from smartcash.domain.config import TrainConfig
 from smartcash.domain.errors import SmartCashError
-from smartcash.domain.exports import ExportRequest
+from smartcash.domain.exports import ExportRecord, ExportRequest, Proof
+from smartcash.worker import export_model, train
 
 DOCS = Path(__file__).parents[1] / "docs"
 FIGURES = DOCS / "export_parity.json"
@@ -102,14 +106,34 @@ def measured(backbone: str, task: str, name: str, evidence: Evidence, folder: Pa
         )
     except SmartCashError as error:
         return {**row, "state": "failed", "error": str(error)[:200]}
-    proof = made.proof
-    return {
-        **row,
-        "state": proof.state,
-        "box_px": proof.box_px,
-        "score": proof.score,
-        "seconds": made.seconds,
-    }
+    return {**row, **_figures(made.proof), "seconds": made.seconds}
+
+
+def trained_and_measured(
+    backbone: str, task: str, names: list[str], data: Path, epochs: float, size_px: int, folder: Path
+) -> Iterator[dict[str, Any]]:
+    """The figures of exports of a backbone that has been trained on real pictures, on its validation pictures."""
+    config = TrainConfig.parse(
+        {
+            "task": task,
+            "data": {"path": str(data.absolute()), "image_size": size_px},
+            "model": {"backbone": backbone, "pretrained": backbone in BUNDLED},
+            "training": {"epochs": epochs, "previews": {"count": 0}},
+            "runtime": {"precision": "fp32"},
+        }
+    )
+    run, _ = train(config, folder)
+    for name, made in zip(names, export_model(str(run.path), [ExportRequest(name) for name in names])):
+        row: dict[str, Any] = {"backbone": backbone, "task": task, "format": name}
+        if not isinstance(made, ExportRecord):
+            yield {**row, "state": "failed", "error": str(made)[:200]}
+            continue
+        yield {**row, **_figures(Proof(**made.proof)), "state": made.state, "seconds": made.seconds}
+
+
+def _figures(proof: Proof) -> dict[str, Any]:
+    names = ("state", "pictures", "count", "box_px", "score", "agreement", "metric", "metric_torch", "drop")
+    return {name: getattr(proof, name) for name in names}
 
 
 def write_tables(rows: list[dict[str, Any]]) -> None:
@@ -130,10 +154,12 @@ def write_tables(rows: list[dict[str, Any]]) -> None:
 def _cell(row: dict[str, Any] | None) -> str:
     if row is None:
         return "–"
-    if row["state"] == "failed":
+    if row.get("score") is None:
         return "✗"
+    mark = "" if row["state"] == "verified" else "✗ "
     box = "" if row["box_px"] is None else f"{row['box_px']:.0e} px / "
-    return f"{box}{row['score']:.0e}"
+    metric = "" if row["drop"] is None else f" / {row['metric_torch']:.4f} {-row['drop']:+z.4f}"
+    return f"{mark}{box}{row['score']:.0e} / {row['agreement']:.0%}{metric}"
 
 
 def main() -> int:
@@ -145,6 +171,10 @@ def main() -> int:
     parser.add_argument("--formats", nargs="*", default=list(FORMATS), choices=list(FORMATS))
     parser.add_argument("--tasks", nargs="*", default=["detect", "classify"], choices=["detect", "classify"])
     parser.add_argument("--backbones", nargs="*", default=list(BACKBONES))
+    parser.add_argument("--detect", type=Path, metavar="FOLDER", help="real pictures with boxes")
+    parser.add_argument("--classify", type=Path, metavar="FOLDER", help="real pictures, a folder per class")
+    parser.add_argument("--epochs", type=int, default=3, help="of training on real pictures")
+    parser.add_argument("--image-size", type=int, default=SIZE_PX, metavar="PX", help="for real pictures")
     options = parser.parse_args()
     backbones = ["mobilenetv4_conv_small"] if options.small else options.backbones
     formats = [n for n in options.formats if all(map(find_spec, FORMATS[n].packages))]
@@ -153,7 +183,13 @@ def main() -> int:
         evidence = {task: drawn(task, Path(folder) / task) for task in options.tasks}
         for backbone in backbones:
             for task in options.tasks:
-                rows = [measured(backbone, task, name, evidence[task], Path(folder)) for name in formats]
+                data: Path | None = getattr(options, task)
+                if data is None:
+                    rows = [measured(backbone, task, name, evidence[task], Path(folder)) for name in formats]
+                else:
+                    home = Path(folder) / f"{backbone}-{task}"
+                    how = (options.epochs, options.image_size)
+                    rows = list(trained_and_measured(backbone, task, formats, data, *how, home))
                 failed += sum(row["state"] != "verified" for row in rows)
                 print(*map(json.dumps, rows), sep="\n", flush=True)
                 if options.write:
