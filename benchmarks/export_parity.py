@@ -128,7 +128,7 @@ def trained_and_measured(
         if not isinstance(made, ExportRecord):
             yield {**row, "state": "failed", "error": str(made)[:200]}
             continue
-        yield {**row, **_figures(Proof(**made.proof)), "state": made.state, "seconds": made.seconds}
+        yield {**row, **_figures(Proof(**made.proof)), "error": made.error, "seconds": made.seconds}
 
 
 def _figures(proof: Proof) -> dict[str, Any]:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from smartcash.backend.exporters.known.pt2 import traced
 from smartcash.backend.exporters.model import Format, Job, Outputs, Run
+
+aten = torch.ops.aten
 
 
 def write(job: Job, path: Path) -> None:
@@ -20,11 +25,26 @@ def write(job: Job, path: Path) -> None:
     images, _ = job.example()
     with torch.no_grad():
         program = torch.export.export(untied(traced(job).module()), (images,))
+    program = program.run_decompositions(
+        {aten.split_with_sizes.default: slices, aten.split.Tensor: equal_parts}
+    )
     # what the file knows of itself is a method of its own, which takes nothing and gives a text
     lowered = to_edge_transform_and_lower(
         program, partitioner=[XnnpackPartitioner()], constant_methods={"smartcash": json.dumps(job.metadata)}
     )
     path.write_bytes(lowered.to_executorch().buffer)
+
+
+def slices(x: Tensor, sizes: Sequence[int], dim: int = 0) -> list[Tensor]:
+    """What a split gives. ExecuTorch's own split refuses maps that XNNPACK has laid out channels last, as those of
+    CSP backbones; slices go to XNNPACK too."""
+    return [aten.slice.Tensor(x, dim, end - size, end) for size, end in zip(sizes, accumulate(sizes))]
+
+
+def equal_parts(x: Tensor, size: int, dim: int = 0) -> list[Tensor]:
+    """A split into parts of `size`, the last one smaller where it does not divide."""
+    whole = x.shape[dim]
+    return slices(x, [min(size, whole - start) for start in range(0, whole, size)], dim)
 
 
 def untied(module: torch.fx.GraphModule) -> torch.fx.GraphModule:
@@ -43,11 +63,11 @@ def untied(module: torch.fx.GraphModule) -> torch.fx.GraphModule:
     return module
 
 
-def _attribute(module: torch.fx.GraphModule, name: str) -> torch.Tensor:
+def _attribute(module: torch.fx.GraphModule, name: str) -> Tensor:
     found: Any = module
     for part in name.split("."):
         found = getattr(found, part)
-    assert isinstance(found, torch.Tensor)
+    assert isinstance(found, Tensor)
     return found
 
 
