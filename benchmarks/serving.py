@@ -1,4 +1,4 @@
-"""`smartcash serve` against the model alone: pictures per second, the same JPEG files, the same batches.
+"""`smartcash serve` against the model alone: pictures per second, the same JPEG files, each with its own batches.
 
 The model is efficientnet_lite0 at 320 px with random weights in a version of a home of its own; the server is a process
 of its own, asked by eight connections that send the next picture when they have an answer. "Whole" decodes, looks and
@@ -128,7 +128,7 @@ class Server:
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "smartcash", "serve", "v1", "--port", "0", "--max-batch", str(BATCH)],
+            [sys.executable, "-m", "smartcash", "serve", "v1", "--port", "0"],
             stdout=subprocess.PIPE,
             text=True,
         )

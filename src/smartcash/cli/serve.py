@@ -20,7 +20,7 @@ from smartcash.utils.i18n import text
 )
 @click.option("--token", envvar="SMARTCASH_TOKEN", help=text("cli.serve.token"))
 @click.option(
-    "--max-batch", type=click.IntRange(1, 256), default=8, show_default=True, help=text("cli.serve.max_batch")
+    "--max-batch", type=click.IntRange(1, 256), default=4, show_default=True, help=text("cli.serve.max_batch")
 )
 @click.option(
     "--max-wait-ms",

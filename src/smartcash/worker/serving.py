@@ -61,7 +61,7 @@ class ServedModel:
         name: str,
         *,
         device: str = "auto",
-        max_batch: int = 8,
+        max_batch: int = 4,
         max_wait_ms: float = 5.0,
         max_pixels: int = 40_000_000,
     ) -> None:
