@@ -178,6 +178,11 @@ def understood(words: list[str], folder: Path) -> None:
                 [sys.executable, ROOT / script, "--help"], capture_output=True, text=True, check=True
             )
             assert all(word in told.stdout for word in rest if word.startswith("-"))
+        case ["python", "-m", module, *rest] if module.startswith("benchmarks."):
+            told = subprocess.run(
+                [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+            )
+            assert all(word in told.stdout for word in rest if word.startswith("-"))
         case ["echo", line, ">>", target] if target.endswith("/control.jsonl"):
             control = ControlFile(folder / "control.jsonl")
             (folder / "control.jsonl").write_text(line + "\n", encoding="utf-8")
