@@ -3,9 +3,8 @@
     python peer_driver.py PEER SETTINGS.json RESULT.jsonl
 
 PEER: ultralytics or libreyolo. SETTINGS: model, data, imgsz, batch, and either warmup and steps, to time so many
-steps from scratch, or epochs, to train and validate after each. RESULT: one line of facts (package and torch versions,
-gflops, parameters, threads, and for timed steps images_per_s), then one line per validated epoch (epoch, mAP50,
-mAP50_95)."""
+steps from scratch, or epochs, to train and validate after each. RESULT: a line for the timed steps (images_per_s), or
+one for each validated epoch (epoch, mAP50, mAP50_95), each with package, versions, gflops, parameters and threads."""
 
 import json
 import sys

@@ -5,6 +5,7 @@ Ultralytics is AGPL-3.0, LibreYOLO MIT, Lightning Apache-2.0."""
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -68,8 +69,11 @@ def peer_python() -> Path:
 
 
 @contextmanager
-def training(peer: Peer, data: Path, **wanted: Any) -> Iterator[Iterator[dict[str, Any]]]:
-    """Train in the peer's environment and yield what it tells, a dict a line, as it comes; it ends with the block.
+def training(
+    peer: Peer, data: Path, *, most_s: float = math.inf, **wanted: Any
+) -> Iterator[Iterator[dict[str, Any]]]:
+    """Train in the peer's environment and yield what it tells, a dict a line, as it comes, for `most_s` seconds at most;
+    it ends with the block.
 
     Raises PeerMissing when it cannot be had or ends with an error."""
     python = peer_python()
@@ -89,15 +93,17 @@ def training(peer: Peer, data: Path, **wanted: Any) -> Iterator[Iterator[dict[st
                 env=os.environ | quiet, stdout=file, stderr=subprocess.STDOUT,
             )  # fmt: skip
         try:
-            yield _told(process, result, words)
+            yield _told(process, result, words, time.monotonic() + most_s)
         finally:
             process.terminate()
             process.wait()
 
 
-def _told(process: subprocess.Popen[bytes], result: Path, words: Path) -> Iterator[dict[str, Any]]:
+def _told(
+    process: subprocess.Popen[bytes], result: Path, words: Path, until: float
+) -> Iterator[dict[str, Any]]:
     seen = 0
-    while True:
+    while time.monotonic() < until:
         code = process.poll()  # before reading: what it wrote before its end is seen
         lines = result.read_text().splitlines() if result.exists() else []
         yield from map(json.loads, lines[seen:])

@@ -26,8 +26,6 @@ from benchmarks.peers import SMALLEST, Peer, PeerMissing, training
 from smartcash.services.event_log import read_events
 from smartcash.services.run_store import RunFolder
 
-Row = tuple[str, float | None, int, float, float]  # name, seconds to the goal, epochs, best mAP50, images/s
-
 
 def main() -> int:
     """Measure and print; 1 when a peer is missing or we did not get there."""
