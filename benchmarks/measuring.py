@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 Row = Sequence[str | float | int | None]
 
@@ -36,6 +40,28 @@ def medians(actions: dict[str, Callable[[], object]], repeat: int) -> dict[str, 
         for name, action in actions.items():
             times[name].append(seconds(action))
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+@contextmanager
+def running_studio(home: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A studio in a process of its own, and its address with the token, from when it takes requests."""
+    command = [
+        sys.executable,
+        "-m",
+        "smartcash",
+        "studio",
+        "--no-browser",
+        "--port",
+        "0",
+        "--home",
+        str(home),
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process, process.stdout.readline().split()[-1]
+        finally:
+            process.kill()
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Row]) -> None:

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from urllib.request import HTTPCookieProcessor, build_opener
 
-from benchmarks.measuring import medians, options, print_table
+from benchmarks.measuring import medians, options, print_table, running_studio
 from smartcash.backend.samples import write_samples
 from smartcash.services.event_log import read_events
 
@@ -38,7 +38,7 @@ def main() -> None:
         notes, home = Path(folder, "notes"), Path(folder, "home")
         write_samples(notes, images=46, size_px=224)
         waits = {
-            "smartcash studio: the page": lambda: studio(home),
+            "smartcash studio: the page": lambda: page(home),
             "smartcash train: the first step": lambda: first_step(notes),
         }
         times |= medians(waits, 1 if small else 3)
@@ -50,27 +50,10 @@ def main() -> None:
     )
 
 
-def studio(home: Path) -> None:
+def page(home: Path) -> None:
     """Start the studio and fetch its page."""
-    command = [
-        sys.executable,
-        "-m",
-        "smartcash",
-        "studio",
-        "--no-browser",
-        "--port",
-        "0",
-        "--home",
-        str(home),
-    ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        address = next(word for line in process.stdout for word in line.split() if word.startswith("http"))
-        try:
-            with build_opener(HTTPCookieProcessor()).open(address) as page:  # it answers with a cookie
-                page.read()
-        finally:
-            process.terminate()
+    with running_studio(home) as (_, address), build_opener(HTTPCookieProcessor()).open(address) as answer:
+        answer.read()  # the address answers with a cookie, and leads on to the page
 
 
 def first_step(notes: Path) -> None:

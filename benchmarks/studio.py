@@ -18,7 +18,6 @@ import os
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -33,6 +32,7 @@ import numpy as np
 import psutil
 from playwright.sync_api import BrowserContext, sync_playwright
 
+from benchmarks.measuring import running_studio
 from smartcash.backend.samples import write_samples
 from smartcash.domain.config import TrainConfig
 from smartcash.domain.events import StepEnded
@@ -96,26 +96,9 @@ class Server:
 
 @contextmanager
 def serving(home: Path) -> Iterator[Server]:
-    command = [
-        sys.executable,
-        "-m",
-        "smartcash",
-        "studio",
-        "--no-browser",
-        "--port",
-        "0",
-        "--home",
-        str(home),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    address = process.stdout.readline().split()[-1].partition("/?")[0]
-    try:
-        yield Server(process, address, json.loads((home / TOKEN_FILE).read_text())["token"])
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    with running_studio(home) as (process, address):
+        token = json.loads((home / TOKEN_FILE).read_text())["token"]
+        yield Server(process, address.partition("/?")[0], token)
 
 
 @contextmanager

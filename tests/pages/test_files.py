@@ -63,7 +63,7 @@ def test_an_address_that_leads_nowhere_is_a_page_for_a_person_and_a_problem_for_
     tmp_path: Path,
 ) -> None:
     with TestClient(create_app(tmp_path)) as client:
-        for path in ("/nowhere", "/nowhere/deep", "/../pyproject.toml"):
+        for path in ("/nowhere", "/nowhere/deep", "/%2e%2e/pyproject.toml"):
             person = client.get(path, headers={"accept": "text/html,*/*"})
             assert (person.status_code, "pages/lost.js" in person.text) == (404, True)
             assert client.get(path).json()["code"] == "not_found"
