@@ -66,7 +66,8 @@ def ultralytics(wanted: dict, result: Path) -> None:
 
     def at_epoch_end(trainer) -> None:
         metrics = trainer.metrics
-        told.epoch_ended(trainer.epoch + 1, metrics["metrics/mAP50(B)"], metrics["metrics/mAP50-95(B)"])
+        if trainer.epoch < trainer.epochs:  # it is called once more for the best weights in the end
+            told.epoch_ended(trainer.epoch + 1, metrics["metrics/mAP50(B)"], metrics["metrics/mAP50-95(B)"])
 
     validates = "steps" not in wanted
     model = YOLO(f"{wanted['model']}.yaml")
@@ -96,7 +97,7 @@ def libreyolo(wanted: dict, result: Path) -> None:
         def on_train_epoch_end(self, event) -> None:
             found = {name.rpartition("/")[2]: value for name, value in event.val_metrics.items()}
             if event.validated:
-                told.epoch_ended(event.epoch + 1, found["mAP50"], found["mAP50-95"])
+                told.epoch_ended(event.epoch, found["mAP50"], found["mAP50-95"])
 
     validates = "steps" not in wanted
     register_optimizer_step_post_hook(told.batch_ended)  # by default it updates after every batch
