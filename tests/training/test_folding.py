@@ -65,7 +65,7 @@ def agree(ours: Tensor, theirs: Tensor, tolerance: float, largest: float) -> boo
 def test_a_folded_backbone_has_the_maps_and_the_gradients_of_the_plain_one(name: str) -> None:
     plain = backbone_of(name).double()  # so that no activation is on the other side of its kink
     other = deepcopy(plain)
-    norms = sum(type(m).__name__ in ("BatchNorm2d", "BatchNormAct2d") for m in plain.modules())
+    norms = sum(type(m).__name__ in ("NormAct2d", "BatchNorm2d") for m in plain.modules())
     count = fold_norms(other.backbone.net)
     assert 0 < count <= norms if norms else count == 0
     size = 224 if "224" in name else 96

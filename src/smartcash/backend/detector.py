@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from smartcash.backend.backbones import STRIDES, Backbone
 from smartcash.backend.boxes import from_distances, grid_points
 from smartcash.backend.depthwise import DepthwiseConv2d
+from smartcash.backend.norms import NormAct2d
 
 BINS = 16  # distances of 0 … 15 strides
 
@@ -55,9 +56,13 @@ def conv(inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> nn.Sequ
     """Convolution, batch norm, SiLU."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
-        nn.BatchNorm2d(outputs, 1e-3, 0.03),
-        nn.SiLU(inplace=True),
+        norm(outputs),
     )
+
+
+def norm(channels: int) -> NormAct2d:
+    """Batch norm, SiLU."""
+    return NormAct2d(channels, 1e-3, 0.03, nn.SiLU(inplace=True))
 
 
 class Fuse(nn.Module):
@@ -103,10 +108,10 @@ class SharedConv(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(outputs, 1e-3, 0.03) for _ in STRIDES)
+        self.norms = nn.ModuleList(norm(outputs) for _ in STRIDES)
 
     def forward(self, x: Tensor, level: int) -> Tensor:
-        return F.silu(self.norms[level](self.conv(x)), inplace=True)
+        return self.norms[level](self.conv(x))
 
 
 class SharedSeparable(nn.Module):
@@ -116,13 +121,13 @@ class SharedSeparable(nn.Module):
         super().__init__()
         spatial = nn.Conv2d(channels, channels, 5, 1, 2, groups=channels, bias=False)
         self.spatial = DepthwiseConv2d(spatial)
-        self.spatial_norms = nn.ModuleList(nn.BatchNorm2d(channels, 1e-3, 0.03) for _ in STRIDES)
+        self.spatial_norms = nn.ModuleList(norm(channels) for _ in STRIDES)
         self.mix = nn.Conv2d(channels, channels, 1, bias=False)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(channels, 1e-3, 0.03) for _ in STRIDES)
+        self.norms = nn.ModuleList(norm(channels) for _ in STRIDES)
 
     def forward(self, x: Tensor, level: int) -> Tensor:
-        x = F.silu(self.spatial_norms[level](self.spatial(x)), inplace=True)
-        return F.silu(self.norms[level](self.mix(x)), inplace=True)
+        x = self.spatial_norms[level](self.spatial(x))
+        return self.norms[level](self.mix(x))
 
 
 class Detector(nn.Module):

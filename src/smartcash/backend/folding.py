@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from smartcash.backend.norms import NormAct2d
 
 PROBE_PX = 64  # side of the picture by which is found what follows what
 
@@ -73,30 +74,21 @@ class FoldableConv2d(nn.Module):
         return max((-(-size // self.stride[axis]) - 1) * self.stride[axis] + reach - size, 0)
 
 
-class FoldableNorm2d(nn.BatchNorm2d):
-    """Takes the place of a batch norm (or timm's, which has an activation), with the same parameter names."""
+class FoldableNorm2d(NormAct2d):
+    """Takes the place of a `NormAct2d`, with the same parameter names."""
 
-    def __init__(self, norm: nn.BatchNorm2d) -> None:
-        super().__init__(norm.num_features, norm.eps, norm.momentum)
-        self.weight, self.bias = norm.weight, norm.bias
-        for name, buffer in norm.named_buffers(recurse=False):
-            setattr(self, name, buffer)
-        for name, child in norm.named_children():  # drop and act
-            setattr(self, name, child)
+    def __init__(self, *settings: Any) -> None:
+        super().__init__(*settings)
         self.pair: Pair | None = None
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        if not (self.pair and self.pair.folded):
-            x_BCHW = super().forward(x_BCHW)
-        for child in self.children():
-            x_BCHW = child(x_BCHW)
-        return x_BCHW
+        return self.act(x_BCHW) if self.pair and self.pair.folded else super().forward(x_BCHW)
 
 
 def fold_norms(net: nn.Module) -> int:
-    """Let every batch norm of a timm network that follows a bias-free convolution be folded into it, see above;
+    """Let every `NormAct2d` of a timm network that follows a bias-free convolution be folded into it, see above;
     returns how many. What follows what is found by running the network once."""
-    if not any(_is_fixed_norm(module) for module in net.modules()):
+    if not any(type(module) is NormAct2d for module in net.modules()):
         return 0
     facts = net.pretrained_cfg
     size_px = facts["input_size"][-1] if facts.get("fixed_input_size") else PROBE_PX
@@ -104,7 +96,7 @@ def fold_norms(net: nn.Module) -> int:
     names = {module: name for name, module in net.named_modules()}
     for conv, norm in found:
         foldable = conv if isinstance(conv, FoldableConv2d) else FoldableConv2d(conv)
-        pair = Pair(foldable, FoldableNorm2d(norm))
+        pair = Pair(foldable, FoldableNorm2d.of(norm))
         pair.conv.pair = pair.norm.pair = pair
         net.set_submodule(names[conv], pair.conv)
         net.set_submodule(names[norm], pair.norm)
@@ -144,7 +136,7 @@ def _pairs(net: nn.Module, images_BCHW: Tensor) -> list[tuple[nn.Module, nn.Batc
     return [
         (conv, read_by[0])
         for conv, read_by in readers.items()
-        if len(read_by) == runs[conv] == runs[read_by[0]] == 1 and _is_fixed_norm(read_by[0])
+        if len(read_by) == runs[conv] == runs[read_by[0]] == 1 and type(read_by[0]) is NormAct2d
     ]
 
 
@@ -155,7 +147,3 @@ def _takes_fold(module: nn.Module) -> bool:
         and getattr(module, "bias", None) is None
         and getattr(module, "padding_mode", "zeros") == "zeros"
     )
-
-
-def _is_fixed_norm(module: nn.Module) -> bool:
-    return type(module) in (nn.BatchNorm2d, BatchNormAct2d) and module.affine and module.track_running_stats

@@ -1,0 +1,120 @@
+"""Batch norms together with the activation that follows them.
+
+On the CPU, while statistics are learnt, a compiled kernel computes both in fewer passes over memory (norm_kernels.py),
+where numba is installed and the number of channels is a multiple of 16; anything else goes PyTorch's own way. Which of
+them a layer takes depends on its shape and number format, never on a timing.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Self
+
+import torch
+from timm.layers import BatchNormAct2d
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+COMPILED = find_spec("numba") is not None  # imported only when a training needs it: it takes a second
+
+
+class NormAct2d(nn.BatchNorm2d):
+    """A batch norm, then `act`. Takes the place of an `nn.BatchNorm2d` and the activation behind it, or of timm's
+    `BatchNormAct2d`, with the same parameter names."""
+
+    def __init__(
+        self, channels: int, eps: float = 1e-5, momentum: float = 0.1, act: nn.Module | None = None
+    ) -> None:
+        super().__init__(channels, eps, momentum)
+        self.act = act or nn.Identity()
+
+    @classmethod
+    def of(cls, norm: nn.BatchNorm2d) -> Self:
+        """The same layer, with the very parameters and statistics of `norm`."""
+        made = cls(norm.num_features, norm.eps, norm.momentum, getattr(norm, "act", None))
+        made.weight, made.bias = norm.weight, norm.bias
+        for name, buffer in norm.named_buffers(recurse=False):
+            setattr(made, name, buffer)
+        return made
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        kernels = _compiled_kernels(x_BCHW) if self.training else None
+        if kernels is None:
+            return self.act(super().forward(x_BCHW))
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        fused = type(self.act) in FUSED
+        y_BCHW = _NormAct.apply(
+            x_BCHW.contiguous(memory_format=torch.channels_last), self.weight, self.bias, self.running_mean,
+            self.running_var, self.momentum, self.eps, kernels, FUSED[type(self.act) if fused else nn.Identity],
+        )  # fmt: skip
+        return y_BCHW if fused else self.act(y_BCHW)
+
+
+# the activations that kernels know: the name of their kind there, and the bounds that they cut off at
+FUSED: dict[type[nn.Module], tuple[str, Tensor]] = {
+    nn.Identity: ("NONE", torch.zeros(2)),
+    nn.ReLU: ("CLIP", torch.tensor([0.0, torch.inf])),
+    nn.ReLU6: ("CLIP", torch.tensor([0.0, 6.0])),
+    nn.SiLU: ("SILU", torch.zeros(2)),
+}
+
+
+def _compiled_kernels(x_BCHW: Tensor) -> ModuleType | None:
+    """The module norm_kernels, if numba is installed and it takes such a layer."""
+    if not COMPILED:
+        return None
+    from smartcash.backend import norm_kernels
+
+    return norm_kernels if norm_kernels.takes(x_BCHW) else None
+
+
+class _NormAct(torch.autograd.Function):
+    """Batch norm with the statistics of the batch and activation, in one; the running statistics move on."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        x_BCHW: Tensor,
+        weight_C: Tensor,
+        bias_C: Tensor,
+        mean_C: Tensor,
+        var_C: Tensor,
+        momentum: float,
+        eps: float,
+        kernels: ModuleType,
+        fused: tuple[str, Tensor],
+    ) -> Tensor:
+        kind, bounds = kernels.Activation[fused[0]], fused[1]
+        y_BCHW, table = kernels.forward(x_BCHW, weight_C, bias_C, mean_C, var_C, momentum, eps, kind, bounds)
+        ctx.save_for_backward(x_BCHW, table)
+        ctx.kernels, ctx.kind, ctx.bounds = kernels, kind, bounds
+        return y_BCHW
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad_BCHW: Tensor) -> tuple[Tensor | None, ...]:
+        x_BCHW, table = ctx.saved_tensors
+        grad_BCHW = grad_BCHW.contiguous(memory_format=torch.channels_last)
+        gradients = ctx.kernels.backward(grad_BCHW, x_BCHW, table, ctx.kind, ctx.bounds)
+        return *gradients, None, None, None, None, None, None
+
+
+def replace_norms(module: nn.Module) -> int:
+    """Replace every batch norm inside `module`, and timm's with its activation; returns how many."""
+    replaced = 0
+    for name, child in module.named_children():
+        if _is_norm(child):
+            setattr(module, name, NormAct2d.of(child))
+            replaced += 1
+        else:
+            replaced += replace_norms(child)
+    return replaced
+
+
+def _is_norm(module: nn.Module) -> bool:
+    plain = type(module) is nn.BatchNorm2d or (
+        type(module) is BatchNormAct2d and type(module.drop) is nn.Identity
+    )
+    return plain and module.affine and module.track_running_stats and module.momentum is not None
