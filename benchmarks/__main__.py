@@ -14,7 +14,7 @@ NAMES = (
     "startup",
     "pipeline",
     "data_health",
-    "depthwise",
+    "kernels",
     "throughput",
     "checkpoint_speed",
     "run_store",

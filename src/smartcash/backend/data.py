@@ -7,6 +7,8 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,6 +24,7 @@ from smartcash.backend.formats import Sample
 from smartcash.backend.images import read_image
 from smartcash.backend.preprocess import Preprocess
 from smartcash.backend.sampler import EpochBatches
+from smartcash.utils.machine import available_cores
 
 CACHE_FACTOR = 1.5  # pictures are kept at this multiple of the input's side: enough for a zoom-in of 1.5
 
@@ -76,13 +79,38 @@ class Pictures:
         return image, sample.boxes_N4 * scale, sample.labels_N
 
 
-class TrainSamples(Dataset):
+Item = tuple[int, Tensor, np.ndarray, np.ndarray]  # index, picture, boxes, labels
+
+
+class Samples(Dataset):
+    """key → sample; those of a batch are made by as many threads as torch uses, which is one in a loader process."""
+
+    def __getitem__(self, key: Any) -> Item:
+        raise NotImplementedError
+
+    def __getitems__(self, keys: Sequence[Any]) -> list[Item]:
+        """The samples of a batch, for torch's loader."""
+        threads = min(torch.get_num_threads(), len(keys))
+        others = [_pool().submit(self._some, keys[part::threads]) for part in range(1, threads)]
+        parts = [self._some(keys[::threads]), *(each.result() for each in others)]
+        return [parts[place % threads][place // threads] for place in range(len(keys))]
+
+    def _some(self, keys: Sequence[Any]) -> list[Item]:
+        return [self[key] for key in keys]
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(available_cores(), "samples")
+
+
+class TrainSamples(Samples):
     """(epoch, index) → augmented sample."""
 
     def __init__(self, pictures: Pictures, augment: Augment, closing_from: int) -> None:
         self.pictures, self.augment, self.closing_from = pictures, augment, closing_from
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[int, Tensor, np.ndarray, np.ndarray]:
+    def __getitem__(self, key: tuple[int, int]) -> Item:
         epoch, index = key
         image, boxes, labels = self.augment(
             epoch, index, self.pictures.fetch, len(self.pictures), closing_stage=epoch >= self.closing_from
@@ -90,7 +118,7 @@ class TrainSamples(Dataset):
         return index, to_tensor(image), boxes, labels
 
 
-class PlainSamples(Dataset):
+class PlainSamples(Samples):
     """index → the preprocessed picture with its boxes in px of the square."""
 
     def __init__(self, pictures: Pictures, preprocess: Preprocess) -> None:
@@ -99,7 +127,7 @@ class PlainSamples(Dataset):
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def __getitem__(self, index: int) -> tuple[int, Tensor, np.ndarray, np.ndarray]:
+    def __getitem__(self, index: int) -> Item:
         image, boxes, labels = self.pictures.fetch(index)
         height, width = image.shape[:2]
         return (
@@ -115,7 +143,7 @@ def to_tensor(image_HW3: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image_HW3)).permute(2, 0, 1)
 
 
-def collate(items: list[tuple[int, Tensor, np.ndarray, np.ndarray]]) -> Batch:
+def collate(items: list[Item]) -> Batch:
     """Samples → Batch; boxes are padded to the largest number in the batch."""
     most = max(len(labels) for *_, labels in items)
     boxes_BM4 = torch.zeros(len(items), most, 4)

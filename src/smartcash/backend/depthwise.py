@@ -3,7 +3,7 @@
 oneDNN's backward of a strided or 5×5 depthwise convolution is up to 20 × slower than its forward. Where numba is
 installed, compiled kernels take its place (depthwise_kernels.py): under bf16 for the weight gradient and for the
 input gradient of strided layers, in fp32 for the weight gradient of 5×5 layers, the only slow one there.
-Elsewhere two identities that use only stock kernels avoid the slow ones under bf16 (benchmarks/depthwise.py
+Elsewhere two identities that use only stock kernels avoid the slow ones under bf16 (benchmarks/kernels.py
 measures it all):
 
 - The input gradient of a stride-2 convolution is a stride-1 *forward* convolution of the gradient with
