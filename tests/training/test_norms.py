@@ -16,7 +16,14 @@ from smartcash.backend.norms import NormAct2d, replace_norms
 
 pytestmark = pytest.mark.skipif(not norms.COMPILED, reason="numba is not installed (smartcash[fast])")
 
-ACTIVATIONS = {"none": nn.Identity, "relu": nn.ReLU, "relu6": nn.ReLU6, "silu": nn.SiLU, "gelu": nn.GELU}
+ACTIVATIONS = {
+    "none": nn.Identity,
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "silu": nn.SiLU,
+    "leaky": lambda: nn.LeakyReLU(0.1),
+    "gelu": nn.GELU,
+}
 
 
 @pytest.fixture
@@ -102,13 +109,17 @@ def test_what_is_not_finite_stays_visible(value: float):
     """D7, B18: a divergence must reach the loss, where the training looks for it."""
     x, _ = pictures(16, torch.bfloat16)
     x[1, 3, 2, 2] = value
-    for activation in ("none", "relu", "relu6", "silu"):
+    for activation in ("none", "relu", "relu6", "silu", "leaky"):
         assert not layer(16, activation)(x)[:, 3].isfinite().all()
 
 
 def test_evaluation_odd_widths_and_other_numbers_go_the_plain_way():
     """D7: what the kernels do not take is computed by PyTorch, to the bit."""
-    for channels, dtype, training in ((48, torch.float32, False), (20, torch.float32, True), (48, torch.double, True)):
+    for channels, dtype, training in (
+        (48, torch.float32, False),
+        (20, torch.float32, True),
+        (48, torch.double, True),
+    ):
         norm = layer(channels, "relu").to(dtype).train(training)
         plain = BatchNormAct2d(channels, eps=1e-3, momentum=0.03).to(dtype).train(training)
         plain.load_state_dict(norm.state_dict())

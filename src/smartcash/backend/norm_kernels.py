@@ -34,19 +34,22 @@ from smartcash.backend.vectors import (
     subtract,
     task,
     where_between,
+    where_positive,
     zero,
 )
 
 
 class Activation(IntEnum):
-    """What follows the norm: nothing, cutting off at bounds (ReLU, ReLU6), or x · sigmoid(x)."""
+    """What follows the norm: nothing, cutting off at two settings (ReLU, ReLU6), x · sigmoid(x), or what is negative
+    times the first setting (leaky ReLU)."""
 
     NONE = 0
     CLIP = 1
     SILU = 2
+    LEAKY = 3
 
 
-CLIP, SILU = int(Activation.CLIP), int(Activation.SILU)
+CLIP, SILU, LEAKY = int(Activation.CLIP), int(Activation.SILU), int(Activation.LEAKY)
 # rows of the table of a layer, each with a number per channel: norm(x) = x · FACTOR + SHIFT
 FACTOR, SHIFT, MEAN, INVERSE_STD = range(4)
 
@@ -84,8 +87,8 @@ def _sums(work):  # type: ignore[no-untyped-def]
 @task
 def _normalise(work):  # type: ignore[no-untyped-def]
     """out_BHWC = activation(x_BHWC · factor + shift)."""
-    x, size, out, table, area, channels, activation, bounds = arguments(work, 8)
-    low, high = number_at(bounds), number_at(bounds + 4)
+    x, size, out, table, area, channels, activation, settings = arguments(work, 8)
+    low, high = number_at(settings), number_at(settings + 4)
     vector, row_of_table = size * LANES, 4 * channels
     b = next_picture(work)
     while b < pictures(work):
@@ -97,6 +100,8 @@ def _normalise(work):  # type: ignore[no-untyped-def]
                     y = clip(y, low, high)
                 elif activation == SILU:
                     y = multiply(y, sigmoid(y))
+                elif activation == LEAKY:
+                    y = where_positive(y, y, low)
                 store_sized(out + at + v * vector, y, size)
         b = next_picture(work)
 
@@ -105,8 +110,8 @@ def _normalise(work):  # type: ignore[no-untyped-def]
 def _gradient_sums(work):  # type: ignore[no-untyped-def]
     """out_BHWC = the gradient before the activation; of each picture, sums_B2C: its sum, and that of it times x less
     its mean."""
-    x, grad, size, out, sums, table, rows, columns, channels, activation, bounds = arguments(work, 11)
-    low, high = number_at(bounds), number_at(bounds + 4)
+    x, grad, size, out, sums, table, rows, columns, channels, activation, settings = arguments(work, 11)
+    low, high = number_at(settings), number_at(settings + 4)
     pixel, vector, row_of_table = size * channels, size * LANES, 4 * channels
     b = next_picture(work)
     while b < pictures(work):
@@ -130,6 +135,8 @@ def _gradient_sums(work):  # type: ignore[no-untyped-def]
                         s = sigmoid(y)
                         ys = multiply(y, s)
                         slope = multiply(slope, subtract(add(s, ys), multiply(ys, s)))
+                    elif activation == LEAKY:
+                        slope = where_positive(slope, y, low)
                     store_sized(out + at, slope, size)
                     some = add(some, slope)
                     products = fma(slope, subtract(value, mean), products)
@@ -216,10 +223,10 @@ def forward(
     momentum: float,
     eps: float,
     activation: Activation,
-    bounds: Tensor,
+    settings: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """The activated norm of x_BCHW, which is channels last and such as `takes` says, and the layer's table for
-    `backward`; the running mean_C and var_C move on. `bounds`: of CLIP, two numbers in fp32."""
+    `backward`; the running mean_C and var_C move on. `settings` of the activation: two numbers in fp32."""
     batch, channels, rows, columns = x_BCHW.shape
     sums_B3C, table = torch.empty(batch, 3, channels), torch.empty(4, channels)
     out = torch.empty_like(x_BCHW)
@@ -231,13 +238,13 @@ def forward(
     )  # fmt: skip
     run(
         _normalise, batch, x, size, out.data_ptr(), table.data_ptr(), rows * columns, channels, int(activation),
-        bounds.data_ptr(),
+        settings.data_ptr(),
     )  # fmt: skip
     return out, table
 
 
 def backward(
-    grad_BCHW: Tensor, x_BCHW: Tensor, table: Tensor, activation: Activation, bounds: Tensor
+    grad_BCHW: Tensor, x_BCHW: Tensor, table: Tensor, activation: Activation, settings: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x_BCHW, weight and bias. `grad_BCHW` is channels last and of the type of x_BCHW."""
     batch, channels, rows, columns = x_BCHW.shape
@@ -247,7 +254,7 @@ def backward(
     x, size = x_BCHW.data_ptr(), x_BCHW.element_size()
     run(
         _gradient_sums, batch, x, grad_BCHW.data_ptr(), size, out.data_ptr(), sums_B2C.data_ptr(), table.data_ptr(),
-        rows, columns, channels, int(activation), bounds.data_ptr(),
+        rows, columns, channels, int(activation), settings.data_ptr(),
     )  # fmt: skip
     _slopes(*_arrays(sums_B2C), rows * columns, *_arrays(table, slopes, grad_weight_C, grad_bias_C))
     run(_input_gradient, batch, x, size, out.data_ptr(), slopes.data_ptr(), rows * columns, channels)

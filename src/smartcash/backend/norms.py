@@ -7,6 +7,7 @@ them a layer takes depends on its shape and number format, never on a timing.
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Self
@@ -44,21 +45,33 @@ class NormAct2d(nn.BatchNorm2d):
             return self.act(super().forward(x_BCHW))
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
-        fused = type(self.act) in FUSED
+        kind, settings = _fused(self.act)
         y_BCHW = _NormAct.apply(
             x_BCHW.contiguous(memory_format=torch.channels_last), self.weight, self.bias, self.running_mean,
-            self.running_var, self.momentum, self.eps, kernels, FUSED[type(self.act) if fused else nn.Identity],
+            self.running_var, self.momentum, self.eps, kernels, kind or "NONE", _numbers(*settings),
         )  # fmt: skip
-        return y_BCHW if fused else self.act(y_BCHW)
+        return y_BCHW if kind else self.act(y_BCHW)
 
 
-# the activations that kernels know: the name of their kind there, and the bounds that they cut off at
-FUSED: dict[type[nn.Module], tuple[str, Tensor]] = {
-    nn.Identity: ("NONE", torch.zeros(2)),
-    nn.ReLU: ("CLIP", torch.tensor([0.0, torch.inf])),
-    nn.ReLU6: ("CLIP", torch.tensor([0.0, 6.0])),
-    nn.SiLU: ("SILU", torch.zeros(2)),
-}
+def _fused(act: nn.Module) -> tuple[str, tuple[float, float]]:
+    """The name that the kernels have for an activation, "" for one that they do not know, and its settings."""
+    match act:
+        case nn.Identity():
+            return "NONE", (0.0, 0.0)
+        case nn.ReLU6():
+            return "CLIP", (0.0, 6.0)
+        case nn.ReLU():
+            return "CLIP", (0.0, torch.inf)
+        case nn.SiLU():
+            return "SILU", (0.0, 0.0)
+        case nn.LeakyReLU():
+            return "LEAKY", (act.negative_slope, 0.0)
+    return "", (0.0, 0.0)
+
+
+@cache
+def _numbers(*numbers: float) -> Tensor:
+    return torch.tensor(numbers)
 
 
 def _compiled_kernels(x_BCHW: Tensor) -> ModuleType | None:
@@ -84,12 +97,14 @@ class _NormAct(torch.autograd.Function):
         momentum: float,
         eps: float,
         kernels: ModuleType,
-        fused: tuple[str, Tensor],
+        kind: str,
+        settings: Tensor,
     ) -> Tensor:
-        kind, bounds = kernels.Activation[fused[0]], fused[1]
-        y_BCHW, table = kernels.forward(x_BCHW, weight_C, bias_C, mean_C, var_C, momentum, eps, kind, bounds)
+        y_BCHW, table = kernels.forward(
+            x_BCHW, weight_C, bias_C, mean_C, var_C, momentum, eps, kernels.Activation[kind], settings
+        )
         ctx.save_for_backward(x_BCHW, table)
-        ctx.kernels, ctx.kind, ctx.bounds = kernels, kind, bounds
+        ctx.kernels, ctx.kind, ctx.settings = kernels, kernels.Activation[kind], settings
         return y_BCHW
 
     @staticmethod
@@ -97,8 +112,8 @@ class _NormAct(torch.autograd.Function):
     def backward(ctx: FunctionCtx, grad_BCHW: Tensor) -> tuple[Tensor | None, ...]:
         x_BCHW, table = ctx.saved_tensors
         grad_BCHW = grad_BCHW.contiguous(memory_format=torch.channels_last)
-        gradients = ctx.kernels.backward(grad_BCHW, x_BCHW, table, ctx.kind, ctx.bounds)
-        return *gradients, None, None, None, None, None, None
+        gradients = ctx.kernels.backward(grad_BCHW, x_BCHW, table, ctx.kind, ctx.settings)
+        return *gradients, None, None, None, None, None, None, None
 
 
 def replace_norms(module: nn.Module) -> int:

@@ -184,6 +184,18 @@ def where_between(typing: Any, value: Any, a: Any, low: Any, high: Any) -> Any:
     return lanes(lanes, lanes, types.float32, types.float32), code
 
 
+@intrinsic
+def where_positive(typing: Any, value: Any, a: Any, factor: Any) -> Any:
+    """`value` where a > 0, elsewhere value · factor."""
+
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        value, a, factor = *values[:2], _spread(builder, values[2])
+        positive = builder.fcmp_ordered(">", a, _filled(0.0))
+        return builder.select(positive, value, builder.fmul(value, factor))
+
+    return lanes(lanes, lanes, types.float32), code
+
+
 LOG2_E = 1.4426950408889634
 LN2_HIGH, LN2_LOW = (
     0.693359375,
