@@ -213,18 +213,18 @@ function Asked({ asked }) {
   <//>`;
 }
 
-/** A field of the configuration, or an alias, as people call it. */
-export const fieldName = (field) => wordOr(`studio.field.${field}`, field.replace(/^alias\./, ""));
+/** A field of the configuration, a fact of an export, or an alias, as people call it. */
+export const fieldName = (field) => wordOr(`studio.field.${field}`, field.startsWith("export.") ? t(field) : field.replace(/^alias\./, ""));
 
 const TYPED = ["name", "notes", "tags", "data.path"];
 /** The value of a field as people read it: of a few choices, the word of the form. */
-export const fieldValue = (field, value) => (typeof value === "string" && !TYPED.includes(field) ? wordOr(`studio.choice.${value}`, plain(value)) : plain(value));
+export const fieldValue = (field, value) => (field === "export.state" && value ? t(`export.${value}`) : typeof value === "string" && !TYPED.includes(field) ? wordOr(`studio.choice.${value}`, plain(value)) : plain(value));
 
 /** Old → new; what matters is marked and says why. */
 export function Changes({ of, first }) {
   if (!of.length) return html`<p class="quiet">${t("changes.none")}</p>`;
   return html`${first && html`<p class="quiet">${t("changes.first")}</p>`}
-    <div class="table" tabindex="0" role="group" aria-label=${t("chart.table")}><table>
+    <div class="table" tabindex="0" role="group" aria-label=${t("changes.title")}><table class="stacked changes">
     <thead><tr><th scope="col">${t("changes.what")}</th><th scope="col">${t("changes.old")}</th><th scope="col">${t("changes.new")}</th></tr></thead>
     <tbody>${of.map((change) => html`<tr key=${change.field}>
       <th scope="row">${fieldName(change.field)}${change.significant && html`<br /><span class="warn">⚠ ${t("changes.significant")}: ${change.why_text}</span>`}</th>

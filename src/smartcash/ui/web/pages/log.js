@@ -26,10 +26,10 @@ export default function Log() {
     { key: "time", title: t("column.time"), show: (each) => html`<span class="nowrap">${moment(each.time)}</span>` },
     { key: "who", wide: true, title: t("column.who"), show: (each) => html`${each.who.user}<br /><span class="quiet nowrap">${each.who.host} · ${each.who.interface}</span>` },
     { key: "text", title: t("column.operation") },
-    { key: "run", title: t("column.about"), show: (each) => html`${each.run && html`<a class="mono" href=${link("runs", each.run)}>${each.run}</a>`} ${each.version}` },
+    { key: "run", title: t("column.about"), show: (each) => html`${each.run && html`<a class="mono" href=${link("runs", each.run)}>${each.run}</a>`} ${each.version?.slice(0, 12)}` },
     { key: "changes", title: t("changes.title"), show: (each) => each.changes.map((change) => html`<div key=${change.field}><span title=${change.field}>${fieldName(change.field)}</span>: <del>${fieldValue(change.field, change.old)}</del> → <ins>${fieldValue(change.field, change.new)}</ins></div>`) },
     { key: "confirmed_text", wide: true, title: t("column.confirmed"), show: (each) => html`<span class="nowrap">${plain(each.confirmed_text)}</span>` },
-    { key: "result", wide: true, title: t("column.result"), show: (each) => (each.result === "done" ? t("log.done") : html`<span class="bad" title=${each.result}>${t("log.refused")}</span>`) },
+    { key: "result", title: t("column.result"), show: (each) => (each.result === "done" ? html`<span class="wide">${t("log.done")}</span>` : html`<span class="bad" title=${each.result}>${t("log.refused")}</span>`) },
   ];
   const acts = html`<button type="button" onClick=${verify}>${t("log.verify")}</button><a class="button" href=${at("operations/export?format=csv")} download>CSV</a><a class="button" href=${at("operations/export")} download>JSON Lines</a>`;
   return html`<${Head} title=${t("nav.log")} acts=${acts} />

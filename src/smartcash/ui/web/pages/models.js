@@ -60,7 +60,7 @@ function Alias({ alias, version, reload }) {
   const back = history.data?.back_to;
   return html`<div class="row"><b>${alias}</b> → ${version ? html`<a href=${link("models", version.name)}>${version.name}</a> <span class="quiet">${version.backbone} · ${metricName(main(version.metrics.valid)[0])} ${decimal(main(version.metrics.valid)[1])}</span>` : "–"}
       ${back && html`<button type="button" onClick=${async () => (await rollBack(alias)) && reload()}>${t("models.back_to", { version: `v${back}` })}</button>`}</div>
-    <details class="story"><summary class="small">${t("models.history")}</summary><${Loaded} from=${history}>${(found) => html`<div class="table" tabindex="0" role="group" aria-label=${t("chart.table")}><table><tbody>${[...found.events].reverse().map((each) => html`<tr key=${each.seq}><th scope="row" class="nowrap quiet">${moment(each.time)}</th><td>v${each.version}</td><td>${wordOr(`operations.${each.operation}`, each.operation)}</td><td class="num quiet">#${each.seq}</td></tr>`)}</tbody></table></div>`}<//></details>`;
+    <details><summary class="small">${t("models.history")}</summary><${Loaded} from=${history}>${(found) => html`<div class="table" tabindex="0" role="group" aria-label=${t("chart.table")}><table><tbody>${[...found.events].reverse().map((each) => html`<tr key=${each.seq}><th scope="row" class="nowrap quiet">${moment(each.time)}</th><td>v${each.version}</td><td>${wordOr(`operations.${each.operation}`, each.operation)}</td><td class="num quiet">#${each.seq}</td></tr>`)}</tbody></table></div>`}<//></details>`;
 }
 
 function Version({ name }) {

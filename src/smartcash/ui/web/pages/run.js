@@ -40,7 +40,7 @@ function Run({ id, run, now, reload }) {
     <${Progress} of=${progress} info=${info} stands=${stands} />
     ${stands === "ready" && html`<${Ready} run=${run} />`}
     ${run.problems.length > 0 && html`<${Problems} id=${id} of=${run.problems} />`}
-    ${!run.problems.length && ["failed", "crashed", "broken"].includes(info.state) && html`<div class="failure" role="alert"><p><b>${t(`run.why_${info.state}`)}</b></p>${(info.reason_text || info.detail) && html`<pre class="log" tabindex="0">${info.reason_text || info.detail}</pre>`}<p>${run.actions.includes("resume") ? t("run.may_resume") : t("run.see_log")}</p></div>`}
+    ${!run.problems.length && ["failed", "crashed", "broken"].includes(info.state) && html`<div class="failure" role="alert"><p><b>${t(`run.why_${info.state}`)}</b></p>${(info.reason_text || info.detail) && html`<pre class="log" tabindex="0">${info.reason_text || info.detail}</pre>`}<p>${begun && run.actions.includes("resume") ? t("run.may_resume") : t("run.see_log")}</p></div>`}
     <div class="tabs" ref=${tabs} role="tablist" aria-label=${t("run.parts")}>${TABS.map((each) => html`<button key=${each} type="button" role="tab" id=${`tab-${each}`} aria-selected=${String(each === tab)} tabindex=${each === tab ? 0 : -1} onKeyDown=${(event) => walk(event, tab)} onClick=${() => remember({ tab: each === "watch" ? "" : each })}>${t(`run.tab.${each}`)}</button>`)}</div>
     <div role="tabpanel" aria-labelledby=${`tab-${tab}`}>
       ${tab === "watch" && (begun || AT_WORK.includes(stands) ? html`<${Watch} id=${id} run=${run} stands=${stands} />` : html`<p class="quiet">${t("run.not_begun")}</p>`)}
@@ -353,7 +353,7 @@ function Checkpoints({ id }) {
     { key: "value", title: t("column.value"), num: true, show: (each) => html`${figure(each.value)} <span class="quiet">${each.monitor ? metricName(each.monitor) : ""}</span>` },
     { key: "timestamp", wide: true, title: t("column.created"), show: (each) => moment(each.timestamp) },
     { key: "size", title: t("column.size"), num: true, show: (each) => bytes(each.size) },
-    { key: "name", title: t("column.file"), show: (each) => html`<span class="mono">${each.name}</span>` },
+    { key: "name", wide: true, title: t("column.file"), show: (each) => html`<span class="mono">${each.name}</span>` },
   ];
   return html`<${Loaded} from=${from}>${(found) => (found.checkpoints.length ? html`<${Table} columns=${columns} rows=${found.checkpoints} id=${(each) => each.name} label=${t("run.tab.checkpoints")} />` : html`<p class="quiet">${t("checkpoint.none")}</p>`)}<//>`;
 }

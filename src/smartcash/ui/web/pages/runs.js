@@ -36,7 +36,7 @@ export default function Runs() {
   };
   const columns = [
     { key: "pick", title: html`<span class="unseen">${t("runs.pick")}</span>`, show: (run) => html`<input type="checkbox" aria-label=${t("runs.pick_one", { run: runName(run) })} checked=${chosen.has(run.id)} onChange=${() => toggle(run.id)} />` },
-    { key: "name", sort: "name", title: t("column.run"), show: (run) => html`<a href=${runLink(run)}>${runName(run)}</a>${run.locked && html` <span class="tag" title=${t("runs.locked")}>${t("runs.locked")}</span>`}<br /><small class="quiet mono wide">${run.id}</small>` },
+    { key: "name", sort: "name", title: t("column.run"), show: (run) => html`<a href=${runLink(run)}>${runName(run)}</a>${run.locked && html` <span class="tag" title=${t("runs.locked")}>${t("runs.locked")}</span>`}<small class="quiet mono wide"><br />${run.id}</small>` },
     { key: "state", sort: "state", title: t("column.state"), show: (run) => html`<${State} of=${run.state} />` },
     { key: "backbone", wide: true, sort: "backbone", title: t("column.backbone") },
     { key: "dataset", wide: true, sort: "dataset", title: t("column.dataset"), show: (run) => html`<span class="cut" title=${run.dataset}>${plain(run.dataset)}</span>` },
