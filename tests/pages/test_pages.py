@@ -69,12 +69,53 @@ def test_every_page_speaks_the_language_of_the_browser_and_changes_it_in_place(
         expect(page.locator("h1")).to_have_text(text("studio.nav.log", other))
 
 
+@pytest.mark.parametrize("language", ["id", "en"])
+def test_no_page_scrolls_sideways_on_a_telephone(
+    browser: Browser, studio: Studio, home: Path, language: str
+) -> None:
+    """A33; and each has a title of its own, and shows in its line of pages where one is."""
+    run = next(home.glob("*/*/run.json")).parent.name
+    places = [*PAGES, *(f"runs/{run}?tab={tab}" for tab in TABS), "models/v99", "nowhere"]
+    size = {"width": 390, "height": 844}
+    with visiting(browser, studio, language=language, viewport=size) as page:
+        for place in places:
+            page.goto(studio.at(place))
+            expect(page.locator("h1")).not_to_be_empty()
+            page.wait_for_timeout(300)
+            assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], place
+            assert re.fullmatch(r"\S.* · SmartCash", page.title()), place
+            for chosen in page.locator("nav [aria-current], [role=tab][aria-selected=true]").all():
+                expect(chosen).to_be_in_viewport(ratio=1)
+
+
+def test_a_word_of_the_page_fits_its_count(browser: Browser, studio: Studio) -> None:
+    """A33: as `text` does it in Python."""
+    counted = """async () => {
+        const { t } = await import(new URL("words.js", document.baseURI).href);
+        return ["0", 1, "1", 21].map((count) => t("train.changes", { count }));
+    }"""
+    with visiting(browser, studio, language="en") as page:
+        said = page.evaluate(counted)
+    assert said == ["0 changes", "1 change", "1 change", "21 changes"]
+    assert said == [text("studio.train.changes", "en", count=count) for count in (0, 1, 1, 21)]
+
+
+def test_the_figures_on_an_axis_are_as_far_apart_as_its_lines(browser: Browser, studio: Studio) -> None:
+    """A5: a step of 2.5 or 0.25 is not rounded away."""
+    axis = """async () => {
+        const { ticked } = await import(new URL("chart.js", document.baseURI).href);
+        return [[12.5, 2.5], [0.25, 0.25], [20, 5], [0.2, 0.1]].map(([value, step]) => ticked(value, step));
+    }"""
+    with visiting(browser, studio, language="id") as page:
+        assert page.evaluate(axis) == ["12,5", "0,25", "20", "0,2"]
+
+
 def test_an_empty_home_says_what_to_do_first(browser: Browser, tmp_path: Path) -> None:
     """A33: each page has a state for nothing."""
     with running(tmp_path / "new") as studio, visiting(browser, studio) as page:
         expect(page.locator(".empty h2")).to_have_text(text("studio.first.title", "id"))
         for place, key in {
-            "runs": "runs.none", "models": "models.none", "log": "log.none", "compare": "compare.none", "data": "data.none",
+            "runs": "runs.none", "models": "models.none", "log": "log.none", "compare": "compare.least", "data": "data.none",
         }.items():  # fmt: skip
             page.goto(studio.at(place))
             expect(page.locator(".empty h2")).to_have_text(text(f"studio.{key}", "id"))

@@ -75,6 +75,14 @@ def test_the_two_texts_of_a_key_are_filled_in_with_the_same_facts() -> None:
     assert not differing
 
 
+def test_a_word_that_depends_on_a_count_has_its_form_for_one_and_for_more() -> None:
+    """A33."""
+    assert [text("studio.train.changes", "en", count=count) for count in (0, 1, 2)] == [
+        "0 changes", "1 change", "2 changes",
+    ]  # fmt: skip
+    assert text("studio.train.changes", "id", count=1) == "1 perubahan"
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_no_text_is_blank(language: str) -> None:
     assert [key for key, words in catalogue(language).items() if not words.strip()] == []

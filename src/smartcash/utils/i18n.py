@@ -1,8 +1,8 @@
 """Every text a person reads, in Indonesian and English.
 
 Texts live in `locales/<language>.toml`, one nested table per area; code names them by a dotted key and
-passes facts: `text("train.epoch_started", epoch=3)`. A missing key is an error, never a blank. What the command-line
-library says by itself is in `locales/<language>/LC_MESSAGES/messages.po`, in gettext's form.
+passes facts: `text("train.epoch_started", epoch=3)`. A missing key is an error, never a blank. A word that depends on a
+count gives both its forms: `{count} {count:run|runs}`. What the command-line library says by itself is in `locales/<language>/LC_MESSAGES/messages.po`, in gettext's form.
 """
 
 from __future__ import annotations
@@ -72,12 +72,16 @@ def decimal(value: float, spec: str = "g", language: str | None = None) -> str:
 
 
 class _Words(Formatter):
-    """Writes `{seconds:.1f}` with the language's decimal sign; a fact without digits to it stays as it is."""
+    """Writes `{seconds:.1f}` with the language's decimal sign, and of `{count:run|runs}` the word that fits; a fact without
+    digits to it stays as it is."""
 
     def __init__(self, language: str) -> None:
         self.language = language
 
     def format_field(self, value: Any, format_spec: str) -> str:
+        if "|" in format_spec:
+            one, many = format_spec.split("|")
+            return one if str(value) == "1" else many
         if isinstance(value, float) and format_spec:
             return decimal(value, format_spec, self.language)
         return format(value, format_spec)

@@ -60,8 +60,13 @@ function drawn({ role, line }) {
 
 const xText = (axis, value) => (axis === "time" ? duration(value) : whole(value));
 
-/** A figure on an axis, with as many digits as tell it from the next, `step` away. */
-const ticked = (value, step) => (step < 1e-3 && value ? figure(value) : decimal(value, Math.min(3, Math.max(0, -Math.floor(Math.log10(step) + 1e-9)))));
+/** A figure on an axis with as many digits as its `step` from the next has: 2.5 needs one more than 2 or 5. */
+export function ticked(value, step) {
+  if (step < 1e-3 && value) return figure(value);
+  const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
+  const split = Math.abs(step * 10 ** digits - Math.round(step * 10 ** digits)) > 1e-6;
+  return decimal(value, Math.min(3, digits + Number(split)));
+}
 
 function options({ axis, log, plan, width, onCursor }) {
   const quiet = ink("var(--ink-2)");

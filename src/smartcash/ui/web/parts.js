@@ -40,6 +40,12 @@ export function Head({ title, children, acts }) {
   </header>`;
 }
 
+/** Scroll a line that is wider than its place, on a telephone, to the one in it that is chosen. */
+export function inView(line, chosen) {
+  const shown = line.querySelector(chosen);
+  if (shown) line.scrollLeft = shown.offsetLeft - line.offsetLeft - (line.clientWidth - shown.offsetWidth) / 2;
+}
+
 export const Empty = ({ title, children }) => html`<div class="empty"><h2>${title}</h2>${children}</div>`;
 export const Wait = ({ what }) => html`<p class="quiet" role="status">${what ?? t("wait")}</p>`;
 
@@ -86,8 +92,8 @@ export const Swatch = ({ value, place }) => html`<span class="swatch" style=${{ 
 /** A picture with what was found in it, and dashed what is true. Everything in px of the picture. */
 export function Picture({ url, width, height, found = [], truth, values = {}, classes = [], caption, least = 0, whole }) {
   const size = Math.sqrt(width * height);
-  const line = size / 130;
-  const letter = Math.max(size / 19, 9);
+  const line = size / (whole ? 260 : 130);
+  const letter = size / (whole ? 32 : 16); // as large on a small print as on a whole picture
   const place = (box) => classes.indexOf(box.class);
   const shown = found.filter((box) => box.box_xyxy && (box.score ?? 1) >= least);
   const name = (box) => className(box.class, box.value ?? values[box.class]);
@@ -129,12 +135,13 @@ export function Choice({ label, options, value, onChoose }) {
   </span>`;
 }
 
-/** A table whose columns know how they are shown: {key, title, show, num, sort, wide}; wide: not on a telephone. */
+/** A table whose columns know how they are shown: {key, title, show, num, sort, wide}; wide: not on a telephone. `stacked`:
+ *  there, each row is a paragraph. */
 const place = (column) => [column.num && "num", column.wide && "wide"].filter(Boolean).join(" ");
 
-export function Table({ columns, rows, id = (row) => row.id, sort, onSort, label, mark }) {
+export function Table({ columns, rows, id = (row) => row.id, sort, onSort, label, mark, stacked }) {
   const order = (key) => (sort === key ? "ascending" : sort === `-${key}` ? "descending" : "none");
-  return html`<div class="table" tabindex="0" role="region" aria-label=${label}><table>
+  return html`<div class="table" tabindex="0" role="region" aria-label=${label}><table class=${stacked ? "stacked" : undefined}>
     <thead><tr>${columns.map((column) => {
       const title = column.sort && onSort ? html`<button type="button" onClick=${() => onSort(sort === `-${column.sort}` ? column.sort : `-${column.sort}`)}>${column.title}</button>` : column.title;
       const sorted = column.sort && onSort ? { "aria-sort": order(column.sort) } : {};
@@ -206,18 +213,22 @@ function Asked({ asked }) {
   <//>`;
 }
 
-/** A field of the configuration, or an alias, as people call it. */
-export const fieldName = (field) => wordOr(`studio.field.${field}`, field.replace(/^alias\./, ""));
+/** A field of the configuration, a fact of an export, or an alias, as people call it. */
+export const fieldName = (field) => wordOr(`studio.field.${field}`, field.startsWith("export.") ? t(field) : field.replace(/^alias\./, ""));
+
+const TYPED = ["name", "notes", "tags", "data.path"];
+/** The value of a field as people read it: of a few choices, the word of the form. */
+export const fieldValue = (field, value) => (field === "export.state" && value ? t(`export.${value}`) : typeof value === "string" && !TYPED.includes(field) ? wordOr(`studio.choice.${value}`, plain(value)) : plain(value));
 
 /** Old → new; what matters is marked and says why. */
 export function Changes({ of, first }) {
   if (!of.length) return html`<p class="quiet">${t("changes.none")}</p>`;
   return html`${first && html`<p class="quiet">${t("changes.first")}</p>`}
-    <div class="table" tabindex="0" role="group" aria-label=${t("chart.table")}><table>
+    <div class="table" tabindex="0" role="group" aria-label=${t("changes.title")}><table class="stacked changes">
     <thead><tr><th scope="col">${t("changes.what")}</th><th scope="col">${t("changes.old")}</th><th scope="col">${t("changes.new")}</th></tr></thead>
     <tbody>${of.map((change) => html`<tr key=${change.field}>
       <th scope="row">${fieldName(change.field)}${change.significant && html`<br /><span class="warn">⚠ ${t("changes.significant")}: ${change.why_text}</span>`}</th>
-      <td><del>${plain(change.old)}</del></td><td><ins>${plain(change.new)}</ins></td>
+      <td><del>${fieldValue(change.field, change.old)}</del></td><td><ins>${fieldValue(change.field, change.new)}</ins></td>
     </tr>`)}</tbody></table></div>`;
 }
 

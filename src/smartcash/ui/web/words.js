@@ -19,11 +19,16 @@ export function choose(chosen) {
   return speak(chosen);
 }
 
-/** The text of a key of any section, with its facts; a key that nobody wrote is shown as it is. */
+/** The text of a key of any section, with its facts; a key that nobody wrote is shown as it is. `{count:run|runs}` is the
+ *  word that fits the count. */
 export function word(key, facts) {
   const template = texts.value[key];
   if (template === undefined) return key;
-  return facts ? template.replace(/\{(\w+)[^}]*\}/g, (whole, name) => (name in facts ? facts[name] : whole)) : template;
+  const filled = (whole, name, one, many) => {
+    if (!(name in facts)) return whole;
+    return many === undefined ? facts[name] : String(facts[name]) === "1" ? one : many;
+  };
+  return facts ? template.replace(/\{(\w+)(?::([^|}]*)\|([^}]*)|[^}]*)\}/g, filled) : template;
 }
 
 /** A text of this page: section [studio]. */
@@ -90,10 +95,10 @@ export function duration(seconds, brief = false) {
   return second ? `${first} ${t(`time.${next[0]}`, { count: second })}` : first;
 }
 
-/** A moment in local time. */
-export function moment(value) {
+/** A moment in local time; `timeStyle` "medium": with seconds. */
+export function moment(value, timeStyle = "short") {
   if (!value) return "–";
-  return new Intl.DateTimeFormat(locale.value, { dateStyle: "medium", timeStyle: "short" }).format(new Date(value));
+  return new Intl.DateTimeFormat(locale.value, { dateStyle: "medium", timeStyle }).format(new Date(value));
 }
 
 export function ago(value) {
@@ -106,7 +111,7 @@ export function plain(value) {
   if (value === null || value === undefined || value === "") return "–";
   if (typeof value === "boolean") return value ? t("yes") : t("no");
   if (Array.isArray(value)) return value.length ? value.map(plain).join(", ") : "–";
-  if (typeof value === "object") return JSON.stringify(value);
+  if (typeof value === "object") return value.use && !Object.keys(value.options ?? {}).length ? value.use : JSON.stringify(value); // a callback is its name
   return typeof value === "number" ? number(value) : String(value);
 }
 

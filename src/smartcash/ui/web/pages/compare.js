@@ -1,10 +1,10 @@
 // Compare: what differs in the configuration, by how much the figures do, the curves over each other, the same pictures.
 import { html, useEffect, useState } from "../html.js";
 import { at, get, query as asQuery } from "../api.js";
-import { bytes, decimal, duration, percent, plain, signed, t, whole, word, wordOr } from "../words.js";
+import { bytes, decimal, duration, percent, signed, t, whole, word, wordOr } from "../words.js";
 import { Chart, DASHES } from "../chart.js";
 import { go, link, remember, route } from "../router.js";
-import { Choice, Empty, Failure, Head, Loaded, Picture, Swatch, className, fieldName, metricName, runName, useLoad } from "../parts.js";
+import { Choice, Empty, Failure, Head, Loaded, Picture, Swatch, className, fieldName, fieldValue, metricName, runName, useLoad } from "../parts.js";
 
 const COLOURS = ["var(--accent)", "var(--rp100000)", "var(--rp50000)", "var(--rp5000)", "var(--rp10000)", "var(--rp75000)", "var(--rp1000)", "var(--rp2000)"];
 const ASK_AGAIN_MS = 2000;
@@ -12,12 +12,15 @@ const MOST = 8;
 
 export default function Compare() {
   const runs = (route.value.query.get("runs") ?? "").split(",").filter(Boolean);
-  return html`<${Head} title=${t("nav.compare")} /><${Chooser} chosen=${runs} />
-    ${runs.length >= 2 ? html`<${Comparison} key=${runs.join()} runs=${runs} />` : html`<${Empty} title=${t("compare.none")}><p>${t("compare.none_text")}</p><//>`}`;
+  const from = useLoad(() => get("runs?sort=-id&limit=100"));
+  const trained = from.data?.runs.filter((each) => each.epochs_done > 0);
+  const few = !runs.length && trained?.length < 2;
+  return html`<${Head} title=${t("nav.compare")} />
+    ${few ? html`<${Empty} title=${t("compare.least")}><p>${t("compare.none_text")}</p><p><a class="button primary" href=${link("train")}>${t("home.train")}</a></p><//>` : html`<${Chooser} chosen=${runs} from=${from} trained=${trained} />`}
+    ${runs.length >= 2 ? html`<${Comparison} key=${runs.join()} runs=${runs} />` : !few && html`<${Empty} title=${t("compare.none")}><p>${t("compare.none_text")}</p><//>`}`;
 }
 
-function Chooser({ chosen }) {
-  const from = useLoad(() => get("runs?sort=-id&limit=100"));
+function Chooser({ chosen, from, trained }) {
   const choose = (event) => {
     event.preventDefault();
     const given = new FormData(event.target);
@@ -30,8 +33,8 @@ function Chooser({ chosen }) {
     return run ? runName(run) : id;
   };
   return html`<form class="row low" onSubmit=${choose}>
-    ${chosen.map((run, place) => html`<span key=${run} class="row"><${Key} place=${place} /> ${named(run)} <button type="button" class="link" aria-label=${t("compare.without", { run: named(run) })} onClick=${() => without(run)}>×</button></span>`)}
-    <${Loaded} from=${from}>${(found) => html`<label class="stacked">${t("compare.add")}<select name="run">${found.runs.filter((each) => !chosen.includes(each.id) && each.epochs_done > 0).map((each) => html`<option key=${each.id} value=${each.id}>${runName(each)} · ${each.id}</option>`)}</select></label>`}<//>
+    ${chosen.map((run, place) => html`<span key=${run} class="row chosen"><${Key} place=${place} /><span>${named(run)}</span><button type="button" class="link" aria-label=${t("compare.without", { run: named(run) })} onClick=${() => without(run)}>×</button></span>`)}
+    <${Loaded} from=${from}>${() => html`<label class="stacked">${t("compare.add")}<select name="run">${trained.filter((each) => !chosen.includes(each.id)).map((each) => html`<option key=${each.id} value=${each.id}>${runName(each)} · ${each.id}</option>`)}</select></label>`}<//>
     <button type="submit" disabled=${chosen.length >= MOST}>${t("compare.add_it")}</button></form>`;
 }
 
@@ -67,7 +70,7 @@ function Models({ of }) {
     [t("column.size"), (each) => bytes(each.size_bytes)],
     [t("fact.parameters"), (each) => whole(each.parameters)],
   ];
-  return html`<section><div class="table" tabindex="0" role="region" aria-label=${t("compare.models")}><table><${Heads} of=${of} first=${t("compare.models")} /><tbody>${rows.map(([name, show]) => html`<tr key=${name}><th scope="row">${name}</th>${of.models.map((each) => html`<td key=${each.name} class="num">${show(each)}</td>`)}</tr>`)}
+  return html`<section><div class="table compared" tabindex="0" role="region" aria-label=${t("compare.models")}><table style=${{ "--models": of.models.length }}><${Heads} of=${of} first=${t("compare.models")} /><tbody>${rows.map(([name, show]) => html`<tr key=${name}><th scope="row">${name}</th>${of.models.map((each) => html`<td key=${each.name} class="num">${show(each)}</td>`)}</tr>`)}
     <tr><th scope="row">${t("column.run")}</th>${of.models.map((each) => html`<td key=${each.name} class="num">${each.run ? html`<a href=${link("runs", each.run)}>${each.run}</a>` : "–"}</td>`)}</tr></tbody></table></div></section>`;
 }
 
@@ -77,7 +80,7 @@ function Config({ of }) {
     ...of.data.differences.map((each) => ({ ...each, field: each.what, name: wordOr(`studio.differs.${each.what.replace(".", "_")}`, each.what), why: word("changes.why.data") })),
   ];
   return html`<section><div class="title"><h2>${t("compare.config")}</h2><small class="quiet">${t("compare.config_note")}</small></div>
-    ${rows.length ? html`<div class="table" tabindex="0" role="region" aria-label=${t("compare.config")}><table><${Heads} of=${of} first=${t("changes.what")} /><tbody>${rows.map((each) => html`<tr key=${each.field}><th scope="row">${each.name}${each.why && html`<br /><span class="warn">⚠ ${each.why}</span>`}</th>${each.values.map((value, place) => html`<td key=${place} class="num">${each.field === "content_hash" ? String(value ?? "–").slice(0, 12) : plain(value)}</td>`)}</tr>`)}</tbody></table></div>` : html`<p class="quiet">${t("compare.same")}</p>`}</section>`;
+    ${rows.length ? html`<div class="table compared" tabindex="0" role="region" aria-label=${t("compare.config")}><table style=${{ "--models": of.models.length }}><${Heads} of=${of} first=${t("changes.what")} /><tbody>${rows.map((each) => html`<tr key=${each.field}><th scope="row">${each.name}${each.why && html`<br /><span class="warn">⚠ ${each.why}</span>`}</th>${each.values.map((value, place) => html`<td key=${place} class="num">${each.field === "content_hash" ? String(value ?? "–").slice(0, 12) : fieldValue(each.field, value)}</td>`)}</tr>`)}</tbody></table></div>` : html`<p class="quiet">${t("compare.same")}</p>`}</section>`;
 }
 
 function Curves({ of, runs }) {
@@ -100,7 +103,7 @@ function Judged({ of }) {
       ${judged.chosen_on && html`<p class="notice warned">${t("compare.chosen_on")}</p>`}
       ${judged.seen_in_training.some((each) => each > 0) && html`<p class="notice warned">${t("compare.seen", { counts: judged.seen_in_training.map((each) => each ?? "?").join(", ") })}</p>`}
       <${Deltas} of=${of} rows=${judged.metrics.map((each) => ({ ...each, shown: metricName(each.name) }))} label=${t("compare.figures")} /></section>
-    <section><div class="title"><h2>${t("class.title")}</h2></div><${Deltas} of=${of} rows=${judged.classes.flatMap((one, place) => one.metrics.slice(0, 1).map((each) => ({ ...each, key: one.name, shown: html`<${Swatch} value=${one.value} place=${place} />${className(one.name, one.value)} <span class="quiet">${wordOr(`tables.${each.name}`, each.name)}</span>` })))} label=${t("class.title")} /></section>
+    <section><div class="title"><h2>${t("class.title")}</h2></div><${Deltas} of=${of} rows=${judged.classes.flatMap((one, place) => one.metrics.slice(0, 1).map((each) => ({ ...each, key: one.name, shown: html`<${Swatch} value=${one.value} place=${place} />${className(one.name, one.value)} <span class="quiet">${wordOr(`tables.${each.name}`, each.name)}</span>` })))} label=${t("class.title")} first=${word(judged.classes.some((each) => each.value) ? "tables.denomination" : "tables.class")} /></section>
     <${Pictures} of=${of} judged=${judged} />`;
 }
 
@@ -114,8 +117,8 @@ function OtherData() {
 
 const VERDICTS = { better: "▲", worse: "▼", undecided: "≈", too_few: "?" };
 
-function Deltas({ of, rows, label }) {
-  return html`<div class="table" tabindex="0" role="region" aria-label=${label}><table><${Heads} of=${of} first=${t("compare.figure")} /><tbody>${rows.map((row) => html`<tr key=${row.key ?? row.name}><th scope="row">${row.shown}</th>${row.values.map((value, place) => {
+function Deltas({ of, rows, label, first = t("compare.figure") }) {
+  return html`<div class="table compared" tabindex="0" role="region" aria-label=${label}><table style=${{ "--models": of.models.length }}><${Heads} of=${of} first=${first} /><tbody>${rows.map((row) => html`<tr key=${row.key ?? row.name}><th scope="row">${row.shown}</th>${row.values.map((value, place) => {
     const delta = row.deltas[place];
     return html`<td key=${place} class="num">${value ? html`<b>${decimal(value.value)}</b> <span class="quiet">${decimal(value.low)}–${decimal(value.high)}</span>` : "–"}
       ${delta && html`<br /><span class=${delta.verdict === "worse" ? "bad" : delta.verdict === "better" ? "" : "quiet"}>${VERDICTS[delta.verdict]} ${signed(delta.value)} ${t(`compare.${delta.verdict}`)}</span>`}</td>`;

@@ -7,6 +7,7 @@ import { Choice, Empty, Failure, Head, Loaded, Picture, Swatch, className, colou
 import { Pages } from "./runs.js";
 
 const PAGE = 24;
+const AT_ONCE = 6; // findings; the pictures come after them
 
 export default function Data() {
   const asked = route.value.query;
@@ -44,13 +45,16 @@ export function Health({ of, brief = false }) {
   const totals = of.classes.map((name) => [name, splits.reduce((sum, [, split]) => sum + (split.labels[name] ?? 0), 0)]);
   const most = Math.max(1, ...totals.map(([, count]) => count));
   const errors = of.findings.filter((each) => each.severity !== "note");
-  const findings = brief ? errors.slice(0, 5) : of.findings;
+  const findings = brief ? errors.slice(0, AT_ONCE) : of.findings;
   return html`<div class="facts"><span><b>${t(`task.${of.task}`)}</b></span><span>${t("data.format")} <b>${of.format}</b></span>${splits.map(([name, split]) => html`<span key=${name}>${wordOr(`studio.split.${name}`, name)} <b>${whole(split.images)}</b></span>`)}</div>
     <div class="cols"><section><div class="title"><h2>${t("data.balance")}</h2><small class="quiet">${t("data.balance_note")}</small></div>
       <div class="bars">${totals.map(([name, count], place) => html`<span key=${name}><${Swatch} value=${values[name]} place=${place} />${className(name, values[name])}</span><i style=${{ "--own": colour(values[name], place), width: `${(100 * count) / most}%` }}></i><span class="num">${whole(count)}</span>`)}</div></section>
-    <section><div class="title"><h2>${t("data.findings")}</h2><small class="quiet">${whole(of.findings_total)}</small></div>
-      ${findings.length ? html`<div class="table" tabindex="0" role="group" aria-label=${t("chart.table")}><table><tbody>${findings.slice(0, 100).map((each, index) => html`<tr key=${index}><th scope="row" class=${each.severity === "error" ? "bad nowrap" : each.severity === "warning" ? "warn nowrap" : "quiet nowrap"}>${word(each.severity)}</th><td>${each.message}${each.file && html`<br /><span class="quiet mono">${each.file}${each.line ? `:${each.line}` : ""}</span>`}</td></tr>`)}</tbody></table></div>` : html`<p class="quiet">${t("data.sound")}</p>`}</section></div>`;
+    <section><div class="title"><h2>${t("data.findings")}</h2><small class="quiet">${whole(brief ? errors.length : of.findings_total)}</small></div>
+      ${findings.length ? html`<${Findings} of=${findings.slice(0, AT_ONCE)} />` : html`<p class="quiet">${t("data.sound")}</p>`}
+      ${findings.length > AT_ONCE && html`<details><summary class="small">${t("data.more", { count: whole(of.findings_total) })}</summary><${Findings} of=${findings.slice(AT_ONCE, 100)} /></details>`}</section></div>`;
 }
+
+const Findings = ({ of }) => html`<div class="table told" tabindex="0" role="group" aria-label=${t("data.findings")}><table><tbody>${of.map((each, index) => html`<tr key=${index}><th scope="row" class=${each.severity === "error" ? "bad nowrap" : each.severity === "warning" ? "warn nowrap" : "quiet nowrap"}>${word(each.severity)}</th><td>${each.message}${each.file && each.file !== "." && html`<br /><span class="quiet mono">${each.file}${each.line ? `:${each.line}` : ""}</span>`}</td></tr>`)}</tbody></table></div>`;
 
 const word = (severity) => t(`severity.${severity}`);
 

@@ -11,7 +11,7 @@ export default function Home() {
   const runs = useLoad(() => get("runs?sort=-id&limit=6"), [ended, active.value?.run, active.value?.state]);
   const settings = useLoad(() => get("settings"));
   const models = useLoad(() => get("models"), [ended]);
-  return html`<${Head} title=${t("nav.home")} acts=${html`<a class="button primary" href=${link("train")}>${t("home.train")}</a>`} />
+  return html`<${Head} title=${t("nav.home")} acts=${runs.data?.total > 0 && html`<a class="button primary" href=${link("train")}>${t("home.train")}</a>`} />
     ${active.value && html`<${Now} run=${active.value} />`}
     <${Loaded} from=${runs}>${(found) => (found.total ? html`<${Last} runs=${found.runs} total=${found.total} />` : html`<${First} />`)}<//>
     <div class="cols">
@@ -44,7 +44,7 @@ function Last({ runs, total }) {
     { key: "state", title: t("column.state"), show: (run) => html`<${State} of=${run.state} />` },
     { key: "dataset", wide: true, title: t("column.dataset") },
     { key: "epochs", title: t("column.epochs"), num: true, show: (run) => `${run.epochs_done}/${run.epochs ?? "–"}` },
-    { key: "best", title: t("column.best"), num: true, show: (run) => html`<span title=${metricName(run.monitor)}>${figure(run.best_value)}</span>` },
+    { key: "best", title: t("column.best"), num: true, show: (run) => html`${run.best_value !== null && html`<span class="quiet wide">${metricName(run.monitor)}</span> `}${figure(run.best_value)}` },
     { key: "started", wide: true, title: t("column.started"), show: (run) => moment(run.started) },
   ];
   return html`<section><div class="title"><h2>${t("home.last")}</h2><span class="spring" /><a href=${link("runs")}>${t("home.all_runs", { count: total })}</a></div>
@@ -69,7 +69,7 @@ function score(version) {
 function First() {
   const steps = ["data", "train", "watch", "use"];
   return html`<section class="plain"><div class="empty"><h2>${t("first.title")}</h2><p>${t("first.text")}</p>
-    <ol class="stack">${steps.map((each) => html`<li key=${each}><b>${t(`first.${each}`)}</b><br /><span class="quiet">${t(`first.${each}_text`)}</span></li>`)}</ol>
+    <ol class="stack">${steps.map((each) => html`<li key=${each}><b>${t(`first.${each}`)}</b><br /><span class="quiet">${t(`first.${each}_text`)}${each === "data" && html` <code>smartcash data sample --out sample-notes</code>`}</span></li>`)}</ol>
     <p class="row"><a class="button primary" href=${link("train")}>${t("home.train")}</a> <a class="button" href=${link("data")}>${t("first.look")}</a></p>
   </div></section>`;
 }

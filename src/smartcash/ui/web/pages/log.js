@@ -4,7 +4,7 @@ import { at, get, post, query as asQuery } from "../api.js";
 import { moment, plain, t, whole } from "../words.js";
 import { link, remember, route } from "../router.js";
 import { state } from "../stream.js";
-import { Empty, Head, Loaded, Table, attempt, fieldName, useLoad } from "../parts.js";
+import { Empty, Head, Loaded, Table, attempt, fieldName, fieldValue, useLoad } from "../parts.js";
 import { Pages } from "./runs.js";
 
 const PAGE = 50;
@@ -22,14 +22,14 @@ export default function Log() {
     remember({ search: given.get("search"), since: given.get("since"), offset: "" });
   };
   const columns = [
-    { key: "seq", title: t("column.number"), num: true },
+    { key: "seq", wide: true, title: t("column.number"), num: true },
     { key: "time", title: t("column.time"), show: (each) => html`<span class="nowrap">${moment(each.time)}</span>` },
-    { key: "who", wide: true, title: t("column.who"), show: (each) => html`${each.who.user}<br /><span class="quiet">${each.who.host} · ${each.who.interface}</span>` },
+    { key: "who", wide: true, title: t("column.who"), show: (each) => html`${each.who.user}<br /><span class="quiet nowrap">${each.who.host} · ${each.who.interface}</span>` },
     { key: "text", title: t("column.operation") },
-    { key: "run", title: t("column.about"), show: (each) => html`${each.run && html`<a class="mono" href=${link("runs", each.run)}>${each.run}</a>`} ${each.version}` },
-    { key: "changes", title: t("changes.title"), show: (each) => each.changes.map((change) => html`<div key=${change.field}><span title=${change.field}>${fieldName(change.field)}</span>: <del>${plain(change.old)}</del> → <ins>${plain(change.new)}</ins></div>`) },
-    { key: "confirmed_text", wide: true, title: t("column.confirmed") },
-    { key: "result", wide: true, title: t("column.result"), show: (each) => (each.result === "done" ? t("log.done") : html`<span class="bad">${each.result}</span>`) },
+    { key: "run", title: t("column.about"), show: (each) => html`${each.run && html`<a class="mono" href=${link("runs", each.run)}>${each.run}</a>`} ${each.version?.slice(0, 12)}` },
+    { key: "changes", title: t("changes.title"), show: (each) => each.changes.map((change) => html`<div key=${change.field}><span title=${change.field}>${fieldName(change.field)}</span>: <del>${fieldValue(change.field, change.old)}</del> → <ins>${fieldValue(change.field, change.new)}</ins></div>`) },
+    { key: "confirmed_text", wide: true, title: t("column.confirmed"), show: (each) => html`<span class="nowrap">${plain(each.confirmed_text)}</span>` },
+    { key: "result", title: t("column.result"), show: (each) => (each.result === "done" ? html`<span class="wide">${t("log.done")}</span>` : html`<span class="bad" title=${each.result}>${t("log.refused")}</span>`) },
   ];
   const acts = html`<button type="button" onClick=${verify}>${t("log.verify")}</button><a class="button" href=${at("operations/export?format=csv")} download>CSV</a><a class="button" href=${at("operations/export")} download>JSON Lines</a>`;
   return html`<${Head} title=${t("nav.log")} acts=${acts} />
@@ -39,5 +39,5 @@ export default function Log() {
       <label class="stacked">${t("column.operation")}<select value=${asked.get("operation") ?? ""} onChange=${(event) => remember({ operation: event.target.value, offset: "" })}><option value="">${t("runs.every")}</option>${(from.data?.kinds ?? []).map((each) => html`<option key=${each.operation} value=${each.operation}>${each.text}</option>`)}</select></label>
       <label class="stacked">${t("log.since")}<input type="date" name="since" defaultValue=${asked.get("since") ?? ""} /></label>
       <button type="submit">${t("runs.find")}</button></form>
-    <section><${Loaded} from=${from}>${(found) => (found.total ? html`<${Table} columns=${columns} rows=${found.operations} id=${(each) => each.seq} label=${t("nav.log")} /><${Pages} offset=${offset} limit=${PAGE} total=${found.total} />` : html`<${Empty} title=${Object.values(filters).some(Boolean) ? t("log.none_match") : t("log.none")}><p>${t("log.none_text")}</p><//>`)}<//></section>`;
+    <section><${Loaded} from=${from}>${(found) => (found.total ? html`<${Table} columns=${columns} rows=${found.operations} id=${(each) => each.seq} label=${t("nav.log")} stacked=${true} /><${Pages} offset=${offset} limit=${PAGE} total=${found.total} />` : html`<${Empty} title=${Object.values(filters).some(Boolean) ? t("log.none_match") : t("log.none")}><p>${t("log.none_text")}</p><//>`)}<//></section>`;
 }

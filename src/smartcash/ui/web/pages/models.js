@@ -35,13 +35,13 @@ function Versions() {
   const from = useLoad(() => get("models"), [state.value?.operations]);
   const columns = [
     { key: "name", title: t("column.version"), show: (each) => html`<a href=${link("models", each.name)}>${each.name}</a> <${Tags} of=${each.aliases} />` },
-    { key: "backbone", title: t("column.backbone") },
+    { key: "backbone", wide: true, title: t("column.backbone") },
     { key: "valid", title: t("split.valid"), num: true, show: (each) => html`<span title=${metricName(main(each.metrics.valid)[0])}>${decimal(main(each.metrics.valid)[1])}</span>` },
     { key: "test", wide: true, title: t("split.test"), num: true, show: (each) => decimal(main(each.metrics.test)[1]) },
     { key: "sum", title: metricName("exact_sum"), num: true, show: (each) => percent(each.metrics.test?.exact_sum ?? each.metrics.valid?.exact_sum, 1) },
     { key: "run", wide: true, title: t("column.run"), show: (each) => (each.run ? html`<a href=${link("runs", each.run)} class="mono">${each.run}</a>` : "–") },
     { key: "created", wide: true, title: t("column.created"), show: (each) => html`<span class="nowrap">${moment(each.created)}</span>` },
-    { key: "act", title: html`<span class="unseen">${t("models.promote")}</span>`, show: (each) => html`<button type="button" onClick=${async () => (await promote(each, from.data.aliases)) && from.reload()}>${t("models.promote")}<span class="unseen"> ${each.name}</span></button>` },
+    { key: "act", num: true, title: html`<span class="unseen">${t("models.promote")}</span>`, show: (each) => html`<button type="button" onClick=${async () => (await promote(each, from.data.aliases)) && from.reload()}>${t("models.promote")}<span class="unseen"> ${each.name}</span></button>` },
   ];
   return html`<${Head} title=${t("nav.models")} />
     <${Loaded} from=${from}>${(found) => (found.versions.length
@@ -66,6 +66,7 @@ function Alias({ alias, version, reload }) {
 function Version({ name }) {
   const from = useLoad(() => get(`models/${encodeURIComponent(name)}`), [name, state.value?.operations]);
   const aliases = useLoad(() => get("models"), [state.value?.operations]);
+  if (from.error && !from.data) return html`<${Head} title=${name} /><${Failure} error=${from.error} retry=${from.reload} />`;
   return html`<${Loaded} from=${from}>${(found) => {
     const act = async (work) => (await work()) && from.reload();
     const bin = async () => {
@@ -143,7 +144,7 @@ function Try({ model, threshold }) {
   const result = shown?.result;
   return html`<div class="cols"><div class="stack">
     <div class=${over ? "drop over" : "drop"} onDragOver=${(event) => { event.preventDefault(); setOver(true); }} onDragLeave=${() => setOver(false)} onDrop=${drop}>
-      <label>${t("try.drop")}<br /><input type="file" accept="image/*" id="try" onChange=${(event) => look(event.target.files[0])} /></label></div>
+      <label>${t("try.drop")}<input class="unseen" type="file" accept="image/*" id="try" onChange=${(event) => look(event.target.files[0])} /></label></div>
     ${threshold !== null && html`<label class="row small">${t("preview.least")} <input type="range" min="0.05" max="0.95" step="0.01" value=${least} onInput=${(event) => setLeast(Number(event.target.value))} onChange=${() => shown && look(shown.file)} /> <b>${percent(least)}</b></label>`}
     <div role="status">${busy ? t("try.busy") : ""}</div>${error && html`<${Failure} error=${error} />`}
     ${result && html`<dl class="kpis" id="sum"><div><dt>${t("try.sum")}</dt><dd class="big">${rupiah(result.total_rupiah)}</dd><dd class="note">${t("try.took", { ms: whole(result.ms) })}</dd></div></dl>

@@ -6,7 +6,7 @@ import { Chart, DASHES } from "../chart.js";
 import { epochX, fetchCourse, lengthen, stepX } from "../course.js";
 import { go, link, remember, route } from "../router.js";
 import { follow, state } from "../stream.js";
-import { Changes, Choice, Failure, Head, Loaded, Modal, Picture, State, Swatch, Table, Tags, Wait, attempt, className, confirmed, fieldName, metricName, runName, toast, useJob, useLoad } from "../parts.js";
+import { Changes, Choice, Failure, Head, Loaded, Modal, Picture, State, Swatch, Table, Tags, Wait, attempt, className, confirmed, fieldName, fieldValue, inView, metricName, runName, toast, useJob, useLoad } from "../parts.js";
 import { Labels } from "./runs.js";
 
 const QUALITY = { detect: ["mAP50_95", "mAP50", "exact_sum"], classify: ["accuracy", "f1", "accuracy_top5"] };
@@ -31,6 +31,8 @@ function Run({ id, run, now, reload }) {
   const tab = TABS.includes(asked) ? asked : "watch";
   const [edited, setEdited] = useState(false);
   const progress = now ?? run.progress;
+  const tabs = useRef();
+  useEffect(() => inView(tabs.current, "[aria-selected=true]"), [tab]);
   const begun = info.epochs_done > 0 || (progress?.step_in_run ?? 0) > 0;
   return html`<${Head} title=${runName(info)} acts=${html`<${Acts} id=${id} run=${run} stands=${stands} reload=${reload} />`}>
       <span class="quiet"><${State} of=${stands} /> · ${[info.backbone, info.dataset, run.version && `v${run.version}`].filter(Boolean).join(" · ")}</span>
@@ -38,8 +40,8 @@ function Run({ id, run, now, reload }) {
     <${Progress} of=${progress} info=${info} stands=${stands} />
     ${stands === "ready" && html`<${Ready} run=${run} />`}
     ${run.problems.length > 0 && html`<${Problems} id=${id} of=${run.problems} />`}
-    ${!run.problems.length && ["failed", "crashed", "broken"].includes(info.state) && html`<div class="failure" role="alert"><p><b>${t(`run.why_${info.state}`)}</b></p>${(info.reason_text || info.detail) && html`<pre class="log" tabindex="0">${info.reason_text || info.detail}</pre>`}<p>${run.actions.includes("resume") ? t("run.may_resume") : t("run.see_log")}</p></div>`}
-    <div class="tabs" role="tablist" aria-label=${t("run.parts")}>${TABS.map((each) => html`<button key=${each} type="button" role="tab" id=${`tab-${each}`} aria-selected=${String(each === tab)} tabindex=${each === tab ? 0 : -1} onKeyDown=${(event) => walk(event, tab)} onClick=${() => remember({ tab: each === "watch" ? "" : each })}>${t(`run.tab.${each}`)}</button>`)}</div>
+    ${!run.problems.length && ["failed", "crashed", "broken"].includes(info.state) && html`<div class="failure" role="alert"><p><b>${t(`run.why_${info.state}`)}</b></p>${(info.reason_text || info.detail) && html`<pre class="log" tabindex="0">${info.reason_text || info.detail}</pre>`}<p>${begun && run.actions.includes("resume") ? t("run.may_resume") : t("run.see_log")}</p></div>`}
+    <div class="tabs" ref=${tabs} role="tablist" aria-label=${t("run.parts")}>${TABS.map((each) => html`<button key=${each} type="button" role="tab" id=${`tab-${each}`} aria-selected=${String(each === tab)} tabindex=${each === tab ? 0 : -1} onKeyDown=${(event) => walk(event, tab)} onClick=${() => remember({ tab: each === "watch" ? "" : each })}>${t(`run.tab.${each}`)}</button>`)}</div>
     <div role="tabpanel" aria-labelledby=${`tab-${tab}`}>
       ${tab === "watch" && (begun || AT_WORK.includes(stands) ? html`<${Watch} id=${id} run=${run} stands=${stands} />` : html`<p class="quiet">${t("run.not_begun")}</p>`)}
       ${tab === "result" && html`<${Result} run=${run} />`}
@@ -336,7 +338,7 @@ function Config({ run, onEdit }) {
     ${run.info.parent && html`<p>${t("run.parent")} <a href=${link("runs", run.info.parent)}>${run.info.parent}</a></p>`}
     ${run.children.length > 0 && html`<p>${t("run.children")} ${run.children.map((each) => html`<a key=${each} href=${link("runs", each)}>${each}</a> `)}</p>`}
     <div class="cols">${[...groups].map(([group, fields]) => html`<section key=${group}><div class="title"><h2>${t(`group.${group || "top"}`)}</h2></div>
-      <dl class="pairs">${fields.map(([field, value]) => html`<dt key=${field} title=${field}>${fieldName(field)}</dt><dd>${plain(value)}</dd>`)}</dl></section>`)}
+      <dl class="pairs">${fields.map(([field, value]) => html`<dt key=${field} title=${field}>${fieldName(field)}</dt><dd>${fieldValue(field, value)}</dd>`)}</dl></section>`)}
       <section><div class="title"><h2>${t("run.environment")}</h2></div><dl class="pairs">${Object.entries(facts).filter(([, value]) => value !== undefined && value !== null).map(([key, value]) => html`<dt key=${key}>${wordOr(`studio.fact.${key}`, key)}</dt><dd>${typeof value === "number" ? number(value) : plain(value)}</dd>`)}</dl></section>
     </div>
     <section class="apart"><div class="title"><h2>${t("run.changes")}</h2></div>
@@ -351,7 +353,7 @@ function Checkpoints({ id }) {
     { key: "value", title: t("column.value"), num: true, show: (each) => html`${figure(each.value)} <span class="quiet">${each.monitor ? metricName(each.monitor) : ""}</span>` },
     { key: "timestamp", wide: true, title: t("column.created"), show: (each) => moment(each.timestamp) },
     { key: "size", title: t("column.size"), num: true, show: (each) => bytes(each.size) },
-    { key: "name", title: t("column.file"), show: (each) => html`<span class="mono">${each.name}</span>` },
+    { key: "name", wide: true, title: t("column.file"), show: (each) => html`<span class="mono">${each.name}</span>` },
   ];
   return html`<${Loaded} from=${from}>${(found) => (found.checkpoints.length ? html`<${Table} columns=${columns} rows=${found.checkpoints} id=${(each) => each.name} label=${t("run.tab.checkpoints")} />` : html`<p class="quiet">${t("checkpoint.none")}</p>`)}<//>`;
 }
@@ -399,7 +401,8 @@ function said(event) {
   if (type === "RunStarted") return event.resumed ? null : t("story.started");
   if (type === "EpochEnded") return t(event.is_best ? "story.epoch_best" : "story.epoch", { ...facts, loss: figure(row.train_loss), time: duration(row.train_s) });
   if (type === "RunFinished") return `${wordOr(`studio.reason.${event.reason}`, event.reason)}; ${t("story.best", { epoch: event.best_epoch, metric: metricName(event.monitor), value: figure(event.best_value) })}`;
-  const key = { CheckpointSaved: "story.checkpoint", RunResumed: "story.resumed", RolledBack: "story.rolled_back", EarlyStopped: "story.early", RunFailed: "story.failed", DataFound: "story.found" }[type];
+  if (type === "DataFound") return t("story.found", { count: event.count, what: word(`problems.${event.code}`).split(/[.:;] /)[0].replaceAll(/\{[^}]*\}/g, "…") });
+  const key = { CheckpointSaved: "story.checkpoint", RunResumed: "story.resumed", RolledBack: "story.rolled_back", EarlyStopped: "story.early", RunFailed: "story.failed" }[type];
   return key ? t(key, facts) : null;
 }
 
@@ -409,7 +412,7 @@ function Story({ id, stands, run }) {
   const story = useLoad(() => get(`runs/${id}/events${asQuery({ limit: 2000 })}`), [id, seq, stands]);
   const log = useLoad(() => get(`runs/${id}/log?lines=200`), [id, seq, stands]);
   return html`<div class="cols"><section class="plain"><div class="title"><h2>${t("story.title")}</h2></div>
-      <${Loaded} from=${story}>${(found) => html`<div class="table" tabindex="0" role="group" aria-label=${t("chart.table")}><table><tbody>${found.events.map((each) => [each, said(each)]).filter(([, words]) => words).reverse().slice(0, 300).map(([each, words]) => html`<tr key=${each.seq}><th scope="row" class="nowrap quiet">${moment(each.time * 1000)}</th><td>${words}</td></tr>`)}</tbody></table></div>`}<//></section>
+      <${Loaded} from=${story}>${(found) => html`<div class="table told" tabindex="0" role="group" aria-label=${t("story.title")}><table><tbody>${found.events.map((each) => [each, said(each)]).filter(([, words]) => words).reverse().slice(0, 300).map(([each, words]) => html`<tr key=${each.seq}><th scope="row" class="nowrap quiet">${moment(each.time * 1000, "medium")}</th><td>${words}</td></tr>`)}</tbody></table></div>`}<//></section>
     <section class="plain"><div class="title"><h2>train.log</h2><span class="spring" /><a href=${at(`runs/${id}/files/train.log`)} download>${t("download")}</a></div>
       <${Loaded} from=${log}>${(found) => html`<pre class="log" tabindex="0" aria-label="train.log">${found.lines.join("\n") || t("story.no_log")}</pre>`}<//></section></div>`;
 }

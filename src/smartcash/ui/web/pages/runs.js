@@ -1,6 +1,6 @@
 // History: every run, found by state, words and figures; tags, notes, lock, and to the trash without harming good ones.
 import { html, useState } from "../html.js";
-import { duration, figure, moment, t, wordOr } from "../words.js";
+import { duration, figure, moment, plain, t, wordOr } from "../words.js";
 import { get, patch, post, query as asQuery, remove } from "../api.js";
 import { go, link, remember, route } from "../router.js";
 import { active, state } from "../stream.js";
@@ -36,31 +36,32 @@ export default function Runs() {
   };
   const columns = [
     { key: "pick", title: html`<span class="unseen">${t("runs.pick")}</span>`, show: (run) => html`<input type="checkbox" aria-label=${t("runs.pick_one", { run: runName(run) })} checked=${chosen.has(run.id)} onChange=${() => toggle(run.id)} />` },
-    { key: "name", sort: "name", title: t("column.run"), show: (run) => html`<a href=${runLink(run)}>${runName(run)}</a>${run.locked && html` <span class="tag" title=${t("runs.locked")}>${t("runs.locked")}</span>`}<br /><small class="quiet mono wide">${run.id}</small>` },
+    { key: "name", sort: "name", title: t("column.run"), show: (run) => html`<a href=${runLink(run)}>${runName(run)}</a>${run.locked && html` <span class="tag" title=${t("runs.locked")}>${t("runs.locked")}</span>`}<small class="quiet mono wide"><br />${run.id}</small>` },
     { key: "state", sort: "state", title: t("column.state"), show: (run) => html`<${State} of=${run.state} />` },
     { key: "backbone", wide: true, sort: "backbone", title: t("column.backbone") },
-    { key: "dataset", wide: true, sort: "dataset", title: t("column.dataset") },
-    { key: "epochs", sort: "epochs", title: t("column.epochs"), num: true, show: (run) => `${run.epochs_done}/${run.epochs ?? "–"}` },
+    { key: "dataset", wide: true, sort: "dataset", title: t("column.dataset"), show: (run) => html`<span class="cut" title=${run.dataset}>${plain(run.dataset)}</span>` },
+    { key: "epochs", wide: true, sort: "epochs", title: t("column.epochs"), num: true, show: (run) => `${run.epochs_done}/${run.epochs ?? "–"}` },
     { key: "best", sort: "best", title: t("column.best"), num: true, show: (run) => html`${figure(run.best_value)}${run.monitor && html`<br /><small class="quiet">${metricName(run.monitor)}</small>`}` },
     { key: "started", wide: true, sort: "started", title: t("column.started"), show: (run) => html`<span class="nowrap">${moment(run.started)}</span>` },
     { key: "elapsed", wide: true, sort: "elapsed", title: t("column.elapsed"), num: true, show: (run) => duration(run.elapsed_s) },
     { key: "tags", title: t("column.tags"), show: (run) => html`<${Tags} of=${run.tags} /> <button type="button" class="link" onClick=${() => setEdited(run)}>${t("runs.edit")}<span class="unseen"> ${runName(run)}</span></button>${run.notes && html`<br /><small class="quiet">${run.notes.slice(0, 80)}</small>`}` },
   ];
-  const acts = html`<button type="button" disabled=${chosen.size < 2} onClick=${() => go(`${link("compare")}?runs=${[...chosen].join(",")}`)}>${t("runs.compare")}</button>
-    <button type="button" disabled=${!chosen.size} onClick=${bin}>${t("runs.bin")}</button>
+  const filtered = Object.values(filters).some(Boolean);
+  const begun = from.data?.total !== 0 || filtered;
+  const acts = html`${begun && html`<button type="button" disabled=${chosen.size < 2} onClick=${() => go(`${link("compare")}?runs=${[...chosen].join(",")}`)}>${t("runs.compare")}</button>
+    <button type="button" disabled=${!chosen.size} onClick=${bin}>${t("runs.bin")}</button>`}
     <a class="button" href=${`${link("runs")}?trash=1`}>${t("runs.trash")}</a>`;
   return html`<${Head} title=${t("nav.runs")} acts=${acts} />
-    <form class="row low" role="search" onSubmit=${search}>
+    ${begun && html`<form class="row low" role="search" onSubmit=${search}>
       <label class="stacked">${t("runs.search")}<input type="search" name="search" defaultValue=${asked.get("search") ?? ""} /></label>
       <label class="stacked">${t("column.state")}<select value=${asked.get("state") ?? ""} onChange=${(event) => remember({ state: event.target.value, offset: "" })}>
         <option value="">${t("runs.every")}</option>${STATES.map((each) => html`<option key=${each} value=${each}>${wordOr(`runs.state.${each}`, each)}</option>`)}</select></label>
       <label class="stacked">${t("column.task")}<select value=${asked.get("task") ?? ""} onChange=${(event) => remember({ task: event.target.value, offset: "" })}>
         <option value="">${t("runs.every")}</option>${["detect", "classify"].map((each) => html`<option key=${each} value=${each}>${t(`task.${each}`)}</option>`)}</select></label>
       <button type="submit">${t("runs.find")}</button>
-    </form>
+    </form>`}
     <section><${Loaded} from=${from}>${(found) => {
       if (!found.total) {
-        const filtered = Object.values(filters).some(Boolean);
         return filtered
           ? html`<${Empty} title=${t("runs.none_match")}><p><a class="button" href=${link("runs")}>${t("runs.all")}</a></p><//>`
           : html`<${Empty} title=${t("runs.none")}><p>${t("runs.none_text")}</p><p><a class="button primary" href=${link("train")}>${t("home.train")}</a></p><//>`;
@@ -117,5 +118,5 @@ function Trash() {
   return html`<${Head} title=${t("runs.trash")} acts=${html`<a class="button" href=${link("runs")}>${t("nav.runs")}</a>`} />
     <${Loaded} from=${from}>${(found) => (found.runs.length
       ? html`<${Table} columns=${columns} rows=${found.runs} label=${t("runs.trash")} /><p class="row"><button type="button" class="grave" onClick=${empty}>${t("runs.empty")}</button></p>`
-      : html`<${Empty} title=${t("runs.trash_none")}><p><a class="button" href=${link("runs")}>${t("nav.runs")}</a></p><//>`)}<//>`;
+      : html`<${Empty} title=${t("runs.trash_none")} />`)}<//>`;
 }

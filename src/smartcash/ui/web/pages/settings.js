@@ -17,7 +17,7 @@ export default function Settings() {
       <dt>${t("settings.cores")}</dt><dd>${found.cores}</dd><dt>${t("settings.memory")}</dt><dd>${bytes(found.memory_mb * 1e6)}</dd>
       <dt>${t("settings.disk")}</dt><dd>${t("settings.disk_free", { free: bytes(found.disk_free_mb * 1e6) })}</dd>
       <dt>${t("settings.home")}</dt><dd class="mono">${found.home}</dd><dt>${t("settings.token")}</dt><dd class="mono">${found.home}/studio.json</dd>
-      <dt>${t("settings.upload")}</dt><dd>${bytes(found.limits.upload_bytes)}</dd></dl><${Device} />`}<//></section>
+      <dt>${t("settings.upload")}</dt><dd>${bytes(found.limits.upload_bytes)}</dd><${Device} /></dl>`}<//></section>
     <${Doctor} />
     <section><div class="title"><h2>${t("settings.api")}</h2></div><p>${t("settings.api_text")} <a href=${new URL("api/v1/docs", document.baseURI).href}>${t("settings.api_docs")}</a></p></section>`;
 }
@@ -39,8 +39,8 @@ function Device() {
     setFound(await attempt(() => get("device")));
     setBusy(false);
   };
-  if (!found) return html`<p><button type="button" onClick=${look} disabled=${busy}>${busy ? t("wait") : t("settings.device_ask")}</button></p>`;
-  return html`<dl class="pairs"><dt>${t("settings.device")}</dt><dd>${found.device} · ${found.precision}</dd><dt>torch</dt><dd>${found.torch}</dd><dt>${t("settings.weights")}</dt><dd>${found.weights.join(", ") || "–"}</dd></dl>`;
+  if (!found) return html`<dt>${t("settings.device")}</dt><dd><button type="button" onClick=${look} disabled=${busy}>${busy ? t("wait") : t("settings.device_ask")}</button></dd>`;
+  return html`<dt>${t("settings.device")}</dt><dd>${found.device} · ${found.precision}</dd><dt>torch</dt><dd>${found.torch}</dd><dt>${t("settings.weights")}</dt><dd>${found.weights.join(", ") || "–"}</dd>`;
 }
 
 function Doctor() {
@@ -51,5 +51,5 @@ function Doctor() {
     ${!job && html`<p class="quiet">${t("doctor.text")}</p>`}<div role="status">${busy ? t("wait") : ""}</div>
     ${job?.state === "failed" && html`<${Failure} error=${{ problem: job.error, message: "" }} />`}
     ${result && html`<p><b>${result.healthy ? t("doctor.healthy") : t("doctor.ill", { count: whole(result.findings.filter((each) => each.severity === "error").length) })}</b></p>
-      <div class="table" tabindex="0" role="group" aria-label=${t("chart.table")}><table><tbody>${result.findings.map((each, index) => html`<tr key=${index}><th scope="row" class=${each.severity === "error" ? "bad" : each.severity === "warning" ? "warn" : "quiet"}>${t(`severity.${each.severity}`)}</th><td class="nowrap">${wordOr(`doctor.area.${each.area}`, each.area)}</td><td>${each.message}${each.advice && html`<br /><span class="quiet">${each.advice}</span>`}</td></tr>`)}</tbody></table></div>`}</section>`;
+      <div class="table told" tabindex="0" role="group" aria-label=${t("doctor.title")}><table><tbody>${result.findings.map((each, index) => html`<tr key=${index}><th scope="row" class=${each.severity === "error" ? "bad" : each.severity === "warning" ? "warn" : "quiet"}>${t(`severity.${each.severity}`)}</th><td class="nowrap">${wordOr(`doctor.area.${each.area}`, each.area)}</td><td>${each.message}${each.advice && html`<br /><span class="quiet">${each.advice}</span>`}</td></tr>`)}</tbody></table></div>`}</section>`;
 }

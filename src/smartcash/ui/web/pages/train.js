@@ -1,11 +1,11 @@
 // Train: the configuration as a form, what would change, the data, and on to a run.
 import { html, useEffect, useMemo, useRef, useState } from "../html.js";
 import { Refusal, get, post, put } from "../api.js";
-import { language, plain, t } from "../words.js";
+import { language, t } from "../words.js";
 import { go, link, remember, route } from "../router.js";
 import { active } from "../stream.js";
 import { ESSENTIAL, Field, GROUPS, draft, groupOf, merged, typed, valueAt } from "../form.js";
-import { Choice, Failure, Head, Loaded, Picture, ask, attempt, confirmed, fieldName, runName, useJob, useLoad } from "../parts.js";
+import { Choice, Failure, Head, Loaded, Picture, ask, attempt, confirmed, fieldName, fieldValue, runName, useJob, useLoad } from "../parts.js";
 import { Health } from "./data.js";
 
 const CHECK_AFTER_MS = 250;
@@ -150,7 +150,7 @@ function Group({ group, fields, wrong, shown }) {
 
 function Differences({ of, first }) {
   if (!of.length) return html`<p class="quiet small">${t("changes.none")}</p>`;
-  return html`${first && html`<p class="quiet small">${t("changes.first")}</p>`}<ul class="differences">${of.map((each) => html`<li key=${each.field}><span>${fieldName(each.field)}</span> <del>${plain(each.old)}</del> → <ins>${plain(each.new)}</ins>${each.significant && html` <span class="warn" title=${each.why_text}>⚠ ${each.why_text}</span>`}</li>`)}</ul>`;
+  return html`${first && html`<p class="quiet small">${t("changes.first")}</p>`}<ul class="differences">${of.map((each) => html`<li key=${each.field}><span>${fieldName(each.field)}</span> <del>${fieldValue(each.field, each.old)}</del> → <ins>${fieldValue(each.field, each.new)}</ins>${each.significant && html` <span class="warn" title=${each.why_text}>⚠ ${each.why_text}</span>`}</li>`)}</ul>`;
 }
 
 function DataOf({ values }) {
