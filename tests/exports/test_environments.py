@@ -13,7 +13,7 @@ import click
 import pytest
 
 from smartcash.backend.exporters import environments
-from smartcash.backend.exporters.environments import READY, environment
+from smartcash.backend.exporters.environments import environment
 from smartcash.domain.errors import ExportRefused
 
 
@@ -35,7 +35,7 @@ def wheel(folder: Path, name: str, version: str) -> str:
 
 
 @pytest.mark.slow
-def test_an_environment_hides_what_does_not_fit_sees_the_rest_and_is_made_anew_when_it_is_half_of_one(
+def test_an_environment_hides_what_does_not_fit_sees_the_rest_and_is_made_once(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """A19, A34: what is installed here stays as it is."""
@@ -50,11 +50,7 @@ def test_an_environment_hides_what_does_not_fit_sees_the_rest_and_is_made_anew_w
         patched.setattr(environments, "_make", lambda *made: pytest.fail("made again"))
         assert environment("thing", wanted, "1 MB") == python
 
-    folder = python.parents[1]
-    (folder / READY).unlink()  # ended before it was whole
-    (folder / "litter").touch()
-    assert environment("thing", wanted, "1 MB") == python
-    assert python.is_file() and not (folder / "litter").exists()
+    assert [path.name for path in cache.iterdir() if path.is_dir()] == [python.parents[1].name]
 
 
 @pytest.mark.slow
@@ -69,22 +65,32 @@ def test_an_environment_that_cannot_be_made_is_refused_with_pips_last_words_and_
     assert [path for path in cache.iterdir() if path.is_dir()] == []
 
 
-def test_two_that_want_an_environment_at_once_make_one(monkeypatch: pytest.MonkeyPatch):
-    """A34."""
+def test_two_that_want_an_environment_at_once_make_one_and_half_a_one_is_never_used(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A34: an export that is ended while it makes one, then two at the same time."""
     made: list[Path] = []
 
-    def slowly(folder: Path, python: Path, requirements: Sequence[str], parents: Sequence[str]) -> None:
+    def slowly(folder: Path, requirements: Sequence[str], parents: Sequence[str]) -> None:
         made.append(folder)
         folder.mkdir()
+        if len(made) == 1:
+            raise KeyboardInterrupt
         time.sleep(0.3)
 
     monkeypatch.setattr(environments, "_make", slowly)
+    with pytest.raises(KeyboardInterrupt):
+        environment("thing", ["a"], "1 MB")
+    assert not made[0].exists()
+    made[0].mkdir(parents=True)  # as after SIGKILL, when nothing is tidied
     threads = [threading.Thread(target=environment, args=("thing", ["a"], "1 MB")) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(made) == 1
+    assert len(made) == 2
+    (folder,) = (path for path in cache.iterdir() if path.is_dir())
+    assert environment("thing", ["a"], "1 MB").is_relative_to(folder)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

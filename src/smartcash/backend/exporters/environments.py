@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from filelock import FileLock
 
@@ -24,15 +25,13 @@ from smartcash.domain.errors import ExportRefused
 from smartcash.utils.i18n import text
 from smartcash.utils.logger import get_logger
 
-READY = "ready.json"  # written last: without it an environment is half of one
-
 
 def environment(form: str, requirements: Sequence[str], size: str) -> Path:
     """The Python of the environment with `requirements`, which is made if it is not there. `size`: about how large it
     becomes, to be told.
 
-    Two at once wait for each other; one that was ended in between begins anew. Raises ExportRefused when it cannot be
-    made; nothing is left behind then."""
+    Two at once wait for each other. It gets its name when it is whole, so one that is ended in between begins anew.
+    Raises ExportRefused when it cannot be made; nothing is left behind then."""
     parents = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
     facts = {
         "requirements": list(requirements), "python": platform.python_version(), "base": sys.base_prefix,
@@ -40,45 +39,36 @@ def environment(form: str, requirements: Sequence[str], size: str) -> Path:
     }  # fmt: skip
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     folder = cache_folder().absolute() / "environments" / f"{form}-{digest[:16]}"
-    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
-            if not (folder / READY).is_file():
+            if not folder.is_dir():
                 get_logger("exports").info(
                     text("export.environment", format=form, folder=str(folder), size=size)
                 )
-                try:
-                    _make(folder, python, requirements, parents)
-                    (folder / READY).write_text(json.dumps(facts, indent=1), encoding="utf-8")
-                finally:
-                    if not (folder / READY).is_file():
-                        shutil.rmtree(folder, ignore_errors=True)
+                for killed in folder.parent.glob(f"{folder.name}-*"):
+                    shutil.rmtree(killed, ignore_errors=True)
+                with TemporaryDirectory(prefix=f"{folder.name}-", dir=folder.parent) as draft:
+                    _make(Path(draft) / "made", requirements, parents)
+                    (Path(draft) / "made").rename(folder)
     except (OSError, subprocess.CalledProcessError) as error:
         reason = last_line(error.output) if isinstance(error, subprocess.CalledProcessError) else str(error)
         raise ExportRefused("export_environment", format=form, folder=str(folder), reason=reason) from error
-    return python
+    return _python(folder)
 
 
-def _make(folder: Path, python: Path, requirements: Sequence[str], parents: Sequence[str]) -> None:
+def _python(folder: Path) -> Path:
+    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def _make(folder: Path, requirements: Sequence[str], parents: Sequence[str]) -> None:
     """Raises OSError, and CalledProcessError with what was said as `output`."""
-    shutil.rmtree(folder, ignore_errors=True)
     _run([sys.executable, "-m", "venv", str(folder)])
+    python = str(_python(folder))
     asked = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    own = Path(_run([str(python), "-I", "-c", asked]).strip())
+    own = Path(_run([python, "-I", "-c", asked]).strip())
     (own / "parents.pth").write_text("".join(f"{path}\n" for path in parents), encoding="utf-8")
-    _run(
-        [
-            str(python),
-            "-I",
-            "-m",
-            "pip",
-            "install",
-            "--disable-pip-version-check",
-            "--no-input",
-            *requirements,
-        ]
-    )
+    _run([python, "-I", "-m", "pip", "install", "--disable-pip-version-check", "--no-input", *requirements])
 
 
 def _run(command: Sequence[str]) -> str:

@@ -16,5 +16,5 @@ import torch
 job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
 program = torch.export.load(job["program"]).module()
 litert_torch.convert(program, (torch.zeros(job["shape"]),)).export(job["file"])
-used = {name: version(name) for name in ("litert-torch", "litert-converter")} | {"torch": torch.__version__}
+used = {name: version(name) for name in ("litert-torch", "litert-converter")}
 Path(job["result"]).write_text(json.dumps(used), encoding="utf-8")
