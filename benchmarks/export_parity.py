@@ -155,7 +155,7 @@ def _cell(row: dict[str, Any] | None) -> str:
     if row is None:
         return "–"
     if row.get("score") is None:
-        return "✗"
+        return "unverified" if row["state"] == "unverified" else "✗"
     mark = "" if row["state"] == "verified" else "✗ "
     box = "" if row["box_px"] is None else f"{row['box_px']:.0e} px / "
     metric = "" if row["drop"] is None else f" / {row['metric_torch']:.4f} {-row['drop']:+z.4f}"
@@ -190,7 +190,7 @@ def main() -> int:
                     home = Path(folder) / f"{backbone}-{task}"
                     how = (options.epochs, options.image_size)
                     rows = list(trained_and_measured(backbone, task, formats, data, *how, home))
-                failed += sum(row["state"] != "verified" for row in rows)
+                failed += sum(row["state"] == "failed" for row in rows)
                 print(*map(json.dumps, rows), sep="\n", flush=True)
                 if options.write:
                     write_tables(rows)

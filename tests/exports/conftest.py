@@ -22,6 +22,14 @@ TOY = "mobilenetv4_conv_small"
 
 
 def needs(name: str, precision: str = "fp32") -> None:
+    """Skip where a format has no runtime, or where the packages that write and run it are not installed."""
+    form = FORMATS[name]
+    if not form.runs_here:
+        pytest.skip(f"{name} runs on {', '.join(form.system_names)} only")
+    installed(name, precision)
+
+
+def installed(name: str, precision: str = "fp32") -> None:
     """Skip where the packages that write and run a format are not installed."""
     form = FORMATS[name]
     wanted = {form.extra: (*form.packages, *form.converters)}

@@ -263,6 +263,24 @@ def test_a_file_that_cannot_be_run_costs_the_benchmark_no_other_row(
     assert own["p50_ms"] > 0 and others and all("InvalidArgument" in row["error"] for row in others)
 
 
+def test_a_file_that_runs_on_another_system_is_told_by_every_command(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A19, A34, D11: written and NOT verified, not verified again, left out of the benchmark, each with the system."""
+    monkeypatch.setenv("SMARTCASH_HOME", str(run.parents[1]))
+    form = exporters.FORMATS["safetensors"]
+    monkeypatch.setitem(exporters.FORMATS, "safetensors", replace(form, systems=("Elsewhere",)))
+    asked = ["--format", "safetensors", "--image-size", "224", "latest"]
+    answer = CliRunner().invoke(command, asked, catch_exceptions=False)
+    file = "mobilenetv4_conv_small-224.safetensors"
+    assert answer.exit_code == 0 and answer.output.startswith(f"! {file}") and "Elsewhere" in answer.output
+    again = CliRunner().invoke(command, ["verify", str(run / "exports" / file)], catch_exceptions=False)
+    assert again.exit_code == 1 and again.output.startswith("! ") and "Elsewhere" in again.output
+    (row,) = (row for row in benchmark_exports(str(run), seconds=0.1, threads=1) if row["file"] == file)
+    assert "Elsewhere" in row["error"]
+    (run / "exports" / file).unlink()
+
+
 def test_an_accuracy_that_did_not_change_has_no_minus():
     """A19: floating point knows a negative zero."""
     row = dict.fromkeys(("p50_ms", "p95_ms", "images_per_s", "size_bytes"), 1.0)

@@ -35,7 +35,7 @@ from smartcash.backend.exporters.known.pt2 import traced
 from smartcash.backend.images import read_image
 from smartcash.backend.predictor import Predictor
 from smartcash.backend.samples import draw_sample
-from smartcash.cli.export import FORMAT_NAMES
+from smartcash.cli.export import FORMAT_NAMES, reason_of
 from smartcash.domain.errors import ExportFailed, ExportRefused
 from smartcash.domain.exports import ExportRequest
 
@@ -43,9 +43,9 @@ from .conftest import needs
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "export"
 SCRIPTS = {
-    "executorch": "executorch_runtime.py", "mnn": "mnn_runtime.py", "ncnn": "ncnn_runtime.py",
-    "onnx": "onnx_runtime.py", "openvino": "openvino_runtime.py", "pt2": "pt2.py",
-    "safetensors": "safetensors_weights.py",
+    "coreml": "coreml_runtime.py", "executorch": "executorch_runtime.py", "litert": "litert_runtime.py",
+    "mnn": "mnn_runtime.py", "ncnn": "ncnn_runtime.py", "onnx": "onnx_runtime.py",
+    "openvino": "openvino_runtime.py", "pt2": "pt2.py", "safetensors": "safetensors_weights.py",
 }  # fmt: skip
 # a conversion takes 5 to 30 s, so only weights alone are for every day
 EACH = [pytest.param(name, marks=() if name == "safetensors" else pytest.mark.slow) for name in FORMATS]
@@ -461,6 +461,34 @@ def test_what_only_writing_or_only_int8_needs_is_not_asked_for_otherwise(
     with pytest.raises(ExportRefused, match=r"smartcash\[things\]"):
         check(lacking, ExportRequest("safetensors"))
     check(lacking, ExportRequest("safetensors"), writing=False)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_file_whose_runtime_is_not_here_is_written_unproved_and_proved_where_it_is(
+    precision: Any, detector: Predictor, drawn: Drawn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A19, D11: it is not even opened; what travels with it is what the model says, also for reduced precision."""
+    everywhere = FORMATS["safetensors"]
+    opened = lambda path, threads: pytest.fail("opened")
+    elsewhere = replace(everywhere, systems=("Elsewhere", "Darwin2"), open=opened)
+    monkeypatch.setitem(FORMATS, "safetensors", elsewhere)
+    target = tmp_path / "a.safetensors"
+    made = exported(detector, drawn, target, ExportRequest("safetensors", precision))
+    assert (made.proof.state, made.proof.reason, made.proof.count) == ("unverified", "cannot_run_here", 0)
+    assert "Elsewhere" in reason_of(made.proof)
+    assert verify(target)[0] == made.proof
+    with pytest.raises(ExportRefused) as caught:
+        open_export(target, elsewhere, 1)
+    assert caught.value.code == "export_not_here" and "Elsewhere" in str(caught.value)
+    with target.open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"!")
+    with pytest.raises(ExportFailed, match="SHA-256"):
+        verify(target)
+
+    exported(detector, drawn, target, ExportRequest("safetensors", precision))
+    monkeypatch.setitem(FORMATS, "safetensors", everywhere)
+    assert verify(target)[0].state == "verified"
 
 
 @pytest.mark.slow

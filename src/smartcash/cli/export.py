@@ -16,7 +16,7 @@ from smartcash.utils.i18n import decimal, text
 if TYPE_CHECKING:
     from smartcash.domain.errors import ExportRefused
 
-FORMAT_NAMES = ("executorch", "mnn", "ncnn", "onnx", "openvino", "pt2", "safetensors")
+FORMAT_NAMES = ("coreml", "executorch", "litert", "mnn", "ncnn", "onnx", "openvino", "pt2", "safetensors")
 
 
 class _ModelFirst(click.Group):
@@ -148,7 +148,7 @@ def reason_of(proof: Proof) -> str:
         "box_px": f"{proof.box_px or 0:.3g}", "score": f"{proof.score or 0:.3g}",
         "agreement": f"{100 * (proof.agreement or 0):.1f}", "metric": proof.metric,
         "metric_torch": f"{proof.metric_torch or 0:.4f}", "metric_file": f"{proof.metric_file or 0:.4f}",
-        "limit": proof.limits.get(proof.reason, ""),
+        "limit": proof.limits.get(proof.reason, ""), "systems": ", ".join(proof.systems),
     }  # fmt: skip
     return text(f"export.reasons.{proof.reason}", **facts)
 

@@ -42,7 +42,7 @@ class Proof:
     the same; of a file with NMS, of the detections that both sides have. `metric`, `metric_torch`, `metric_file`: its
     name, and its value for the model and for the file. `pictures`: "validation", "other" (the validation split of data
     that are not, or not known to be, those of the training), "drawn", or "reference" for those that travel with the
-    file. `limits`: what the differences were held against."""
+    file. `limits`: what the differences were held against. `systems`: where a file that cannot be run here could be."""
 
     state: State
     reason: str = ""
@@ -56,6 +56,7 @@ class Proof:
     metric_torch: float | None = None
     metric_file: float | None = None
     limits: dict[str, float] = field(default_factory=dict)
+    systems: tuple[str, ...] = ()
 
     @property
     def drop(self) -> float | None:

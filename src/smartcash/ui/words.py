@@ -105,6 +105,7 @@ def export_json(record: ExportRecord, language: str) -> dict[str, Any]:
         "agreement": decimal(100 * (proof.get("agreement") or 0), ".1f", language),
         "metric_torch": figure("metric_torch", ".4f"), "metric_file": figure("metric_file", ".4f"),
         "limit": (proof.get("limits") or {}).get(proof.get("reason", ""), ""),
+        "systems": ", ".join(proof.get("systems", ())),
     }  # fmt: skip
     key = f"export.reasons.{proof.get('reason', '')}"
     reason = text(key, language, **facts) if key in catalogue(language) else ""

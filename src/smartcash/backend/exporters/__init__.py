@@ -128,7 +128,8 @@ def export(
     calibration: Evidence | None,
     target: Path,
 ) -> Exported:
-    """Write, load and prove one file. A proof that fails leaves nothing at `target`; what stood there stays.
+    """Write, load and prove one file. A proof that fails leaves nothing at `target`; what stood there stays. A file
+    whose runtime does not exist on this system is written unverified.
 
     `predictor`: on the CPU, in fp32. `calibration`: training pictures, for int8. Raises ExportRefused for what the
     format cannot do, ExportFailed when the conversion breaks off or `target` cannot be written, and DataInvalid for a
@@ -149,8 +150,13 @@ def export(
             with _conversion(form):
                 form.write(job, draft)
                 metadata = form.read(draft)
-            run = open_export(draft, form, torch.get_num_threads())
-            proof = prove(predictor, run, metadata, request, rule, evidence)
+            ours = model_run(predictor, request, rule)
+            if form.runs_here:
+                run = open_export(draft, form, torch.get_num_threads())
+                proof = prove(predictor, run, metadata, request, rule, evidence)
+                ours = ours if request.precision == "fp32" else run
+            else:
+                proof = unproved(form)
         sha256, size = _hash(draft, form)
         made = Exported(
             target, proof, sha256, size, job.image_size, round(time.monotonic() - began, 1),
@@ -160,7 +166,6 @@ def export(
             kept = {"metadata": metadata, "sha256": sha256, "size_bytes": size, "proof": proof.to_dict()}
             whole = json.dumps(kept, indent=1, ensure_ascii=False)
             write_bytes(_beside(draft, ".json"), (whole + "\n").encode())
-            ours = run if request.precision != "fp32" else model_run(predictor, request, rule)
             reference = _reference(ours, predictor, request.batch)
             made = replace(made, repeatable=reference.holds_anything)
             write_bytes(_beside(draft, ".proof.safetensors"), _packed(reference))
@@ -183,7 +188,7 @@ def suppression_of(predictor: Predictor) -> Suppression:
 
 def verify(path: Path) -> tuple[Proof, dict[str, Any]]:
     """Prove a file again, on any machine: its SHA-256, the metadata inside it, and its outputs for the pictures that
-    travel with it. Returns the proof and the metadata.
+    travel with it; these only where its runtime exists. Returns the proof and the metadata.
 
     Raises ExportRefused for a file that is none of ours, one without its companions, or a package that is missing,
     and ExportFailed for one that was changed."""
@@ -212,14 +217,23 @@ def verify(path: Path) -> tuple[Proof, dict[str, Any]]:
         metadata = form.read(path)
         if metadata != kept["metadata"]:
             raise ExportFailed("export_changed", path=str(beside), reason="metadata")
+        if not form.runs_here:
+            return unproved(form), metadata
         run = form.open(path, torch.get_num_threads())
         return prove_again(run, metadata, request.precision, request.batch, reference), metadata
+
+
+def unproved(form: Format) -> Proof:
+    """What is said of a file of `form` on a system that has not its runtime."""
+    return Proof("unverified", "cannot_run_here", systems=form.system_names)
 
 
 def open_export(path: Path, form: Format, threads: int) -> Run:
     """A file of `form`, ready to be called, with so many threads. Raises ExportRefused or ExportFailed, which each
     call may raise too."""
     _installed(form, form.packages, form.extra)
+    if not form.runs_here:
+        raise ExportRefused("export_not_here", format=form.name, systems=", ".join(form.system_names))
     with _conversion(form):
         inner = form.open(path, threads)
 

@@ -265,7 +265,7 @@ def prove_again(
     run: Run, metadata: Mapping[str, Any], precision: str, batch: int | None, reference: Reference
 ) -> Proof:
     """Run the file on the pictures that travel with it and compare with what was given then: by the model for fp32,
-    by the file itself for reduced precision."""
+    by the file itself for reduced precision, or by the model where the file could not be run."""
     preprocess = Preprocess.from_dict(metadata["input"]["preprocess"])
     limits = LIMITS["fp32"] if precision == "fp32" else AGAIN
     seen = -1.0 if precision == "fp32" else SCORES_SEEN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ Run = Callable[[np.ndarray], Outputs]
 DETECT_OUTPUTS = ("boxes", "scores")
 DETECT_NMS_OUTPUTS = ("image", "box", "score", "label")
 CLASSIFY_OUTPUTS = ("probabilities",)
+
+SYSTEM_NAMES = {"Darwin": "macOS"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Format:
 
     `packages`: what reading and running import; `converters`: what writing imports besides. The extra `extra` brings
     both; what only int8 needs, `quantizers`, the extra `<extra>-int8`. `single`: a file takes one picture per call, no
-    more."""
+    more. `systems`: where its runtime exists, as `platform.system` names them, () for everywhere."""
 
     name: str
     suffix: str
@@ -89,12 +92,23 @@ class Format:
     precisions: tuple[Precision, ...] = ("fp32",)
     nms: bool = False
     single: bool = False
+    systems: tuple[str, ...] = ()
     extra: str = ""
     packages: tuple[str, ...] = ()
     converters: tuple[str, ...] = ()
     quantizers: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
     errors: tuple[type[Exception], ...] = field(default=(RuntimeError, ValueError, KeyError, OSError))
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether its runtime exists on this system; if not, files can be written but not proved."""
+        return not self.systems or platform.system() in self.systems
+
+    @property
+    def system_names(self) -> tuple[str, ...]:
+        """`systems` as people call them."""
+        return tuple(SYSTEM_NAMES.get(name, name) for name in self.systems)
 
     def parts(self, path: Path) -> list[Path]:
         """The file at `path` and its companions: of `notes.ncnn.param` also `notes.ncnn.bin`."""

@@ -1,0 +1,101 @@
+"""Environments of their own for converters: whole or not there (A19, A34)."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import pytest
+
+from smartcash.backend.exporters import environments
+from smartcash.backend.exporters.environments import environment
+from smartcash.domain.errors import ExportRefused
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SMARTCASH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "environments"
+
+
+def wheel(folder: Path, name: str, version: str) -> str:
+    """A package that is only a version."""
+    path, about = folder / f"{name}-{version}-py3-none-any.whl", f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{name}/__init__.py", f"__version__ = '{version}'\n")
+        archive.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{about}/RECORD", "")
+    return str(path)
+
+
+@pytest.mark.slow
+def test_an_environment_hides_what_does_not_fit_sees_the_rest_and_is_made_once(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A19, A34: what is installed here stays as it is."""
+    wanted = [wheel(tmp_path, "click", "99.0")]
+    python = environment("thing", wanted, "1 MB")
+    code = "import click, numpy; print(click.__version__, numpy.__file__)"
+    told = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=True).stdout
+    version, place = told.split()
+    assert version == "99.0" and str(cache) not in place
+    assert "99" not in str(Path(click.__file__).parent)
+    with monkeypatch.context() as patched:
+        patched.setattr(environments, "_make", lambda *made: pytest.fail("made again"))
+        assert environment("thing", wanted, "1 MB") == python
+
+    assert [path.name for path in cache.iterdir() if path.is_dir()] == [python.parents[1].name]
+
+
+@pytest.mark.slow
+def test_an_environment_that_cannot_be_made_is_refused_with_pips_last_words_and_leaves_nothing(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A33, A34: as without the internet."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(ExportRefused) as caught:
+        environment("thing", ["no-such-package==1"], "1 MB")
+    assert caught.value.code == "export_environment" and "no-such-package==1" in str(caught.value)
+    assert [path for path in cache.iterdir() if path.is_dir()] == []
+
+
+def test_two_that_want_an_environment_at_once_make_one_and_half_a_one_is_never_used(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A34: an export that is ended while it makes one, then two at the same time."""
+    made: list[Path] = []
+
+    def slowly(folder: Path, requirements: Sequence[str], parents: Sequence[str]) -> None:
+        made.append(folder)
+        folder.mkdir()
+        if len(made) == 1:
+            raise KeyboardInterrupt
+        time.sleep(0.3)
+
+    monkeypatch.setattr(environments, "_make", slowly)
+    with pytest.raises(KeyboardInterrupt):
+        environment("thing", ["a"], "1 MB")
+    assert not made[0].exists()
+    made[0].mkdir(parents=True)  # as after SIGKILL, when nothing is tidied
+    threads = [threading.Thread(target=environment, args=("thing", ["a"], "1 MB")) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 2
+    (folder,) = (path for path in cache.iterdir() if path.is_dir())
+    assert environment("thing", ["a"], "1 MB").is_relative_to(folder)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A34."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SMARTCASH_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ExportRefused, match="environments"):
+        environment("thing", ["a"], "1 MB")
