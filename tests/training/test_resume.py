@@ -249,7 +249,7 @@ def test_what_cannot_go_on_says_why(notes: Path, sorted_notes: Path, tmp_path: P
     with pytest.raises(RunNotResumable):
         extend(run, 5)
     with pytest.raises(RunNotResumable, match=r"model\.scale"):
-        resume(run, config=run.config().replaced(model={"scale": "s"}))
+        resume(run, config=run.config().replaced(model={"scale": "m"}))
     with run.claimed(), pytest.raises(RunNotResumable, match=r"pid"):
         resume(run)
     mislabel(changed)

@@ -133,7 +133,7 @@ class SharedSeparable(nn.Module):
 class Detector(nn.Module):
     """images_BCHW (normalised; height and width multiples of 32) → Prediction."""
 
-    def __init__(self, backbone: Backbone, classes: int, scale: str = "n") -> None:
+    def __init__(self, backbone: Backbone, classes: int, scale: str = "s") -> None:
         super().__init__()
         size = SCALES[scale]
         self.classes = classes

@@ -136,7 +136,7 @@ class ModelConfig(Part):
         description="any timm backbone with strides 8/16/32, or a short name",
     )
     pretrained: bool = Field(default=True, description="start from ImageNet weights; false: from scratch")
-    scale: Literal["n", "s", "m"] = Field(default="n", description="width and depth of neck and head")
+    scale: Literal["n", "s", "m"] = Field(default="s", description="width and depth of neck and head")
     freeze_epochs: Annotated[float | Auto, _within(0, 100_000)] = Field(
         default="auto",
         description="first epochs in which the pretrained backbone is not trained; auto: 1, at most a fifth of the training",
