@@ -24,6 +24,7 @@ from smartcash.services.event_log import EventTail, finite
 from smartcash.utils.files import temporary_target
 from smartcash.utils.printable import plain
 
+STEP = b'"type": "StepEnded"'  # in a line of the log; inside a text its quotes would be escaped
 LAST_BYTES = 1 << 16  # of the events: some 200 steps
 MAX_BYTES = 8_000_000
 LINE_BYTES = 400  # of the log: guessed, to begin reading near the wanted line
@@ -104,20 +105,28 @@ class RunView:
         return {"patience": rule.patience, "patience_left": left}
 
     def _last_events(self) -> Iterator[dict[str, Any]]:
+        """The events at the end of the log; of the steps among them the last one alone, since all are asked once a
+        second."""
         events = self.path / "events.jsonl"
         if not events.is_file():
             return
         with events.open("rb") as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - LAST_BYTES))
-            lines = file.read().split(b"\n")
-        for line in lines[(1 if size > LAST_BYTES else 0) : -1]:
+            lines = file.read().split(b"\n")[(1 if size > LAST_BYTES else 0) : -1]
+        found: list[dict[str, Any]] = []
+        step_found = False
+        for line in reversed(lines):
+            if STEP in line and step_found:
+                continue
             try:
                 record = json.loads(line)
             except (ValueError, RecursionError):
                 continue
             if isinstance(record, dict) and type(record.get("seq")) is int:
-                yield record
+                step_found = step_found or STEP in line
+                found.append(record)
+        yield from reversed(found)
 
     # what happened
 
