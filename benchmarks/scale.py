@@ -52,8 +52,8 @@ from smartcash.utils.i18n import LANGUAGES, decimal
 DOCS = Path(__file__).parents[1] / "docs"
 TABLE = re.compile(r"(<!-- scale -->\n).*?(<!-- /scale -->)", re.DOTALL)
 SIZES = {
-    "images": (300, 1000, 3000), "classes": (8, 25, 80), "runs": (1000, 3000, 10_000),
-    "checkpoints": (1000, 3000, 10_000), "epochs": (30, 100, 300),
+    "images": (100, 300, 1000), "classes": (8, 25, 80), "runs": (300, 1000, 3000),
+    "checkpoints": (300, 1000, 3000), "epochs": (30, 100, 300),
 }  # fmt: skip
 SMALL = {
     "images": (20, 40, 80), "classes": (8, 25, 80), "runs": (10, 30, 100), "checkpoints": (10, 30, 100),
@@ -91,14 +91,17 @@ NAMES: dict[str, dict[str, str]] = {
     "runs.page": {"en": "the studio's list of 50", "id": "daftar 50 di studio"},
     "runs.one": {"en": "the studio's page of one run", "id": "halaman satu run di studio"},
     "checkpoints": {"en": "Checkpoints", "id": "Checkpoint"},
-    "checkpoints.best": {"en": "open the folder, find the best", "id": "membuka folder, mencari yang terbaik"},
+    "checkpoints.best": {
+        "en": "open the folder, find the best",
+        "id": "membuka folder, mencari yang terbaik",
+    },
     "checkpoints.latest": {
         "en": "open the folder, find the newest",
         "id": "membuka folder, mencari yang terbaru",
     },
     "checkpoints.again": {"en": "list again", "id": "daftar lagi"},
-    "checkpoints.save": {"en": "save one more", "id": "menyimpan satu lagi"},
     "checkpoints.page": {"en": "list in the studio", "id": "daftar di studio"},
+    "checkpoints.save": {"en": "save one more", "id": "menyimpan satu lagi"},
     "epochs": {"en": "Epochs", "id": "Epoch"},
     "epochs.log": {"en": "read every event", "id": "membaca setiap peristiwa"},
     "epochs.state": {"en": "how far the run is", "id": "sejauh mana run berjalan"},
@@ -149,7 +152,9 @@ def main() -> int:
         sizes = (SMALL if given.small else SIZES)[subject]
         with tempfile.TemporaryDirectory() as folder, MEASURES[subject](Path(folder), sizes) as costs:
             for name, actions in costs.items():
-                seconds = medians({str(size): act for size, act in actions.items()}, given.repeat, processor_s)
+                seconds = medians(
+                    {str(size): act for size, act in actions.items()}, given.repeat, processor_s
+                )
                 measured.append(Growth(f"{subject}.{name}", sizes, tuple(seconds.values())))
         show(subject, [each for each in measured if each.cost.startswith(subject)])
     if given.write:
@@ -171,7 +176,9 @@ def show(subject: str, measured: list[Growth]) -> None:
         for each in measured
     ]
     print_table(
-        NAMES[subject]["en"], ("s at", *(f"{size:,}" for size in sizes), f"× at {factor:g}×", "exponent"), rows
+        NAMES[subject]["en"],
+        ("s at", *(f"{size:,}" for size in sizes), f"× at {factor:g}×", "exponent"),
+        rows,
     )
     sys.stdout.flush()
 
@@ -240,7 +247,9 @@ def targets_of(classes: int, boxes: int = 6) -> Targets:
     corners = torch.rand(BATCH, boxes, 2, generator=generator) * STEP_PX / 2
     sides = 20 + torch.rand(BATCH, boxes, 2, generator=generator) * STEP_PX / 3
     labels = torch.randint(0, classes, (BATCH, boxes), generator=generator)
-    return Targets(torch.cat((corners, corners + sides), -1), labels, torch.ones(BATCH, boxes, dtype=torch.bool))
+    return Targets(
+        torch.cat((corners, corners + sides), -1), labels, torch.ones(BATCH, boxes, dtype=torch.bool)
+    )
 
 
 @contextmanager
@@ -314,9 +323,13 @@ def epochs(folder: Path, sizes: tuple[int, ...]) -> Iterator[dict[str, Actions]]
             for number in range(size * STEPS):
                 epoch, step = divmod(number, STEPS)
                 log.append(
-                    StepEnded(epoch + 1, step + 1, STEPS, number + 1, losses, 1.8 / (number + 1), 2e-3, 14.0, 60.0)
+                    StepEnded(
+                        epoch + 1, step + 1, STEPS, number + 1, losses, 1.8 / (number + 1), 2e-3, 14.0, 60.0
+                    )
                 )
-        figures = dict.fromkeys(("train_loss", "mAP50", "mAP75", "mAP50_95", "precision", "recall", "f1"), 0.512345)
+        figures = dict.fromkeys(
+            ("train_loss", "mAP50", "mAP75", "mAP50_95", "precision", "recall", "f1"), 0.512345
+        )
         rows[size] = [{"epoch": float(epoch + 1), **figures} for epoch in range(size)]
         run.write_epochs(rows[size])
         folders[size], readers[size] = run, CurveReader()
@@ -345,7 +358,9 @@ def write(measured: list[Growth], language: str) -> None:
     """The table of a page and its picture."""
     page = DOCS / language / "benchmarks.md"
     text = page.read_text(encoding="utf-8")
-    page.write_text(TABLE.sub(lambda found: found[1] + table(measured, language) + found[2], text), encoding="utf-8")
+    page.write_text(
+        TABLE.sub(lambda found: found[1] + table(measured, language) + found[2], text), encoding="utf-8"
+    )
     (DOCS / "images" / f"scale.{language}.svg").write_text(chart(measured, language), encoding="utf-8")
 
 
@@ -407,7 +422,9 @@ def chart(measured: list[Growth], language: str) -> str:
         sizes = SIZES[subject]
         span = f"{thousands(sizes[0], language)} → {thousands(sizes[-1], language)}"
         drawn.append(f'<line class="grid" x1="16" x2="{_WIDTH - 16}" y1="{y - 16}" y2="{y - 16}"/>')
-        drawn.append(f'<text class="head" x="16" y="{y}">{NAMES[subject][language]} <tspan class="dim">{span}</tspan></text>')
+        drawn.append(
+            f'<text class="head" x="16" y="{y}">{NAMES[subject][language]} <tspan class="dim">{span}</tspan></text>'
+        )
         for each in (each for each in measured if each.cost.startswith(f"{subject}.")):
             y += _ROW
             middle, last = across(each.times[1]), across(each.times[-1])

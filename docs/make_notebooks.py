@@ -1,7 +1,8 @@
 """Write docs/notebooks/*.ipynb: `python docs/make_notebooks.py [NAME …] [--out FOLDER]`. Every cell is run, in an empty
 folder.
 
-The words are here in both languages, the code is the same. Needs the extra `test` (nbclient, ipykernel)."""
+The words are here in both languages, the code is the same. Needs the extras `test` (nbclient, ipykernel) and, for
+export-to-a-phone, `onnx`."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ from nbformat.notebooknode import NotebookNode
 from PIL import Image
 
 DOCS = Path(__file__).parent
+EXAMPLES = DOCS.parent / "examples" / "export"
 MINUTES = 15
 SHOWN_PX = 640  # the width of a picture
 
@@ -301,11 +303,308 @@ RESUME: Cells = [
     "!smartcash log verify",
 ]
 
+PHONE: Cells = [
+    {
+        "en": "# From training to a phone\n\nA phone has no Python and no SmartCash. It gets one file, and some thirty "
+        "lines of code around it. This notebook trains a small detector on drawn notes, writes it as ONNX, proves the "
+        "file, and then uses it as an app would: with nothing but `onnxruntime`, `numpy` and `cv2`. It needs "
+        '`pip install "smartcash[onnx]"`. Toy size: the way is real, the figures are those of a few minutes.',
+        "id": "# Dari training ke ponsel\n\nPonsel tidak punya Python maupun SmartCash. Ia menerima satu berkas, dan "
+        "sekitar tiga puluh baris kode di sekelilingnya. Notebook ini melatih detektor kecil pada uang gambar, "
+        "menuliskannya sebagai ONNX, membuktikan berkasnya, lalu memakainya seperti sebuah aplikasi: hanya dengan "
+        '`onnxruntime`, `numpy`, dan `cv2`. Perlu `pip install "smartcash[onnx]"`. Ukuran mainan: caranya sungguhan, '
+        "angkanya hasil beberapa menit.",
+    },
+    "!smartcash data sample --out notes --images 200 --size 192 --seed 7\n"
+    "!smartcash train notes --image-size 128 --epochs 12 --yes > train.log\n"
+    "!smartcash runs list",
+    {
+        "en": "## Write and prove\n\n`--nms` puts the suppression of double boxes into the file, so that the app gets "
+        "finished notes and needs no code for it. `int8` is a quarter of the size. `--image-size` writes the same "
+        "weights for smaller pictures.",
+        "id": "## Tulis dan buktikan\n\n`--nms` memasukkan penghapusan kotak ganda ke dalam berkas, sehingga aplikasi "
+        "menerima lembar uang yang sudah jadi dan tidak memerlukan kode untuk itu. `int8` seperempat ukurannya. "
+        "`--image-size` menulis bobot yang sama untuk gambar yang lebih kecil.",
+    },
+    "!smartcash export latest --format onnx --nms\n"
+    "!smartcash export latest --format onnx --nms --precision int8\n"
+    "!smartcash export latest --format onnx --nms --image-size 96",
+    {
+        "en": "Each file was run on real pictures of the validation split beside the model before it got its name. A "
+        "file that says something else is not kept: if a line above begins with ✗, that is the gate at work. The proof "
+        "travels with the file, and can be repeated on another machine:",
+        "id": "Setiap berkas dijalankan pada gambar nyata dari split validasi di samping modelnya sebelum diberi nama. "
+        "Berkas yang hasilnya lain tidak disimpan: bila sebuah baris di atas diawali ✗, itulah gerbangnya yang bekerja. "
+        "Buktinya ikut bersama berkas, dan dapat diulang di mesin lain:",
+    },
+    "from pathlib import Path\n\n"
+    'exports = sorted(Path("runs").glob("*/*/exports/*.onnx"))\n'
+    "print(*(f\"{path.name:40} {path.stat().st_size / 1e6:5.1f} MB\" for path in exports), sep='\\n')\n"
+    'file = next(path for path in exports if path.name.endswith("-128-nms.onnx"))',
+    "!smartcash export verify {file}",
+    {
+        "en": "## What the file says of itself\n\nAll that an app must know is inside: how a picture is prepared, what "
+        "the classes are, what each is worth, from which score on a note counts, and which run it came from.",
+        "id": "## Yang dikatakan berkas tentang dirinya\n\nSemua yang harus diketahui aplikasi ada di dalamnya: "
+        "bagaimana gambar disiapkan, apa kelas-kelasnya, berapa nilai masing-masing, mulai skor berapa sebuah lembar "
+        "dihitung, dan dari run mana asalnya.",
+    },
+    "import json\n\nimport onnxruntime\n\n"
+    'session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])\n'
+    'about = json.loads(session.get_modelmeta().custom_metadata_map["smartcash"])\n'
+    'for name in ("task", "input", "outputs", "nms", "classes", "values_rupiah"):\n'
+    '    print(f"{name}: {json.dumps(about[name], ensure_ascii=False)}")',
+    {
+        "en": "## The app\n\nTwo small programs, the ones in `examples/export`. `notes.py` makes a picture into the "
+        "file's input and the outputs into notes; this is what is written again in Kotlin, Swift or C++:",
+        "id": "## Aplikasinya\n\nDua program kecil, yang ada di `examples/export`. `notes.py` mengubah gambar menjadi "
+        "masukan berkas dan keluarannya menjadi lembar uang; inilah yang ditulis ulang dalam Kotlin, Swift, atau C++:",
+    },
+    "%%writefile notes.py\n" + (EXAMPLES / "notes.py").read_text(encoding="utf-8").rstrip(),
+    "%%writefile onnx_runtime.py\n" + (EXAMPLES / "onnx_runtime.py").read_text(encoding="utf-8").rstrip(),
+    {
+        "en": "It runs without SmartCash and without torch; here both are locked out to show it:",
+        "id": "Ia berjalan tanpa SmartCash dan tanpa torch; di sini keduanya dihalangi untuk menunjukkannya:",
+    },
+    "import subprocess\nimport sys\n\n"
+    'picture = sorted(Path("notes/images/test").iterdir())[0]\n'
+    "locked = \"import runpy, sys; sys.modules.update(torch=None, smartcash=None); runpy.run_path('onnx_runtime.py')\"\n"
+    'told = subprocess.run([sys.executable, "-c", locked, file, picture], capture_output=True, text=True, check=True)\n'
+    "found = json.loads(told.stdout)\n"
+    "for note in found:\n"
+    '    print(note["class"], note["value"], f"{note[\'score\']:.2f}", [round(side) for side in note["box"]])\n'
+    "print(f\"Rp {sum(note['value'] or 0 for note in found):,}\")",
+    "import cv2\nfrom IPython.display import Image\n\n"
+    "drawn = cv2.imread(str(picture))\n"
+    "for note in found:\n"
+    '    left, top, right, bottom = (round(side) for side in note["box"])\n'
+    "    cv2.rectangle(drawn, (left, top), (right, bottom), (138, 208, 0), 1)\n"
+    '    cv2.putText(drawn, note["class"], (left + 2, top + 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 255), 1)\n'
+    'cv2.imwrite("found.jpg", cv2.resize(drawn, None, fx=2, fy=2))\n'
+    'Image("found.jpg", width=384)',
+    {
+        "en": "SmartCash itself says the same of this picture:",
+        "id": "SmartCash sendiri mengatakan hal yang sama tentang gambar ini:",
+    },
+    "from smartcash import load\n\n"
+    'own = load("latest").predict(picture)\n'
+    "print(f\"Rp {own['total_rupiah']:,}\")\n"
+    'same = own["total_rupiah"] == sum(note["value"] or 0 for note in found)\n'
+    'print("same total:", same)',
+    {
+        "en": "## How large, how fast, how good\n\nOne line for the model and one for each file, on this machine. The "
+        "time grows with the square of the side of the picture, the size of the file hardly; what a smaller picture "
+        "costs stands in the last column. int8 is small everywhere, but faster only where the processor has "
+        "instructions for it: measure on the phone.",
+        "id": "## Seberapa besar, cepat, dan baik\n\nSatu baris untuk model dan satu untuk tiap berkas, di mesin ini. "
+        "Waktunya bertambah dengan kuadrat sisi gambar, ukuran berkasnya hampir tidak; yang hilang pada gambar lebih "
+        "kecil tampak di kolom terakhir. int8 kecil di mana pun, tetapi lebih cepat hanya bila prosesornya punya "
+        "instruksi untuk itu: ukurlah di ponselnya.",
+    },
+    "!smartcash benchmark latest --seconds 1 --threads 1",
+    {
+        "en": "These weights were trained at 128 px and lose at 96 px. Who wants 96 px should train at 96 px: "
+        "`--image-size` of `smartcash train`. Real photos want more, 224 to 320 px.",
+        "id": "Bobot ini dilatih pada 128 px dan turun pada 96 px. Yang menginginkan 96 px sebaiknya melatih pada 96 "
+        "px: `--image-size` milik `smartcash train`. Foto nyata menghendaki lebih, 224 sampai 320 px.",
+    },
+    {
+        "en": "## What the app must do\n\n"
+        "1. **Turn the photo upright** (EXIF), take it as RGB, bring it onto a square as `notes.py` does: the longer "
+        "side to `image_size`, the rest filled with `pad_value`, then `(x / 255 - mean) / std`, channels first. Most "
+        "wrong answers of a ported model come from here: compare with the pictures and outputs in "
+        "`….onnx.proof.safetensors`.\n"
+        "2. **Run the file**: one input, four outputs (`image`, `box`, `score`, `label`), best note first.\n"
+        "3. **Bring the boxes back** into the photo, and **add up** `values_rupiah[label]`. A class without a value "
+        "counts nothing.\n"
+        "4. **Ask when unsure**: a note just above the threshold is a reason to show the photo to a person.\n\n"
+        "Which format for which phone? ONNX Runtime exists for Android and iOS, and this file is what it reads. "
+        "ExecuTorch, NCNN and MNN run on both as well, from fewer bytes of library. LiteRT is Android's own runtime, "
+        "Core ML Apple's. The page on export says which of them this version writes, and what was tried: files were "
+        "proven on Linux, none on a phone. Only ONNX holds the suppression; for the others the app needs `once` and "
+        "the second half of `found` in `notes.py` too.",
+        "id": "## Yang harus dikerjakan aplikasi\n\n"
+        "1. **Tegakkan fotonya** (EXIF), ambil sebagai RGB, letakkan pada bujur sangkar seperti `notes.py`: sisi "
+        "panjang menjadi `image_size`, sisanya diisi `pad_value`, lalu `(x / 255 - mean) / std`, kanal lebih dulu. "
+        "Kebanyakan jawaban keliru dari model yang dipindahkan berasal dari sini: bandingkan dengan gambar dan "
+        "keluaran dalam `….onnx.proof.safetensors`.\n"
+        "2. **Jalankan berkasnya**: satu masukan, empat keluaran (`image`, `box`, `score`, `label`), lembar terbaik "
+        "lebih dulu.\n"
+        "3. **Kembalikan kotaknya** ke dalam foto, dan **jumlahkan** `values_rupiah[label]`. Kelas tanpa nilai tidak "
+        "menambah apa-apa.\n"
+        "4. **Bertanyalah bila ragu**: lembar yang tipis di atas ambang adalah alasan untuk memperlihatkan fotonya "
+        "kepada orang.\n\n"
+        "Format mana untuk ponsel mana? ONNX Runtime ada untuk Android dan iOS, dan berkas inilah yang dibacanya. "
+        "ExecuTorch, NCNN, dan MNN juga berjalan di keduanya, dengan pustaka yang lebih kecil. LiteRT adalah runtime "
+        "Android sendiri, Core ML milik Apple. Halaman ekspor mengatakan yang mana yang ditulis versi ini, dan apa yang "
+        "sudah dicoba: berkasnya dibuktikan di Linux, tidak satu pun di ponsel. Hanya ONNX yang memuat penghapusan "
+        "kotak ganda; untuk yang lain aplikasi memerlukan juga `once` dan paruh kedua `found` dalam `notes.py`.",
+    },
+]
+
+COLAB: Cells = [
+    {
+        "en": "# Colab and Google Drive\n\nA Colab runtime is taken away: after hours, or when the page was closed. Its "
+        "disk goes with it, Google Drive stays. So the runs live on Drive, the pictures on the runtime's own disk, and "
+        "a training goes on in the next runtime where its last checkpoint was.\n\nThis notebook runs anywhere. Outside "
+        "Colab a folder stands for the Drive, and the loss of the runtime is a real kill. **It was run outside Colab "
+        "only**: what belongs to Colab itself (mounting, its way to a port, what Drive does with files) could not be "
+        "tried here; the last section says what the code relies on.",
+        "id": "# Colab dan Google Drive\n\nRuntime Colab bisa diambil: sesudah beberapa jam, atau ketika halamannya "
+        "ditutup. Disknya ikut hilang, Google Drive tetap. Karena itu run disimpan di Drive, gambar di disk runtime, "
+        "dan training berlanjut di runtime berikutnya dari checkpoint terakhirnya.\n\nNotebook ini berjalan di mana "
+        "pun. Di luar Colab sebuah folder menggantikan Drive, dan hilangnya runtime adalah pembunuhan proses yang "
+        "sungguhan. **Ia hanya dijalankan di luar Colab**: yang khusus Colab (pemasangan Drive, jalan ke port, yang "
+        "dilakukan Drive dengan berkas) tidak dapat dicoba di sini; bagian terakhir mengatakan apa yang diandalkan "
+        "kodenya.",
+    },
+    {
+        "en": "## Every new runtime begins so\n\nIn Colab install SmartCash first, from a clone or a wheel: "
+        '`%pip install "PATH[fast]"`. Then mount the Drive and say where runs and unpacked data are kept.',
+        "id": "## Setiap runtime baru diawali begini\n\nDi Colab pasang dahulu SmartCash, dari klon atau wheel: "
+        '`%pip install "PATH[fast]"`. Lalu pasang Drive dan tentukan tempat run dan data yang dibuka.',
+    },
+    "import os\nimport sys\nfrom pathlib import Path\n\n"
+    'IN_COLAB = "google.colab" in sys.modules\n'
+    "if IN_COLAB:\n"
+    "    from google.colab import drive\n\n"
+    '    drive.mount("/content/drive")\n'
+    'ROOT = Path("/content") if IN_COLAB else Path.cwd()\n'
+    'DRIVE = ROOT / "drive" / "MyDrive" / "SmartCash"\n'
+    'LOCAL = ROOT / "unpacked"  # goes with the runtime\n'
+    "DRIVE.mkdir(parents=True, exist_ok=True)\n"
+    'os.environ["SMARTCASH_HOME"] = str(DRIVE / "runs")  # as --home for every command\n'
+    'os.environ["SMARTCASH_CACHE"] = str(LOCAL)',
+    {
+        "en": "## Data: one zip\n\nDrive is slow with many small files and quick with one large one. Keep the data set as "
+        "a zip and name the zip: SmartCash unpacks it once into its cache on the runtime's disk. Here drawn notes are "
+        "packed; your own zip lies on the Drive already.",
+        "id": "## Data: satu zip\n\nDrive lambat dengan banyak berkas kecil dan cepat dengan satu berkas besar. Simpan set "
+        "data sebagai zip dan sebut zip-nya: SmartCash membukanya sekali ke cache di disk runtime. Di sini uang gambar "
+        "yang dipak; zip Anda sendiri sudah ada di Drive.",
+    },
+    "!smartcash data sample --out drawn --images 40 --size 96 --seed 7",
+    "import shutil\n\n"
+    'shutil.make_archive(str(DRIVE / "notes"), "zip", "drawn")\n'
+    'notes = DRIVE / "notes.zip"\n'
+    'print(f"{notes.stat().st_size / 1e6:.1f} MB")',
+    {
+        "en": "## Train\n\nThe worker is a process of its own; closing the page does not end it as long as the runtime "
+        "lives. By default a checkpoint is written after every epoch and every ten minutes; here after every fourth "
+        "step too.",
+        "id": "## Latih\n\nProses pekerjanya tersendiri; menutup halaman tidak mengakhirinya selama runtime hidup. Secara "
+        "bawaan checkpoint ditulis sesudah setiap epoch dan setiap sepuluh menit; di sini juga setiap empat langkah.",
+    },
+    "from smartcash import TrainingManager\n\n"
+    "manager = TrainingManager()\n"
+    "review = manager.check({\n"
+    '    "data": {"path": str(notes), "image_size": 96}, "training": {"epochs": 4}, "checkpoint": {"every_steps": 4},\n'
+    "})\n"
+    "run = manager.apply(review, significant=True)\n"
+    "manager.wait_ready(run)\n"
+    'print(manager.state(run), "·", run.path.relative_to(ROOT))\n'
+    'print(*sorted(path.name for path in LOCAL.glob("zip/*/*")))',
+    {
+        "en": "The studio in a cell; in Colab it comes through Colab's own way to a port. Elsewhere we only ask whether it "
+        "answers:",
+        "id": "Studio di dalam sel; di Colab ia datang melalui jalan Colab sendiri ke sebuah port. Di tempat lain kita "
+        "hanya bertanya apakah ia menjawab:",
+    },
+    "from urllib.request import Request, urlopen\n\n"
+    "from smartcash.ui.notebook import studio\n\n"
+    "shown = studio()\n"
+    "if shown is not None:  # not in Colab\n"
+    '    where, _, token = shown.address.partition("/?token=")\n'
+    '    print(urlopen(Request(where, headers={"authorization": f"Bearer {token}"})).status)\n'
+    "    shown.stop()",
+    {
+        "en": "## The runtime is taken away\n\nIn the third epoch everything that computes is killed, without a warning, "
+        "and the runtime's disk is lost. To make it worse, the newest checkpoint arrives on the Drive only by half: what "
+        "a program has written, Drive sends in the background.",
+        "id": "## Runtime diambil\n\nDi epoch ketiga semua yang menghitung dibunuh tanpa peringatan, dan disk runtime "
+        "hilang. Agar lebih buruk, checkpoint terbaru hanya sampai separuh di Drive: yang ditulis sebuah program dikirim "
+        "Drive di latar belakang.",
+    },
+    "import signal\n\n"
+    "manager.start(run)\n"
+    "for event in manager.watch(run):\n"
+    '    if event["type"] == "StepEnded" and event["epoch"] == 3 and event["step"] > 4:\n'
+    '        os.killpg(manager.result(run)["worker"]["pid"], signal.SIGKILL)\n'
+    "        break\n"
+    "shutil.rmtree(LOCAL)\n"
+    "del manager\n\n"
+    'newest = max(run.weights.glob("*.pth"), key=lambda path: path.name[-10:])  # names end in a number\n'
+    "os.truncate(newest, newest.stat().st_size // 2)\n"
+    "print(f\"step {event['step']} of epoch {event['epoch']}; cut in half: {newest.name}\")",
+    {
+        "en": "## The next runtime\n\nRun the first cell again, then go on. Every command here is a new process that knows "
+        "nothing but the Drive. The zip is unpacked anew; the checkpoint that is not whole is recognised by its SHA-256 "
+        "and passed over for the one before it.",
+        "id": "## Runtime berikutnya\n\nJalankan lagi sel pertama, lalu lanjutkan. Setiap perintah di sini adalah proses "
+        "baru yang tidak tahu apa pun selain Drive. Zip dibuka lagi; checkpoint yang tidak utuh dikenali dari "
+        "SHA-256-nya dan dilewati demi yang sebelumnya.",
+    },
+    "!smartcash runs list\n!smartcash resume latest > resumed.log 2>&1\n!smartcash runs list",
+    "import json\n\n"
+    'for line in (run.path / "events.jsonl").read_text().splitlines():\n'
+    "    event = json.loads(line)\n"
+    '    if event["type"] == "RunResumed":\n'
+    "        print(f\"went on in epoch {event['epoch']} after step {event['step']} of the run\")\n"
+    "!smartcash checkpoint doctor {run.weights}",
+    {
+        "en": "Only the steps since that checkpoint were done twice. In Colab, end with `drive.flush_and_unmount()`: it "
+        "waits until Drive has everything.",
+        "id": "Hanya langkah sejak checkpoint itu yang dikerjakan dua kali. Di Colab, akhiri dengan "
+        "`drive.flush_and_unmount()`: ia menunggu sampai Drive menerima semuanya.",
+    },
+    "if IN_COLAB:\n    drive.flush_and_unmount()",
+    {
+        "en": "## What holds on a mounted Drive, and what does not\n\nRead from the code, with the loss above tried on an "
+        "ordinary disk:\n\n"
+        "- **A checkpoint counts only when its SHA-256 is right.** The file and the small file with the hash are renamed "
+        "into place. Where a mount's rename is not atomic, or only half was sent, the checkpoint is not taken, and the "
+        "newest whole one is. The default keeps three epochs beside the best and the newest.\n"
+        "- **A save that was acknowledged is safe on a disk, not yet on Drive.** `fsync` can promise only what the mount "
+        "does with it; a mount that cannot fsync folders is accepted. Count on losing the last minutes.\n"
+        "- **One runtime at a time.** Runs are locked with `flock`. Linux keeps such a lock of a FUSE mount on the machine "
+        "unless the mount does it itself, so another runtime or your own computer need not see it. Without any `flock`, "
+        "a lock file stands in, and after a lost runtime it may stay: if `resume` says that somebody trains the run and "
+        "nobody does, delete `run.lock` in its folder.\n"
+        "- **A worker of another machine counts as alive for 30 s after its last heartbeat**: wait so long before you "
+        "resume. That is the time of a file on the Drive, compared with this machine's clock.\n"
+        "- **The list of runs** (`index.sqlite`) is a cache: delete it if it is ever strange.\n\n"
+        "If the Drive is too slow to write to while training, keep the home on the runtime's disk and set "
+        "`checkpoint.backup_dir` to a folder on the Drive: it gets a copy of the best checkpoint that was read back and "
+        "compared. From that you can predict and export, but not resume.",
+        "id": "## Yang berlaku di Drive yang dipasang, dan yang tidak\n\nDibaca dari kodenya, dengan kehilangan di atas "
+        "dicoba pada disk biasa:\n\n"
+        "- **Checkpoint hanya berlaku bila SHA-256-nya benar.** Berkasnya dan berkas kecil berisi hash dinamai ulang ke "
+        "tempatnya. Bila penamaan ulang pada pemasangan itu tidak atomik, atau baru separuh terkirim, checkpoint itu "
+        "tidak dipakai, melainkan yang utuh terbaru. Secara bawaan tiga epoch disimpan di samping yang terbaik dan "
+        "terbaru.\n"
+        "- **Simpanan yang sudah dinyatakan selesai aman di disk, belum tentu di Drive.** `fsync` hanya dapat menjanjikan "
+        "yang dilakukan pemasangan itu dengannya; pemasangan yang tidak dapat fsync folder diterima. Perhitungkan "
+        "hilangnya menit-menit terakhir.\n"
+        "- **Satu runtime pada satu waktu.** Run dikunci dengan `flock`. Linux menyimpan kunci seperti itu dari pemasangan "
+        "FUSE di mesin ini kecuali pemasangannya mengurus sendiri, jadi runtime lain atau komputer Anda belum tentu "
+        "melihatnya. Tanpa `flock`, sebuah berkas kunci menggantikannya, dan sesudah runtime hilang ia mungkin tertinggal: "
+        "bila `resume` mengatakan run sedang dilatih padahal tidak, hapus `run.lock` di foldernya.\n"
+        "- **Pekerja dari mesin lain dianggap hidup selama 30 detik sesudah detak terakhirnya**: tunggu selama itu sebelum "
+        "melanjutkan. Yang dibandingkan adalah waktu sebuah berkas di Drive dengan jam mesin ini.\n"
+        "- **Daftar run** (`index.sqlite`) hanya cache: hapus bila suatu saat janggal.\n\n"
+        "Bila Drive terlalu lambat untuk ditulisi selama training, simpan home di disk runtime dan isi "
+        "`checkpoint.backup_dir` dengan folder di Drive: ia menerima salinan checkpoint terbaik yang dibaca kembali dan "
+        "dibandingkan. Dari situ Anda dapat memprediksi dan mengekspor, tetapi tidak melanjutkan.",
+    },
+]
+
 NOTEBOOKS = {
     "first-detector": FIRST_DETECTOR,
     "classifier": CLASSIFIER,
     "own-photos": OWN_PHOTOS,
     "resume-and-roll-back": RESUME,
+    "export-to-a-phone": PHONE,
+    "colab-and-drive": COLAB,
 }
 
 
