@@ -111,8 +111,8 @@ NAMES: dict[str, dict[str, str]] = {
     "epochs.written": {"en": "write the table, once an epoch", "id": "menulis tabel, sekali per epoch"},
 }
 LEGEND = {
-    "en": ("The time for so many times as much", "the same", "in proportion", "three times", "ten times"),
-    "id": ("Waktu untuk sekian kali lebih banyak", "tetap", "sebanding", "tiga kali", "sepuluh kali"),
+    "en": ("How many times as long for", "the same", "in proportion", "three times as much", "ten times as much"),
+    "id": ("Berapa kali lebih lama untuk", "tetap", "sebanding", "tiga kali lebih banyak", "sepuluh kali lebih banyak"),
 }
 
 
@@ -390,7 +390,7 @@ _STYLE = """text { font: 13px system-ui, sans-serif; fill: #1d2129; } .paper { f
 @media (prefers-color-scheme: dark) { text { fill: #e6e9ee; } .paper { fill: #14171c; } .dim { fill: #a3adba; }
 .grid { stroke: #39414d; } .mark { stroke: #a3adba; } .way { stroke: #56b4e9; } .ten { fill: #56b4e9; }
 .three { fill: #14171c; stroke: #56b4e9; } }"""
-_WIDTH, _LEFT, _RIGHT, _TOP, _ROW = 760, 290, 110, 62, 22  # px
+_WIDTH, _LEFT, _RIGHT, _TOP, _ROW = 760, 312, 110, 62, 22  # px
 
 
 def chart(measured: list[Growth], language: str) -> str:
@@ -409,8 +409,8 @@ def chart(measured: list[Growth], language: str) -> str:
         f"<title>{escape(title)}</title><style>{_STYLE}</style>",
         f'<rect class="paper" width="{_WIDTH}" height="{height}" rx="6"/>',
         f'<text class="head" x="16" y="24">{escape(title)}</text>',
-        f'<circle class="three" cx="{_LEFT + 60}" cy="20" r="4.5"/><text x="{_LEFT + 72}" y="24">{three}</text>',
-        f'<circle class="ten" cx="{_LEFT + 190}" cy="20" r="5.5"/><text x="{_LEFT + 202}" y="24">{ten}</text>',
+        f'<circle class="three" cx="{_LEFT - 70}" cy="20" r="4.5"/><text x="{_LEFT - 58}" y="24">{three}</text>',
+        f'<circle class="ten" cx="{_LEFT + 110}" cy="20" r="5.5"/><text x="{_LEFT + 122}" y="24">{ten}</text>',
     ]
     for times, words in ((1, f"1× {same}"), (3, "3×"), (10, f"10× {proportion}")):
         place = across(times)

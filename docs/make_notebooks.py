@@ -544,7 +544,10 @@ COLAB: Cells = [
         "baru yang tidak tahu apa pun selain Drive. Zip dibuka lagi; checkpoint yang tidak utuh dikenali dari "
         "SHA-256-nya dan dilewati demi yang sebelumnya.",
     },
-    "!smartcash runs list\n!smartcash resume latest > resumed.log 2>&1\n!smartcash runs list",
+    "!smartcash runs list\n"
+    "!smartcash checkpoint validate {newest}\n"
+    "!smartcash resume latest > resumed.log 2>&1\n"
+    "!smartcash runs list",
     "import json\n\n"
     'for line in (run.path / "events.jsonl").read_text().splitlines():\n'
     "    event = json.loads(line)\n"
