@@ -111,8 +111,20 @@ NAMES: dict[str, dict[str, str]] = {
     "epochs.written": {"en": "write the table, once an epoch", "id": "menulis tabel, sekali per epoch"},
 }
 LEGEND = {
-    "en": ("How many times as long for", "the same", "in proportion", "three times as much", "ten times as much"),
-    "id": ("Berapa kali lebih lama untuk", "tetap", "sebanding", "tiga kali lebih banyak", "sepuluh kali lebih banyak"),
+    "en": (
+        "How many times as long for",
+        "the same",
+        "in proportion",
+        "three times as much",
+        "ten times as much",
+    ),
+    "id": (
+        "Berapa kali lebih lama untuk",
+        "tetap",
+        "sebanding",
+        "tiga kali lebih banyak",
+        "sepuluh kali lebih banyak",
+    ),
 }
 
 
