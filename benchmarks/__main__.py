@@ -18,6 +18,7 @@ NAMES = (
     "throughput",
     "checkpoint_speed",
     "run_store",
+    "scale",
     "export_parity",
     "serving",
     "advice",

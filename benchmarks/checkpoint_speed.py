@@ -117,8 +117,8 @@ def saves(folder: Path, repeat: int, small: bool) -> tuple[float, dict[str, list
     return size / 1e6, times
 
 
-def big_folder(folder: Path, count: int) -> dict[str, float]:
-    """Questions to a folder of `count` checkpoints (small files, real sidecars)."""
+def make_checkpoints(folder: Path, count: int) -> None:
+    """`count` checkpoints: small files, real sidecars."""
     folder.mkdir()
     for number in range(1, count + 1):
         kind = ("best", "latest", "epoch")[number % 3]
@@ -131,6 +131,11 @@ def big_folder(folder: Path, count: int) -> dict[str, float]:
         )  # fmt: skip
         info.path.write_bytes(b"a")
         info.sidecar.write_bytes(sidecar_bytes(info))
+
+
+def big_folder(folder: Path, count: int) -> dict[str, float]:
+    """Questions to a folder of `count` checkpoints."""
+    make_checkpoints(folder, count)
     manager = CheckpointManager(folder, logger=quiet())
     answers = {"list, cold": seconds(manager.list_checkpoints)}
     for name, question in {

@@ -168,18 +168,18 @@ def figures(images: int, repeat: int, boxes: int = 100) -> int:
     return 0
 
 
-def made_up(images: int, boxes: int) -> tuple[list[tuple], list[tuple]]:
+def made_up(images: int, boxes: int, classes: int = CLASSES) -> tuple[list[tuple], list[tuple]]:
     """Predictions (boxes, scores, labels) and truths (boxes, labels); most predictions lie near a truth."""
     rng = np.random.default_rng(0)
     found, truth = [], []
     for _ in range(images):
         corners = rng.uniform(0, 400, (12, 2))
         true = np.concatenate((corners, corners + rng.uniform(20, 150, (12, 2))), 1)
-        labels = rng.integers(0, CLASSES, 12)
+        labels = rng.integers(0, classes, 12)
         origin = rng.integers(0, 12, boxes)
         near = true[origin] + rng.normal(0, 8, (boxes, 4))
         near[:, 2:] = np.maximum(near[:, 2:], near[:, :2] + 1)
-        guess = np.where(rng.random(boxes) < 0.8, labels[origin], rng.integers(0, CLASSES, boxes))
+        guess = np.where(rng.random(boxes) < 0.8, labels[origin], rng.integers(0, classes, boxes))
         found.append((near, rng.random(boxes), guess))
         truth.append((true, labels))
     return found, truth

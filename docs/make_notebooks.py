@@ -301,11 +301,171 @@ RESUME: Cells = [
     "!smartcash log verify",
 ]
 
+COLAB: Cells = [
+    {
+        "en": "# Colab and Google Drive\n\nA Colab runtime is taken away: after hours, or when the page was closed. Its "
+        "disk goes with it, Google Drive stays. So the runs live on Drive, the pictures on the runtime's own disk, and "
+        "a training goes on in the next runtime where its last checkpoint was.\n\nThis notebook runs anywhere. Outside "
+        "Colab a folder stands for the Drive, and the loss of the runtime is a real kill. **It was run outside Colab "
+        "only**: what belongs to Colab itself (mounting, its way to a port, what Drive does with files) could not be "
+        "tried here; the last section says what the code relies on.",
+        "id": "# Colab dan Google Drive\n\nRuntime Colab bisa diambil: sesudah beberapa jam, atau ketika halamannya "
+        "ditutup. Disknya ikut hilang, Google Drive tetap. Karena itu run disimpan di Drive, gambar di disk runtime, "
+        "dan training berlanjut di runtime berikutnya dari checkpoint terakhirnya.\n\nNotebook ini berjalan di mana "
+        "pun. Di luar Colab sebuah folder menggantikan Drive, dan hilangnya runtime adalah pembunuhan proses yang "
+        "sungguhan. **Ia hanya dijalankan di luar Colab**: yang khusus Colab (pemasangan Drive, jalan ke port, yang "
+        "dilakukan Drive dengan berkas) tidak dapat dicoba di sini; bagian terakhir mengatakan apa yang diandalkan "
+        "kodenya.",
+    },
+    {
+        "en": "## Every new runtime begins so\n\nIn Colab install SmartCash first, from a clone or a wheel: "
+        '`%pip install "PATH[fast]"`. Then mount the Drive and say where runs and unpacked data are kept.',
+        "id": "## Setiap runtime baru diawali begini\n\nDi Colab pasang dahulu SmartCash, dari klon atau wheel: "
+        '`%pip install "PATH[fast]"`. Lalu pasang Drive dan tentukan tempat run dan data yang dibuka.',
+    },
+    "import os\nimport sys\nfrom pathlib import Path\n\n"
+    'IN_COLAB = "google.colab" in sys.modules\n'
+    "if IN_COLAB:\n"
+    "    from google.colab import drive\n\n"
+    '    drive.mount("/content/drive")\n'
+    'ROOT = Path("/content") if IN_COLAB else Path.cwd()\n'
+    'DRIVE = ROOT / "drive" / "MyDrive" / "SmartCash"\n'
+    'LOCAL = ROOT / "unpacked"  # goes with the runtime\n'
+    "DRIVE.mkdir(parents=True, exist_ok=True)\n"
+    'os.environ["SMARTCASH_HOME"] = str(DRIVE / "runs")  # as --home for every command\n'
+    'os.environ["SMARTCASH_CACHE"] = str(LOCAL)',
+    {
+        "en": "## Data: one zip\n\nDrive is slow with many small files and quick with one large one. Keep the data set as "
+        "a zip and name the zip: SmartCash unpacks it once into its cache on the runtime's disk. Here drawn notes are "
+        "packed; your own zip lies on the Drive already.",
+        "id": "## Data: satu zip\n\nDrive lambat dengan banyak berkas kecil dan cepat dengan satu berkas besar. Simpan set "
+        "data sebagai zip dan sebut zip-nya: SmartCash membukanya sekali ke cache di disk runtime. Di sini uang gambar "
+        "yang dipak; zip Anda sendiri sudah ada di Drive.",
+    },
+    "!smartcash data sample --out drawn --images 40 --size 96 --seed 7",
+    "import shutil\n\n"
+    'shutil.make_archive(str(DRIVE / "notes"), "zip", "drawn")\n'
+    'notes = DRIVE / "notes.zip"\n'
+    'print(f"{notes.stat().st_size / 1e6:.1f} MB")',
+    {
+        "en": "## Train\n\nThe worker is a process of its own; closing the page does not end it as long as the runtime "
+        "lives. By default a checkpoint is written after every epoch and every ten minutes; here after every fourth "
+        "step too.",
+        "id": "## Latih\n\nProses pekerjanya tersendiri; menutup halaman tidak mengakhirinya selama runtime hidup. Secara "
+        "bawaan checkpoint ditulis sesudah setiap epoch dan setiap sepuluh menit; di sini juga setiap empat langkah.",
+    },
+    "from smartcash import TrainingManager\n\n"
+    "manager = TrainingManager()\n"
+    "review = manager.check({\n"
+    '    "data": {"path": str(notes), "image_size": 96}, "training": {"epochs": 4}, "checkpoint": {"every_steps": 4},\n'
+    "})\n"
+    "run = manager.apply(review, significant=True)\n"
+    "manager.wait_ready(run)\n"
+    'print(manager.state(run), "·", run.path.relative_to(ROOT))\n'
+    'print(*sorted(path.name for path in LOCAL.glob("zip/*/*")))',
+    {
+        "en": "The studio in a cell; in Colab it comes through Colab's own way to a port. Elsewhere we only ask whether it "
+        "answers:",
+        "id": "Studio di dalam sel; di Colab ia datang melalui jalan Colab sendiri ke sebuah port. Di tempat lain kita "
+        "hanya bertanya apakah ia menjawab:",
+    },
+    "from urllib.request import Request, urlopen\n\n"
+    "from smartcash.ui.notebook import studio\n\n"
+    "shown = studio()\n"
+    "if shown is not None:  # not in Colab\n"
+    '    where, _, token = shown.address.partition("/?token=")\n'
+    '    print(urlopen(Request(where, headers={"authorization": f"Bearer {token}"})).status)\n'
+    "    shown.stop()",
+    {
+        "en": "## The runtime is taken away\n\nIn the third epoch everything that computes is killed, without a warning, "
+        "and the runtime's disk is lost. To make it worse, the newest checkpoint arrives on the Drive only by half: what "
+        "a program has written, Drive sends in the background.",
+        "id": "## Runtime diambil\n\nDi epoch ketiga semua yang menghitung dibunuh tanpa peringatan, dan disk runtime "
+        "hilang. Agar lebih buruk, checkpoint terbaru hanya sampai separuh di Drive: yang ditulis sebuah program dikirim "
+        "Drive di latar belakang.",
+    },
+    "import signal\n\n"
+    "manager.start(run)\n"
+    "for event in manager.watch(run):\n"
+    '    if event["type"] == "StepEnded" and event["epoch"] == 3 and event["step"] > 4:\n'
+    '        os.killpg(manager.result(run)["worker"]["pid"], signal.SIGKILL)\n'
+    "        break\n"
+    "shutil.rmtree(LOCAL)\n"
+    "del manager\n\n"
+    'newest = max(run.weights.glob("*.pth"), key=lambda path: path.name[-10:])  # names end in a number\n'
+    "os.truncate(newest, newest.stat().st_size // 2)\n"
+    "print(f\"step {event['step']} of epoch {event['epoch']}; cut in half: {newest.name}\")",
+    {
+        "en": "## The next runtime\n\nRun the first cell again, then go on. Every command here is a new process that knows "
+        "nothing but the Drive. The zip is unpacked anew; the checkpoint that is not whole is recognised by its SHA-256 "
+        "and passed over for the one before it.",
+        "id": "## Runtime berikutnya\n\nJalankan lagi sel pertama, lalu lanjutkan. Setiap perintah di sini adalah proses "
+        "baru yang tidak tahu apa pun selain Drive. Zip dibuka lagi; checkpoint yang tidak utuh dikenali dari "
+        "SHA-256-nya dan dilewati demi yang sebelumnya.",
+    },
+    "!smartcash runs list\n"
+    "!smartcash checkpoint validate {newest}\n"
+    "!smartcash resume latest > resumed.log 2>&1\n"
+    "!smartcash runs list",
+    "import json\n\n"
+    'for line in (run.path / "events.jsonl").read_text().splitlines():\n'
+    "    event = json.loads(line)\n"
+    '    if event["type"] == "RunResumed":\n'
+    "        print(f\"went on in epoch {event['epoch']} after step {event['step']} of the run\")\n"
+    "!smartcash checkpoint doctor {run.weights}",
+    {
+        "en": "Only the steps since that checkpoint were done twice. In Colab, end with `drive.flush_and_unmount()`: it "
+        "waits until Drive has everything.",
+        "id": "Hanya langkah sejak checkpoint itu yang dikerjakan dua kali. Di Colab, akhiri dengan "
+        "`drive.flush_and_unmount()`: ia menunggu sampai Drive menerima semuanya.",
+    },
+    "if IN_COLAB:\n    drive.flush_and_unmount()",
+    {
+        "en": "## What holds on a mounted Drive, and what does not\n\nRead from the code, with the loss above tried on an "
+        "ordinary disk:\n\n"
+        "- **A checkpoint counts only when its SHA-256 is right.** The file and the small file with the hash are renamed "
+        "into place. Where a mount's rename is not atomic, or only half was sent, the checkpoint is not taken, and the "
+        "newest whole one is. The default keeps three epochs beside the best and the newest.\n"
+        "- **A save that was acknowledged is safe on a disk, not yet on Drive.** `fsync` can promise only what the mount "
+        "does with it; a mount that cannot fsync folders is accepted. Count on losing the last minutes.\n"
+        "- **One runtime at a time.** Runs are locked with `flock`. Linux keeps such a lock of a FUSE mount on the machine "
+        "unless the mount does it itself, so another runtime or your own computer need not see it. Without any `flock`, "
+        "a lock file stands in, and after a lost runtime it may stay: if `resume` says that somebody trains the run and "
+        "nobody does, delete `run.lock` in its folder.\n"
+        "- **A worker of another machine counts as alive for 30 s after its last heartbeat**: wait so long before you "
+        "resume. That is the time of a file on the Drive, compared with this machine's clock.\n"
+        "- **The list of runs** (`index.sqlite`) is a cache: delete it if it is ever strange.\n\n"
+        "If the Drive is too slow to write to while training, keep the home on the runtime's disk and set "
+        "`checkpoint.backup_dir` to a folder on the Drive: it gets a copy of the best checkpoint that was read back and "
+        "compared. From that you can predict and export, but not resume.",
+        "id": "## Yang berlaku di Drive yang dipasang, dan yang tidak\n\nDibaca dari kodenya, dengan kehilangan di atas "
+        "dicoba pada disk biasa:\n\n"
+        "- **Checkpoint hanya berlaku bila SHA-256-nya benar.** Berkasnya dan berkas kecil berisi hash dinamai ulang ke "
+        "tempatnya. Bila penamaan ulang pada pemasangan itu tidak atomik, atau baru separuh terkirim, checkpoint itu "
+        "tidak dipakai, melainkan yang utuh terbaru. Secara bawaan tiga epoch disimpan di samping yang terbaik dan "
+        "terbaru.\n"
+        "- **Simpanan yang sudah dinyatakan selesai aman di disk, belum tentu di Drive.** `fsync` hanya dapat menjanjikan "
+        "yang dilakukan pemasangan itu dengannya; pemasangan yang tidak dapat fsync folder diterima. Perhitungkan "
+        "hilangnya menit-menit terakhir.\n"
+        "- **Satu runtime pada satu waktu.** Run dikunci dengan `flock`. Linux menyimpan kunci seperti itu dari pemasangan "
+        "FUSE di mesin ini kecuali pemasangannya mengurus sendiri, jadi runtime lain atau komputer Anda belum tentu "
+        "melihatnya. Tanpa `flock`, sebuah berkas kunci menggantikannya, dan sesudah runtime hilang ia mungkin tertinggal: "
+        "bila `resume` mengatakan run sedang dilatih padahal tidak, hapus `run.lock` di foldernya.\n"
+        "- **Pekerja dari mesin lain dianggap hidup selama 30 detik sesudah detak terakhirnya**: tunggu selama itu sebelum "
+        "melanjutkan. Yang dibandingkan adalah waktu sebuah berkas di Drive dengan jam mesin ini.\n"
+        "- **Daftar run** (`index.sqlite`) hanya cache: hapus bila suatu saat janggal.\n\n"
+        "Bila Drive terlalu lambat untuk ditulisi selama training, simpan home di disk runtime dan isi "
+        "`checkpoint.backup_dir` dengan folder di Drive: ia menerima salinan checkpoint terbaik yang dibaca kembali dan "
+        "dibandingkan. Dari situ Anda dapat memprediksi dan mengekspor, tetapi tidak melanjutkan.",
+    },
+]
+
 NOTEBOOKS = {
     "first-detector": FIRST_DETECTOR,
     "classifier": CLASSIFIER,
     "own-photos": OWN_PHOTOS,
     "resume-and-roll-back": RESUME,
+    "colab-and-drive": COLAB,
 }
 
 

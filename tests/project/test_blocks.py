@@ -26,6 +26,7 @@ import click
 import httpx
 import pytest
 import torch
+from benchmarks.__main__ import NAMES as BENCHMARKS
 from ruamel.yaml import YAML
 
 from smartcash import ModelVersions
@@ -178,6 +179,8 @@ def understood(words: list[str], folder: Path) -> None:
                 [sys.executable, ROOT / script, "--help"], capture_output=True, text=True, check=True
             )
             assert all(word in told.stdout for word in rest if word.startswith("-"))
+        case ["python", "-m", "benchmarks", *rest]:
+            assert set(rest) <= {*BENCHMARKS, "--small"}, rest
         case ["python", "-m", module, *rest] if module.startswith("benchmarks."):
             told = subprocess.run(
                 [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True

@@ -29,6 +29,7 @@ SAID = {
     "classifier": ("finished", "accuracy", "→"),
     "own-photos": ("finished", "data_image_truncated", "data_image_text", "produksi"),
     "resume-and-roll-back": ("crashed", "goes on in epoch 3", "finished", "produksi is v1 again"),
+    "colab-and-drive": ("crashed", "cut in half", "went on in epoch", "finished"),
 }
 NOTEBOOKS = [(name, language) for name in MADE.NOTEBOOKS for language in ("en", "id")]
 

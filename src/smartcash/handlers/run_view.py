@@ -229,7 +229,8 @@ class RunView:
             weights = path.with_suffix(".pth")
             if weights.is_file():
                 try:
-                    facts = {name: self._json(path).get(name) for name in SIDECAR} | {"state": "ok"}
+                    kept = self._json(path)
+                    facts = {name: kept.get(name) for name in SIDECAR} | {"state": "ok"}
                 except (RunRefused, RunNotFound):
                     facts = dict.fromkeys(SIDECAR) | {"state": "broken"}
                 found.append({"name": plain(weights.name), **facts})
