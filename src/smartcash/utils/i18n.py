@@ -1,9 +1,9 @@
 """Every text a person reads, in Indonesian and English.
 
-Texts live in `locales/<language>.toml`, one nested table per area; code names them by a dotted key and passes facts:
-`text("train.epoch_started", epoch=3)`. A missing key is an error, never a blank. A word that depends on a count gives
-both its forms: `{count} {count:run|runs}`. What the command-line library says by itself is in
-`locales/<language>/LC_MESSAGES/messages.po`, in gettext's form.
+Texts live in `locales/<language>.toml`, one nested table per area; code names them by a dotted key and
+passes facts: `text("train.epoch_started", epoch=3)`. A missing key is an error, never a blank. A word that
+depends on a count gives both its forms: `{count} {count:run|runs}`. What the command-line library says by
+itself is in `locales/<language>/LC_MESSAGES/messages.po`, in gettext's form.
 """
 
 from __future__ import annotations
