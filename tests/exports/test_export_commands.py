@@ -273,9 +273,9 @@ def test_a_file_that_runs_on_another_system_is_told_by_every_command(
     asked = ["--format", "safetensors", "--image-size", "224", "latest"]
     answer = CliRunner().invoke(command, asked, catch_exceptions=False)
     file = "mobilenetv4_conv_small-224.safetensors"
-    assert answer.exit_code == 0 and answer.output.startswith(f"! {file}") and "Elsewhere" in answer.output
+    assert answer.exit_code == 0 and answer.stdout.startswith(f"! {file}") and "Elsewhere" in answer.stdout
     again = CliRunner().invoke(command, ["verify", str(run / "exports" / file)], catch_exceptions=False)
-    assert again.exit_code == 1 and again.output.startswith("! ") and "Elsewhere" in again.output
+    assert again.exit_code == 1 and again.stdout.startswith("! ") and "Elsewhere" in again.stdout
     (row,) = (row for row in benchmark_exports(str(run), seconds=0.1, threads=1) if row["file"] == file)
     assert "Elsewhere" in row["error"]
     (run / "exports" / file).unlink()
