@@ -127,6 +127,19 @@ def test_evaluation_odd_widths_and_other_numbers_go_the_plain_way():
         assert torch.equal(norm(x), plain(x))
 
 
+def test_statistics_of_all_batches_alike_are_gathered_the_plain_way():
+    """D7: without a momentum the running statistics are the mean of all batches."""
+    norm = layer(48, "relu")
+    norm.momentum = None
+    plain = BatchNormAct2d(48, eps=1e-3)
+    plain.momentum = None
+    plain.load_state_dict(norm.state_dict())
+    for _ in range(2):
+        x, _ = pictures(48, torch.float32)
+        assert torch.equal(norm(x), plain(x))
+    assert torch.equal(norm.running_var, plain.running_var)
+
+
 @pytest.mark.parametrize("name", ["mobilenetv4_conv_small", "cs3darknet_s"])
 def test_a_backbone_keeps_its_parameters_and_its_maps(name: str):
     """D7: replacing changes no name and no number of an evaluation, so that weights from anywhere still fit."""

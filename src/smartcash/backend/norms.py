@@ -40,7 +40,8 @@ class NormAct2d(nn.BatchNorm2d):
         return made
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        kernels = _compiled_kernels(x_BCHW) if self.training else None
+        learns = self.training and self.momentum is not None  # None: statistics of all batches alike
+        kernels = _compiled_kernels(x_BCHW) if learns else None
         if kernels is None:
             return self.act(super().forward(x_BCHW))
         assert self.num_batches_tracked is not None
