@@ -1,7 +1,8 @@
 """Write docs/notebooks/*.ipynb: `python docs/make_notebooks.py [NAME …] [--out FOLDER]`. Every cell is run, in an empty
 folder.
 
-The words are here in both languages, the code is the same. Needs the extra `test` (nbclient, ipykernel)."""
+The words are here in both languages, the code is the same. Needs the extras `test` (nbclient, ipykernel) and, for
+export-to-a-phone, `onnx`."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ from nbformat.notebooknode import NotebookNode
 from PIL import Image
 
 DOCS = Path(__file__).parent
+EXAMPLES = DOCS.parent / "examples" / "export"
 MINUTES = 15
 SHOWN_PX = 640  # the width of a picture
 
@@ -301,6 +303,149 @@ RESUME: Cells = [
     "!smartcash log verify",
 ]
 
+PHONE: Cells = [
+    {
+        "en": "# From training to a phone\n\nA phone has no Python and no SmartCash. It gets one file, and some thirty "
+        "lines of code around it. This notebook trains a small detector on drawn notes, writes it as ONNX, proves the "
+        "file, and then uses it as an app would: with nothing but `onnxruntime`, `numpy` and `cv2`. It needs "
+        '`pip install "smartcash[onnx]"`. Toy size: the way is real, the figures are those of a few minutes.',
+        "id": "# Dari training ke ponsel\n\nPonsel tidak punya Python maupun SmartCash. Ia menerima satu berkas, dan "
+        "sekitar tiga puluh baris kode di sekelilingnya. Notebook ini melatih detektor kecil pada uang gambar, "
+        "menuliskannya sebagai ONNX, membuktikan berkasnya, lalu memakainya seperti sebuah aplikasi: hanya dengan "
+        '`onnxruntime`, `numpy`, dan `cv2`. Perlu `pip install "smartcash[onnx]"`. Ukuran mainan: caranya sungguhan, '
+        "angkanya hasil beberapa menit.",
+    },
+    "!smartcash data sample --out notes --images 200 --size 192 --seed 7\n"
+    "!smartcash train notes --image-size 128 --epochs 16 --yes > train.log\n"
+    "!smartcash runs list",
+    {
+        "en": "## Write and prove\n\n`--nms` puts the suppression of double boxes into the file, so that the app gets "
+        "finished notes and needs no code for it. `int8` is a quarter of the size. `--image-size` writes the same "
+        "weights for smaller pictures.",
+        "id": "## Tulis dan buktikan\n\n`--nms` memasukkan penghapusan kotak ganda ke dalam berkas, sehingga aplikasi "
+        "menerima lembar uang yang sudah jadi dan tidak memerlukan kode untuk itu. `int8` seperempat ukurannya. "
+        "`--image-size` menulis bobot yang sama untuk gambar yang lebih kecil.",
+    },
+    "!smartcash export latest --format onnx --nms\n"
+    "!smartcash export latest --format onnx --nms --precision int8\n"
+    "!smartcash export latest --format onnx --nms --image-size 96",
+    {
+        "en": "Each file was run on real pictures of the validation split beside the model before it got its name. A "
+        "file that says something else is not kept: if a line above begins with ✗, that is the gate at work. The proof "
+        "travels with the file, and can be repeated on another machine:",
+        "id": "Setiap berkas dijalankan pada gambar nyata dari split validasi di samping modelnya sebelum diberi nama. "
+        "Berkas yang hasilnya lain tidak disimpan: bila sebuah baris di atas diawali ✗, itulah gerbangnya yang bekerja. "
+        "Buktinya ikut bersama berkas, dan dapat diulang di mesin lain:",
+    },
+    "from pathlib import Path\n\n"
+    'exports = sorted(Path("runs").glob("*/*/exports/*.onnx"))\n'
+    "print(*(f\"{path.name:40} {path.stat().st_size / 1e6:5.1f} MB\" for path in exports), sep='\\n')\n"
+    'file = next(path for path in exports if path.name.endswith("-128-nms.onnx"))',
+    "!smartcash export verify {file}",
+    {
+        "en": "## What the file says of itself\n\nAll that an app must know is inside: how a picture is prepared, what "
+        "the classes are, what each is worth, from which score on a note counts, and which run it came from.",
+        "id": "## Yang dikatakan berkas tentang dirinya\n\nSemua yang harus diketahui aplikasi ada di dalamnya: "
+        "bagaimana gambar disiapkan, apa kelas-kelasnya, berapa nilai masing-masing, mulai skor berapa sebuah lembar "
+        "dihitung, dan dari run mana asalnya.",
+    },
+    "import json\n\nimport onnxruntime\n\n"
+    'session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])\n'
+    'about = json.loads(session.get_modelmeta().custom_metadata_map["smartcash"])\n'
+    'for name in ("task", "input", "outputs", "nms", "classes", "values_rupiah"):\n'
+    '    print(f"{name}: {json.dumps(about[name], ensure_ascii=False)}")',
+    {
+        "en": "## The app\n\nTwo small programs, the ones in `examples/export`. `notes.py` makes a picture into the "
+        "file's input and the outputs into notes; this is what is written again in Kotlin, Swift or C++:",
+        "id": "## Aplikasinya\n\nDua program kecil, yang ada di `examples/export`. `notes.py` mengubah gambar menjadi "
+        "masukan berkas dan keluarannya menjadi lembar uang; inilah yang ditulis ulang dalam Kotlin, Swift, atau C++:",
+    },
+    "%%writefile notes.py\n" + (EXAMPLES / "notes.py").read_text(encoding="utf-8").rstrip(),
+    "%%writefile onnx_runtime.py\n" + (EXAMPLES / "onnx_runtime.py").read_text(encoding="utf-8").rstrip(),
+    {
+        "en": "It runs without SmartCash and without torch; here both are locked out to show it:",
+        "id": "Ia berjalan tanpa SmartCash dan tanpa torch; di sini keduanya dihalangi untuk menunjukkannya:",
+    },
+    "import subprocess\nimport sys\n\n"
+    'picture = sorted(Path("notes/images/test").iterdir())[0]\n'
+    "locked = \"import runpy, sys; sys.modules.update(torch=None, smartcash=None); runpy.run_path('onnx_runtime.py')\"\n"
+    'told = subprocess.run([sys.executable, "-c", locked, file, picture], capture_output=True, text=True, check=True)\n'
+    "found = json.loads(told.stdout)\n"
+    "for note in found:\n"
+    '    print(note["class"], note["value"], f"{note[\'score\']:.2f}", [round(side) for side in note["box"]])\n'
+    "print(f\"Rp {sum(note['value'] or 0 for note in found):,}\")",
+    "import cv2\nfrom IPython.display import Image\n\n"
+    "drawn = cv2.imread(str(picture))\n"
+    "for note in found:\n"
+    '    left, top, right, bottom = (round(side) for side in note["box"])\n'
+    "    cv2.rectangle(drawn, (left, top), (right, bottom), (138, 208, 0), 1)\n"
+    '    cv2.putText(drawn, note["class"], (left + 2, top + 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 255), 1)\n'
+    'cv2.imwrite("found.jpg", cv2.resize(drawn, None, fx=2, fy=2))\n'
+    'Image("found.jpg", width=384)',
+    {
+        "en": "SmartCash itself says the same of this picture:",
+        "id": "SmartCash sendiri mengatakan hal yang sama tentang gambar ini:",
+    },
+    "from smartcash import load\n\n"
+    'own = load("latest").predict(picture)\n'
+    "print(f\"Rp {own['total_rupiah']:,}\")\n"
+    'same = own["total_rupiah"] == sum(note["value"] or 0 for note in found)\n'
+    'print("same total:", same)',
+    {
+        "en": "## How large, how fast, how good\n\n`smartcash benchmark`: one line for the model and one for "
+        "each file, on this machine. The time grows with the square of the side of the picture, the size of the file "
+        "hardly; what a smaller picture costs stands in the last column. int8 is small everywhere, but faster "
+        "only where the processor has instructions for it: measure on the phone.",
+        "id": "## Seberapa besar, cepat, dan baik\n\n`smartcash benchmark`: satu baris untuk model dan satu "
+        "untuk tiap berkas, di mesin ini. Waktunya bertambah dengan kuadrat sisi gambar, ukuran berkasnya hampir tidak; "
+        "yang hilang pada gambar lebih kecil tampak di kolom terakhir. int8 kecil di mana pun, tetapi lebih "
+        "cepat hanya bila prosesornya punya instruksi untuk itu: ukurlah di ponselnya.",
+    },
+    'command = ["smartcash", "benchmark", "latest", "--seconds", "1", "--threads", "1", "--json"]\n'
+    "told = subprocess.run(command, capture_output=True, text=True, check=True)\n"
+    "for row in json.loads(told.stdout):\n"
+    '    value = "" if row["value"] is None else f"{row[\'metric\']} {row[\'value\']:.3f}"\n'
+    "    print(f\"{row['file'][-36:]:36} {row['p50_ms']:5.1f} ms {row['size_bytes'] / 1e6:6.1f} MB  {value}\")",
+    {
+        "en": "These weights were trained at 128 px and lose at 96 px. Who wants 96 px should train at 96 px: "
+        "`--image-size` of `smartcash train`. Real photos want more, 224 to 320 px.",
+        "id": "Bobot ini dilatih pada 128 px dan turun pada 96 px. Yang menginginkan 96 px sebaiknya melatih pada 96 "
+        "px: `--image-size` milik `smartcash train`. Foto nyata menghendaki lebih, 224 sampai 320 px.",
+    },
+    {
+        "en": "## What the app must do\n\n"
+        "1. **Turn the photo upright** (EXIF), take it as RGB, bring it onto a square as `notes.py` does: the longer "
+        "side to `image_size`, the rest filled with `pad_value`, then `(x / 255 - mean) / std`, channels first. Most "
+        "wrong answers of a ported model come from here: compare with the pictures and outputs in "
+        "`….onnx.proof.safetensors`.\n"
+        "2. **Run the file**: one input, four outputs (`image`, `box`, `score`, `label`), best note first.\n"
+        "3. **Bring the boxes back** into the photo, and **add up** `values_rupiah[label]`. A class without a value "
+        "counts nothing.\n"
+        "4. **Ask when unsure**: a note just above the threshold is a reason to show the photo to a person.\n\n"
+        "Which format for which phone? ONNX Runtime exists for Android and iOS, and this file is what it reads. "
+        "ExecuTorch, NCNN and MNN run on both as well, from fewer bytes of library. LiteRT is Android's own runtime, "
+        "Core ML Apple's. The page on export says which of them this version writes, and what was tried: files were "
+        "proven on Linux, none on a phone. Only ONNX holds the suppression; for the others the app needs `once` and "
+        "the second half of `found` in `notes.py` too.",
+        "id": "## Yang harus dikerjakan aplikasi\n\n"
+        "1. **Tegakkan fotonya** (EXIF), ambil sebagai RGB, letakkan pada bujur sangkar seperti `notes.py`: sisi "
+        "panjang menjadi `image_size`, sisanya diisi `pad_value`, lalu `(x / 255 - mean) / std`, kanal lebih dulu. "
+        "Kebanyakan jawaban keliru dari model yang dipindahkan berasal dari sini: bandingkan dengan gambar dan "
+        "keluaran dalam `….onnx.proof.safetensors`.\n"
+        "2. **Jalankan berkasnya**: satu masukan, empat keluaran (`image`, `box`, `score`, `label`), lembar terbaik "
+        "lebih dulu.\n"
+        "3. **Kembalikan kotaknya** ke dalam foto, dan **jumlahkan** `values_rupiah[label]`. Kelas tanpa nilai tidak "
+        "menambah apa-apa.\n"
+        "4. **Bertanyalah bila ragu**: lembar yang tipis di atas ambang adalah alasan untuk memperlihatkan fotonya "
+        "kepada orang.\n\n"
+        "Format mana untuk ponsel mana? ONNX Runtime ada untuk Android dan iOS, dan berkas inilah yang dibacanya. "
+        "ExecuTorch, NCNN, dan MNN juga berjalan di keduanya, dengan pustaka yang lebih kecil. LiteRT adalah runtime "
+        "Android sendiri, Core ML milik Apple. Halaman ekspor mengatakan yang mana yang ditulis versi ini, dan apa yang "
+        "sudah dicoba: berkasnya dibuktikan di Linux, tidak satu pun di ponsel. Hanya ONNX yang memuat penghapusan "
+        "kotak ganda; untuk yang lain aplikasi memerlukan juga `once` dan paruh kedua `found` dalam `notes.py`.",
+    },
+]
+
 COLAB: Cells = [
     {
         "en": "# Colab and Google Drive\n\nA Colab runtime is taken away: after hours, or when the page was closed. Its "
@@ -465,6 +610,7 @@ NOTEBOOKS = {
     "classifier": CLASSIFIER,
     "own-photos": OWN_PHOTOS,
     "resume-and-roll-back": RESUME,
+    "export-to-a-phone": PHONE,
     "colab-and-drive": COLAB,
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -29,8 +30,11 @@ SAID = {
     "classifier": ("finished", "accuracy", "→"),
     "own-photos": ("finished", "data_image_truncated", "data_image_text", "produksi"),
     "resume-and-roll-back": ("crashed", "goes on in epoch 3", "finished", "produksi is v1 again"),
+    "export-to-a-phone": ("verified again", "values_rupiah", "same total: True"),
     "colab-and-drive": ("crashed", "cut in half", "went on in epoch", "finished"),
 }
+# the packages that a notebook needs beside those of the tests
+NEEDS = {"export-to-a-phone": ("onnx", "onnxruntime", "onnxscript")}
 NOTEBOOKS = [(name, language) for name in MADE.NOTEBOOKS for language in ("en", "id")]
 
 
@@ -53,6 +57,8 @@ def test_a_notebook_was_run_whole_and_is_up_to_date(name: str, language: str) ->
 @pytest.mark.parametrize("name", MADE.NOTEBOOKS)
 def test_every_cell_of_a_notebook_runs(name: str) -> None:
     """In English; the code is the same in both languages."""
+    if missing := [package for package in NEEDS.get(name, ()) if find_spec(package) is None]:
+        pytest.skip(f"not installed: {', '.join(missing)} (pip install 'smartcash[onnx]')")
     book = MADE.written(MADE.NOTEBOOKS[name], "en")
     MADE.run(book, "en")
     said = "".join(output.get("text", "") for cell in book.cells for output in cell.get("outputs", ()))
