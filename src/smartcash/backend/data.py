@@ -82,11 +82,8 @@ class Pictures:
 Item = tuple[int, Tensor, np.ndarray, np.ndarray]  # index, picture, boxes, labels
 
 
-class Samples(Dataset):
+class Samples(Dataset[Item]):
     """key → sample; those of a batch are made by as many threads as torch uses, which is one in a loader process."""
-
-    def __getitem__(self, key: Any) -> Item:
-        raise NotImplementedError
 
     def __getitems__(self, keys: Sequence[Any]) -> list[Item]:
         """The samples of a batch, for torch's loader."""

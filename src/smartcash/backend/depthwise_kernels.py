@@ -14,12 +14,12 @@ from smartcash.backend.vectors import (
     NARROW,
     WIDE,
     arguments,
-    compiled,
     fma,
     load,
     load_bf16,
     load_sized,
     next_picture,
+    part_of_tasks,
     pictures,
     room_number,
     run,
@@ -33,7 +33,7 @@ from smartcash.backend.vectors import (
 KERNELS = (3, 5)
 
 
-@compiled(7)
+@part_of_tasks
 def _spread_row(source, size, channels, columns, target, span, padding):  # type: ignore[no-untyped-def]
     """One row of numbers of `size` bytes → fp32, each vector's columns side by side, the next vector's `span` on."""
     for column in range(columns):
@@ -42,7 +42,7 @@ def _spread_row(source, size, channels, columns, target, span, padding):  # type
             store(target + (v * span + padding + column) * WIDE, load_sized(at, size))
 
 
-@compiled(7)
+@part_of_tasks
 def _correlate(total, channels, above, line, columns, step, kernel):  # type: ignore[no-untyped-def]
     """Add a row of the picture to the sums of one row of the kernel, three or five vectors `channels` apart."""
     apart = 4 * channels

@@ -25,7 +25,9 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -232,18 +234,17 @@ def sigmoid(typing: Any, a: Any) -> Any:
     return lanes(lanes), code
 
 
-def compiled(count: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Compile a function of `count` whole numbers that tasks call, or take it from the cache."""
-    return njit(types.void(*[types.int64] * count), nogil=True, cache=True, error_model="numpy")
+# a function that tasks call becomes part of them; by itself it is neither compiled nor kept
+part_of_tasks = njit(nogil=True, error_model="numpy")
 
 
-@njit(lanes(types.int64, types.int64), nogil=True, cache=True)
+@part_of_tasks
 def load_sized(address, size):  # type: ignore[no-untyped-def]
     """Numbers of `size` bytes at an address: bf16 or fp32."""
     return load_bf16(address) if size == 2 else load(address)
 
 
-@njit(types.void(types.int64, lanes, types.int64), nogil=True, cache=True)
+@part_of_tasks
 def store_sized(address, value, size):  # type: ignore[no-untyped-def]
     """The reverse of `load_sized`."""
     if size == 2:
@@ -254,6 +255,24 @@ def store_sized(address, value, size):  # type: ignore[no-untyped-def]
 
 # tasks
 
+STAMP = sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+
+
+class _Work(types.Type):
+    """The address of what a task works on. The name is part of what numba keeps compiled tasks by, and it looks at
+    nothing but a task's own file: with this file another, they are compiled anew."""
+
+    def __init__(self) -> None:
+        super().__init__(f"work {STAMP}")
+
+
+@register_model(_Work)
+class _WorkModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: _Work) -> None:
+        super().__init__(manager, kind, ir.IntType(64))
+
+
+work_type = _Work()
 PICTURES, NEXT_PICTURE, NEXT_SLOT, ARGUMENTS = range(4)  # places in a task's work, of 8 bytes each
 
 
@@ -272,13 +291,13 @@ def arguments(typing: Any, work: Any, count: Any) -> Any:
         loaded = [builder.load(_place(builder, values[0], place)) for place in places]
         return context.make_tuple(builder, found, loaded)
 
-    return found(types.int64, count), code
+    return found(work_type, count), code
 
 
 @intrinsic
 def pictures(typing: Any, work: Any) -> Any:
     """How many pictures there are to do."""
-    return types.int64(types.int64), lambda context, builder, signature, values: builder.load(
+    return types.int64(work_type), lambda context, builder, signature, values: builder.load(
         _place(builder, values[0], PICTURES)
     )
 
@@ -290,7 +309,7 @@ def _counter(place: int) -> Any:
             one = ir.Constant(ir.IntType(64), 1)
             return builder.atomic_rmw("add", _place(builder, values[0], place), one, "monotonic")
 
-        return types.int64(types.int64), code
+        return types.int64(work_type), code
 
     return counter
 
@@ -301,9 +320,20 @@ room_number = _counter(
 )  # a number of the thread's own from 0 on, asked for once: its share of the room to work in
 
 
-def task(function: Callable[[int], None]) -> Any:
+@dataclass(frozen=True)
+class Task:
+    """A compiled task, which lives as long as `code`: where it is, and how one thread runs it, without the
+    interpreter's lock."""
+
+    code: Any
+    address: int
+    on_this_thread: Callable[[int], None]
+
+
+def task(function: Callable[[Any], None]) -> Task:
     """Compile a task, see above, or take it from the cache."""
-    return cfunc(types.void(types.int64), cache=True, error_model="numpy")(function)
+    code = cfunc(types.void(work_type), cache=True, error_model="numpy")(function)
+    return Task(code, code.address, ctypes.CFUNCTYPE(None, ctypes.c_int64)(code.address))
 
 
 def threads_for(count: int) -> int:
@@ -311,16 +341,16 @@ def threads_for(count: int) -> int:
     return min(torch.get_num_threads(), count)
 
 
-def run(function: Any, count: int, *numbers: int) -> None:
+def run(job: Task, count: int, *numbers: int) -> None:
     """Run a task on `count` pictures. Torch's own threads do it where they can be had, since they keep their cores
     busy, waiting, for a while after each of torch's operations; elsewhere threads of a pool."""
     work = (ctypes.c_int64 * (ARGUMENTS + len(numbers)))(count, 0, 0, *numbers)
     address, threads = ctypes.addressof(work), threads_for(count)
     if threads > 1 and (team := _openmp()):
-        team(function.address, address, threads, 0)
+        team(job.address, address, threads, 0)
         return
-    waiting = [_pool(threads).submit(function.ctypes, address) for _ in range(threads - 1)]
-    function.ctypes(address)
+    waiting = [_pool(threads).submit(job.on_this_thread, address) for _ in range(threads - 1)]
+    job.on_this_thread(address)
     for each in waiting:
         each.result()
 
@@ -340,4 +370,4 @@ def _openmp() -> Callable[..., None] | None:
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     # denormals are flushed per thread, see builder.set_threads
-    return ThreadPoolExecutor(max(1, threads - 1), "kernels", torch.set_flush_denormal, (True,))
+    return ThreadPoolExecutor(threads - 1, "kernels", torch.set_flush_denormal, (True,))
