@@ -155,7 +155,20 @@ def test_a_damaged_file_can_be_written_on_and_read(tmp_path: Path, name: str) ->
     before = [event["seq"] for event in read_events(path)]
     write(path, 7, 7)
     assert [event["seq"] for event in read_events(path)] == [*before, number]
-    assert [event["seq"] for event in EventTail(path).read()] == [*before, number]
+    tail = EventTail(path)
+    assert [event["seq"] for events in iter(tail.read, []) for event in events] == [*before, number]
+
+
+@pytest.mark.parametrize("after", [0, 2, 4, 9])
+def test_numbers_that_fall_or_repeat_are_passed_over_as_one_by_one(tmp_path: Path, after: int) -> None:
+    """D2: two writers of one file, or a disk that repeats a page, bring no event twice."""
+    path = tmp_path / "events.jsonl"
+    numbers = (1, 2, 3, 3, 2, 5, 4, 6)
+    path.write_text("".join(f'{{"seq": {number}}}\n' for number in numbers))
+    tail = EventTail(path, after)
+    expected = [number for number in (1, 2, 3, 5, 6) if number > after]
+    assert [event["seq"] for event in tail.read()] == expected
+    assert tail.after == max(after, 6)
 
 
 def test_a_file_that_took_the_place_of_a_longer_one_is_read_from_where_the_reader_stood(

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -142,19 +143,17 @@ class _Steps:
             self._begin()
         self._size = size
         while records := self._tail.read():
-            steps: list[dict[str, Any]] = []
-            for record in records:
-                kind = record.get("type")
-                if kind == "StepEnded":
-                    steps.append(record)
-                elif kind in ("RunResumed", "RolledBack"):
-                    self._add(steps)
-                    steps = []
+            begun = 0
+            for place, record in enumerate(records):
+                if record.get("type") in ("RunResumed", "RolledBack"):
+                    self._add(records[begun:place])
+                    begun = place
                     self._forget_beyond(_number(record.get("step")))
-            self._add(steps)
+            self._add(records[begun:])
 
-    def _add(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Column by column, which takes a third of the time that record by record would."""
+    def _add(self, events: Sequence[Mapping[str, Any]]) -> None:
+        """Add the steps among them, column by column, which takes a third of the time that one by one would."""
+        records = [each for each in events if each.get("type") == "StepEnded"]
         before = len(self._places["seq"])
         for name, key in (("seq", "seq"), ("step", "step_in_run"), ("time", "time")):
             self._places[name].extend(_numbers(records, key))
@@ -182,8 +181,12 @@ class _Steps:
             del values[kept:]
 
 
-def _numbers(records: Sequence[Mapping[str, Any]], key: str) -> list[float]:
-    return [_number(record.get(key)) for record in records]
+def _numbers(records: Sequence[Mapping[str, Any]], key: str) -> array[float]:
+    """The numbers of one key; NaN for what is missing or none."""
+    try:
+        return array("d", map(itemgetter(key), records))
+    except (KeyError, TypeError, OverflowError):  # a hundred times rarer, and four times as slow
+        return array("d", [_number(record.get(key)) for record in records])
 
 
 def _number(value: object) -> float:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
+from operator import lt
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -13,7 +16,7 @@ from pydantic_core import from_json
 
 from smartcash.domain.events import Event
 
-BLOCK = 1 << 20  # bytes that a tail reads at a time
+BLOCK = 1 << 17  # bytes that a tail reads at a time: their events fit into the cache of a processor
 NEAR = 1 << 14  # bytes that are sooner read through than halved again
 
 
@@ -78,15 +81,23 @@ class EventTail:
 
     def __init__(self, path: Path, after: int = 0) -> None:
         self.path, self.after = path, after
+        self._place = str(path)
         self._offset: int | None = None
 
+    def has_grown(self) -> bool:
+        """Whether there is anything behind the place. The cheapest look: the stream takes it forty times a second."""
+        try:
+            return os.stat(self._place).st_size != self._offset  # noqa: PTH116
+        except FileNotFoundError:
+            return False
+
     def read(self) -> list[dict[str, Any]]:
-        """The next whole events, about a megabyte of them at most; empty when there is none yet.
+        """The next whole events, some hundred kilobytes of them at most; empty when there is none yet.
 
         A whole line that is no event (a disk's damage) is passed over; the gap in `seq` shows it."""
+        if not self.has_grown():
+            return []
         try:
-            if self.path.stat().st_size == self._offset:
-                return []
             file = self.path.open("rb", buffering=0)
         except FileNotFoundError:
             return []
@@ -104,10 +115,18 @@ class EventTail:
                 if not lines:
                     break
                 self._offset = file.seek(-len(rest), 1)
-                for event in filter(None, map(_event, lines)):
-                    if event["seq"] > self.after:
-                        self.after = event["seq"]
-                        found.append(event)
+                found += self._beyond(_events(lines))
+        return found
+
+    def _beyond(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those with a number above `after`, which becomes the greatest. Whole lists at a time, as in `_events`."""
+        numbers = [event["seq"] for event in events]
+        if not numbers or (numbers[0] > self.after and all(map(lt, numbers, numbers[1:]))):
+            found = events
+        else:  # read from before the place, or damaged
+            greatest = accumulate([self.after, *numbers], max)
+            found = [event for event, before in zip(events, greatest) if event["seq"] > before]
+        self.after = max([self.after, *numbers])
         return found
 
 
@@ -127,14 +146,29 @@ def _place_after(file: BinaryIO, after: int, size: int) -> int:
     return low
 
 
+def _events(lines: Sequence[bytes]) -> list[dict[str, Any]]:
+    """The events on whole lines, which are read as one array: that takes half the time, and counts where a page
+    opens a run of 100,000 steps. Where one of them is damaged they are read one by one."""
+    try:
+        records = from_json(b"[%s]" % b",".join(lines))
+    except ValueError:
+        records = []
+    if len(records) != len(lines):
+        return [event for event in map(_event, lines) if event is not None]
+    return [record for record in records if _is_event(record)]
+
+
 def _event(line: bytes) -> dict[str, Any] | None:
-    """The event on a line, or None if it is none. pydantic's reader takes a quarter of the time of json's, which
-    counts where a page opens a run of 100,000 steps."""
+    """The event on a line, or None if it is none. pydantic's reader takes a quarter of the time of json's."""
     try:
         record = from_json(line)
     except ValueError:
         return None
-    return record if isinstance(record, dict) and type(record.get("seq")) is int else None
+    return record if _is_event(record) else None
+
+
+def _is_event(record: object) -> bool:
+    return type(record) is dict and type(record.get("seq")) is int
 
 
 def finite(value: Any, deepest: int = 100) -> Any:

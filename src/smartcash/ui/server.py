@@ -5,6 +5,7 @@ It reads files and calls handlers. It trains nothing and never loads torch: what
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import html
@@ -34,6 +35,7 @@ WEB = Path(__file__).parent / "web"
 PAGES = ("", "train", "runs", "compare", "models", "data", "log", "settings")
 DEEP_PAGES = ("runs", "models")  # /runs/{id}
 GRACE_S = 1
+LOOK_S = 0.5  # so long until Ctrl-C is noticed
 TURN_S = 0.001  # of a thread that computes while others wait, which would be five times as long
 LONGEST_PATH = 200
 POINTS = 2000  # of a curve; web/course.js asks for as many
@@ -99,6 +101,11 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.ready()
+
+    async def main_loop(self) -> None:
+        """Wait for the end. uvicorn's own looks ten times a second, which is all that an idle server costs."""
+        while not await self.on_tick(0):
+            await asyncio.sleep(LOOK_S)
 
 
 def serve(
