@@ -75,7 +75,7 @@ def ours(data: Path, home: Path, given: argparse.Namespace) -> tuple[float | Non
         for found in home.glob("*/*/run.json"):
             ended = [e for e in read_events(RunFolder(found.parent).events) if e["type"] == "EpochEnded"]
             epochs = len(ended)
-            best = max((each["row"]["val/mAP50"] for each in ended), default=0.0)
+            best = max((each["row"]["mAP50"] or 0.0 for each in ended), default=0.0)
             if best >= given.goal:
                 seconds = time.monotonic() - began
     process.terminate()

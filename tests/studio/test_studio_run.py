@@ -6,8 +6,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import httpx
 import pytest
@@ -144,7 +146,10 @@ def test_a_whole_training_is_led_by_the_page_alone(tmp_path: Path, server: Studi
         )
         assert done["state"] == "done" and done["result"]["state"] == "verified", done
         (made,) = client.get("models/v1/exports").json()["exports"]
-        assert len(client.get(f"../../{made['url']}").content) == made["size_bytes"]
+        with ZipFile(BytesIO(client.get(f"../../{made['url']}").content)) as archive:
+            sizes = {each.filename: each.file_size for each in archive.infolist()}
+        assert set(sizes) == {made["file"], f"{made['file']}.json", f"{made['file']}.proof.safetensors"}
+        assert sizes[made["file"]] == made["size_bytes"]
         entries = [json.loads(line) for line in (server.home / "operations.jsonl").read_text().splitlines()]
         assert {
             "config-change",

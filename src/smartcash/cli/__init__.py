@@ -71,11 +71,23 @@ class _Commands(Mapping[str, click.Command]):
         return len(COMMANDS)
 
 
-class _InOurOrder(click.Group):
-    """A group that lists its commands in the order in which they were given."""
+class _Root(click.Group):
+    """Lists its commands in the order in which they were given, and helps whoever writes an argument as an option."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except click.NoSuchOption as error:
+            meant = error.option_name.lstrip("-")
+            for each in error.ctx.command.params if error.ctx else ():
+                if isinstance(each, click.Argument) and each.name == meant and error.ctx:
+                    usage = f"{error.ctx.command_path} {each.make_metavar(error.ctx)}"
+                    told = text("cli.argument_as_option", option=error.option_name, usage=usage)
+                    raise click.UsageError(told, error.ctx) from error
+            raise
 
 
 def language_option(command: Command) -> Command:
@@ -119,7 +131,7 @@ def main(arguments: list[str] | None = None) -> None:
     # click's own words come from the standard library's catalogues
     os.environ["LANGUAGE"] = current_language()
     bindtextdomain("messages", str(LOCALES))
-    root = _InOurOrder(
+    root = _Root(
         "smartcash", _Commands(), help=text("cli.help.root"),
         context_settings={"help_option_names": ["-h", "--help"]},
     )  # fmt: skip

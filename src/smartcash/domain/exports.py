@@ -12,6 +12,9 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
 State = Literal["verified", "failed", "unverified"]
 
+# what stands beside every exported file, by what is added to its name
+METADATA, PROOF = ".json", ".proof.safetensors"
+
 
 @dataclass(frozen=True)
 class ExportRequest:
@@ -72,7 +75,8 @@ class Proof:
 @dataclass(frozen=True)
 class ExportRecord:
     """One export as `exports.json` keeps it. `file` is the name beside `exports.json` or an absolute path;
-    `error` is the message of one that failed. `repeatable`: whether verifying it again compares anything."""
+    `error` is the message of one that failed. `repeatable`: whether verifying it again compares anything.
+    `companions`: names of further files without which this one cannot be loaded."""
 
     file: str
     format: str
@@ -90,6 +94,12 @@ class ExportRecord:
     proof: dict[str, Any]
     error: str = ""
     repeatable: bool = True
+    companions: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    @property
+    def files(self) -> list[str]:
+        """All that belong to it: the file, its companions, its metadata and its proof."""
+        return [self.file, *self.companions, self.file + METADATA, self.file + PROOF]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from filelock import FileLock
 
@@ -14,6 +16,7 @@ from smartcash.domain.records import Change, ModelVersion, Operation
 from smartcash.handlers.operation_log import OperationLog
 from smartcash.services.run_store import find_run
 from smartcash.utils.files import write_bytes
+from smartcash.utils.printable import plain
 
 RECORDS = "exports.json"
 
@@ -39,6 +42,19 @@ class Exports:
         """The newest record of each file that is still there."""
         newest = {record.file: record for record in self.records() if record.state != "failed"}
         return [record for name, record in newest.items() if (self.folder / name).is_file()]
+
+    def pack(self, file: str, target: IO[bytes]) -> None:
+        """Write the file and all that belongs to it into `target` as a zip. Raises RunNotFound for a name that is not
+        among those that are there."""
+        record = next((each for each in self.present() if each.file == file), None)
+        if record is None:
+            raise RunNotFound("run_file_missing", run=self.run, name=plain(file))
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for path in (self.folder / name for name in record.files):
+                if (
+                    path.is_file() and path.resolve().parent == self.folder.resolve()
+                ):  # records may say anything
+                    archive.write(path, path.name)
 
     def add(self, record: ExportRecord) -> None:
         """Keep a record and write it to the operation log: state, precision and SHA-256 as its changes.

@@ -238,6 +238,10 @@ class RunView:
             found, key=lambda each: str(each["name"])[-10:], reverse=True
         )  # they end in their number
 
+    def is_saved(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return any(path.with_suffix(".pth").is_file() for path in (self.path / "weights").glob("*.json"))
+
     def files(self) -> list[dict[str, Any]]:
         """Every file of the run that may be downloaded: its path below the folder, size in bytes, time."""
         found = []

@@ -178,6 +178,7 @@ def record_of(source: ExportSource, request: ExportRequest, made: Exported, erro
         checkpoint=source.checkpoint, checkpoint_sha256=source.lineage["lineage"]["checkpoint_sha256"],
         created=made.created, seconds=made.seconds, proof=made.proof.to_dict(), error=error,
         repeatable=made.repeatable,
+        companions=[part.name for part in FORMATS[request.format].parts(made.path)[1:]] if inside else [],
     )  # fmt: skip
 
 

@@ -53,7 +53,7 @@ from smartcash.backend.preprocess import Preprocess
 from smartcash.backend.samples import SIZE_RANGE_PX, draw_sample
 from smartcash.domain.banknotes import values_of
 from smartcash.domain.errors import ExportFailed, ExportRefused
-from smartcash.domain.exports import ExportRequest, Proof
+from smartcash.domain.exports import METADATA, PROOF, ExportRequest, Proof
 from smartcash.utils.files import fsync_folder, sha256_of, write_bytes
 
 REFERENCE_PICTURES = 3
@@ -165,16 +165,14 @@ def export(
         if proof.state != "failed":
             kept = {"metadata": metadata, "sha256": sha256, "size_bytes": size, "proof": proof.to_dict()}
             whole = json.dumps(kept, indent=1, ensure_ascii=False)
-            write_bytes(_beside(draft, ".json"), (whole + "\n").encode())
+            write_bytes(_beside(draft, METADATA), (whole + "\n").encode())
             reference = _reference(ours, predictor, request.batch)
             made = replace(made, repeatable=reference.holds_anything)
-            write_bytes(_beside(draft, ".proof.safetensors"), _packed(reference))
+            write_bytes(_beside(draft, PROOF), _packed(reference))
             if form.companions:  # of several files a new one beside an old one would be neither
                 target.unlink(missing_ok=True)
             (main, end), *companions = zip(form.parts(draft), form.parts(target))
-            beside = [
-                (_beside(draft, each), _beside(target, each)) for each in (".proof.safetensors", ".json")
-            ]
+            beside = [(_beside(draft, each), _beside(target, each)) for each in (PROOF, METADATA)]
             for source, place in (*companions, *beside, (main, end)):
                 _move(source, place)
             fsync_folder(target.parent)
@@ -193,7 +191,7 @@ def verify(path: Path) -> tuple[Proof, dict[str, Any]]:
     Raises ExportRefused for a file that is none of ours, one without its companions, or a package that is missing,
     and ExportFailed for one that was changed."""
     form = next((form for form in FORMATS.values() if path.name.endswith(form.suffix)), None)
-    beside, proof_path = _beside(path, ".json"), _beside(path, ".proof.safetensors")
+    beside, proof_path = _beside(path, METADATA), _beside(path, PROOF)
     absent = [each for each in (path, beside, proof_path) if not each.is_file()]
     if form is None or absent:
         raise ExportRefused(

@@ -5,17 +5,18 @@ from __future__ import annotations
 import base64
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Body, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import FileResponse
+from starlette.responses import FileResponse, StreamingResponse
 
-from smartcash.domain.errors import ConfigInvalid, NotConfirmed, Problem, RunNotFound
+from smartcash.domain.errors import ConfigInvalid, NotConfirmed, Problem
 from smartcash.domain.exports import ExportRecord
-from smartcash.domain.records import ModelVersion
+from smartcash.domain.records import ModelVersion, RunInfo
 from smartcash.handlers.exports import Exports, version_exports
 from smartcash.handlers.model_versions import VersionReview
 from smartcash.ui.problems import ReviewNeeded
@@ -190,8 +191,8 @@ def formats(studio: Here, language: Language) -> Response:
 def exports_of_run(run: str, studio: Here, language: Language) -> Response:
     """The exports of a run, oldest first, and those that are being made."""
     found = studio.run(run)
-    exports = Exports(Path(found.path) / "exports", studio.home, found.id, studio.interface)
-    base = f"api/v1/runs/{found.id}/files/exports"
+    exports = _exports_of_run(studio, found)
+    base = f"api/v1/runs/{found.id}/exports"
     return shown(_exports(studio, exports, exports.records(), found.id, language, base))
 
 
@@ -199,19 +200,34 @@ def exports_of_run(run: str, studio: Here, language: Language) -> Response:
 def exports_of_version(name: str, studio: Here, language: Language) -> Response:
     """The exports of a version, oldest first, and those that are being made."""
     version = studio.versions.find(name)
-    base = f"api/v1/models/{version.name}/exports/files"
+    base = f"api/v1/models/{version.name}/exports"
     exports = _exports_of_version(studio, version)
     return shown(_exports(studio, exports, _records(exports, version), version.name, language, base))
 
 
-@router.get("/models/{name}/exports/files/{file}")
-def exported_file(name: str, file: str, studio: Here) -> Response:
-    """An exported file of a version."""
-    version = studio.versions.find(name)
-    exports = _exports_of_version(studio, version)
-    if file not in {record.file for record in exports.present()}:
-        raise RunNotFound("run_file_missing", run=version.name, name=file)
-    return FileResponse(exports.folder / file, media_type="application/octet-stream", filename=file)
+@router.get("/runs/{run}/exports/{file}")
+def packed_export_of_run(run: str, file: str, studio: Here) -> Response:
+    """An exported file of a run and all that belongs to it (further parts, metadata, proof), as a zip."""
+    return _packed(_exports_of_run(studio, studio.run(run)), file)
+
+
+@router.get("/models/{name}/exports/{file}")
+def packed_export_of_version(name: str, file: str, studio: Here) -> Response:
+    """An exported file of a version and all that belongs to it (further parts, metadata, proof), as a zip."""
+    return _packed(_exports_of_version(studio, studio.versions.find(name)), file)
+
+
+def _packed(exports: Exports, file: str) -> Response:
+    archive = TemporaryFile()  # noqa: SIM115  # without a name: it is gone when nothing reads it any more
+    exports.pack(file, archive)
+    size = archive.tell()
+    archive.seek(0)
+    headers = {
+        "content-length": str(size),
+        "content-disposition": f"attachment; filename*=utf-8''{quote(file)}.zip",
+    }
+    parts = iter(lambda: archive.read(1 << 16), b"")
+    return StreamingResponse(parts, media_type="application/zip", headers=headers)
 
 
 @router.post("/runs/{run}/exports", status_code=202)
@@ -238,6 +254,10 @@ def _begun(studio: Studio, subject: str, model: str, wanted: ExportWanted, langu
     return shown(job_json(job, language), 202)
 
 
+def _exports_of_run(studio: Studio, run: RunInfo) -> Exports:
+    return Exports(Path(run.path) / "exports", studio.home, run.id, studio.interface)
+
+
 def _exports_of_version(studio: Studio, version: ModelVersion) -> Exports:
     return version_exports(version, studio.home, studio.interface)
 
@@ -250,7 +270,7 @@ def _records(exports: Exports, version: ModelVersion) -> list[ExportRecord]:
 def _exports(
     studio: Studio, exports: Exports, records: list[ExportRecord], subject: str, language: str, base: str
 ) -> dict[str, Any]:
-    there = {record.file for record in exports.present()}
+    there = {record.file for record in exports.present() if "/" not in record.file}
 
     def row(record: ExportRecord) -> dict[str, Any]:
         url = f"{base}/{quote(record.file)}" if record.file in there else None

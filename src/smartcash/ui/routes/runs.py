@@ -239,7 +239,7 @@ def show(run: str, studio: Here, language: Language) -> Response:
             "operations": [operation_json(each, language) for each in studio.log.operations(run=info.id)][::-1],
             "report": view.report(), "values": class_values((data or {}).get("classes")),
             "previews": {"epochs": previews["epochs"], "pictures": len(previews["pictures"])},
-            "actions": possible_actions(info.state),
+            "actions": possible_actions(info.state), "saved": view.is_saved(),
             "children": [each.id for each in studio.history.store.runs() if each.parent == info.id],
             "seq": view.last_seq(), "version": facts.get("version"),
         }

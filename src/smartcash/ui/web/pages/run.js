@@ -40,7 +40,7 @@ function Run({ id, run, now, reload }) {
     <${Progress} of=${progress} info=${info} stands=${stands} />
     ${stands === "ready" && html`<${Ready} run=${run} />`}
     ${run.problems.length > 0 && html`<${Problems} id=${id} of=${run.problems} />`}
-    ${!run.problems.length && ["failed", "crashed", "broken"].includes(info.state) && html`<div class="failure" role="alert"><p><b>${t(`run.why_${info.state}`)}</b></p>${(info.reason_text || info.detail) && html`<pre class="log" tabindex="0">${info.reason_text || info.detail}</pre>`}<p>${begun && run.actions.includes("resume") ? t("run.may_resume") : t("run.see_log")}</p></div>`}
+    ${!run.problems.length && ["failed", "crashed", "broken"].includes(info.state) && html`<div class="failure" role="alert"><p><b>${t(`run.why_${info.state}`)}</b></p>${(info.reason_text || info.detail) && html`<pre class="log" tabindex="0">${info.reason_text || info.detail}</pre>`}<p>${run.saved && run.actions.includes("resume") ? t("run.may_resume") : t("run.see_log")}</p></div>`}
     <div class="tabs" ref=${tabs} role="tablist" aria-label=${t("run.parts")}>${TABS.map((each) => html`<button key=${each} type="button" role="tab" id=${`tab-${each}`} aria-selected=${String(each === tab)} tabindex=${each === tab ? 0 : -1} onKeyDown=${(event) => walk(event, tab)} onClick=${() => remember({ tab: each === "watch" ? "" : each })}>${t(`run.tab.${each}`)}</button>`)}</div>
     <div role="tabpanel" aria-labelledby=${`tab-${tab}`}>
       ${tab === "watch" && (begun || AT_WORK.includes(stands) ? html`<${Watch} id=${id} run=${run} stands=${stands} />` : html`<p class="quiet">${t("run.not_begun")}</p>`)}
@@ -71,10 +71,11 @@ const ENDINGS = ["keep_best", "stop_after_epoch", "stop"];
 function Acts({ id, run, stands, reload }) {
   const [open, setOpen] = useState("");
   const can = run.actions;
+  const named = (action) => (action === "resume" && !run.saved ? "restart" : action); // it goes on from nothing
   const act = async (action, more = {}) => {
     setOpen("");
-    const words = { title: t("changes.title"), yes: t(`act.${action}`) };
-    const answer = await attempt(() => confirmed((token) => post(`runs/${id}/actions`, { action, ...more, ...token }), words), t(`act.${action}_done`));
+    const words = { title: t("changes.title"), yes: t(`act.${named(action)}`) };
+    const answer = await attempt(() => confirmed((token) => post(`runs/${id}/actions`, { action, ...more, ...token }), words), t(`act.${named(action)}_done`));
     if (answer && answer.run !== id) go(link("runs", answer.run));
     else if (answer) reload();
   };
@@ -82,7 +83,7 @@ function Acts({ id, run, stands, reload }) {
   const numbers = ["patience", "epochs"].filter((each) => can.includes(each));
   return html`
     ${numbers.length > 0 && html`<button type="button" onClick=${() => setOpen("change")}>${t("act.change")}</button>`}
-    ${SHOWN.filter((each) => can.includes(each)).map((each) => html`<button key=${each} type="button" class=${["start", "continue", "resume"].includes(each) ? "primary" : ""} onClick=${() => (each === "extend" ? setOpen("extend") : act(each))}>${t(`act.${each}`)}</button>`)}
+    ${SHOWN.filter((each) => can.includes(each)).map((each) => html`<button key=${each} type="button" class=${["start", "continue", "resume"].includes(each) ? "primary" : ""} onClick=${() => (each === "extend" ? setOpen("extend") : act(each))}>${t(`act.${named(each)}`)}</button>`)}
     ${endings.length > 0 && html`<button type="button" class=${stands === "running" ? "primary" : ""} onClick=${() => setOpen("stop")}>${t("act.end")}</button>`}
     ${!AT_WORK.includes(stands) && html`<a class="button" href=${`${link("train")}?from=${encodeURIComponent(id)}`}>${t("act.again")}</a>`}
     ${open === "stop" && html`<${Modal} title=${t("act.end_title")} onClose=${() => setOpen("")}>
@@ -374,7 +375,7 @@ export function Exports({ of, begun = true }) {
     if (made) setJob(made);
   };
   const columns = [
-    { key: "file", title: t("column.file"), show: (each) => (each.url ? html`<a href=${new URL(each.url, document.baseURI).href} download>${each.file}</a>` : each.file) },
+    { key: "file", title: t("column.file"), show: (each) => (each.url ? html`<a href=${new URL(each.url, document.baseURI).href} download>${each.file}</a> <span class="quiet">zip</span>` : each.file) },
     { key: "format", title: t("export.format"), show: (each) => `${each.format} · ${each.precision}${each.nms ? " · NMS" : ""}` },
     { key: "size", title: t("column.size"), num: true, show: (each) => bytes(each.size_bytes) },
     { key: "state", title: t("export.proof"), show: (each) => html`<b class=${each.state === "failed" ? "bad" : each.state === "verified" ? "" : "warn"}>${t(`export.${each.state}`)}</b>${each.reason_text && html`<br /><span class="quiet">${each.reason_text}</span>`}` },
