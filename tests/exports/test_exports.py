@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.export_parity import BACKBONES, lineage_of, random_model
+from filelock import FileLock
 
 from smartcash.backend import exporters
 from smartcash.backend.backbones import SHORT_NAMES
@@ -329,6 +330,18 @@ def test_an_earlier_export_stays_when_a_new_one_fails(detector: Predictor, drawn
         exported(detector, drawn, target, ExportRequest("safetensors"), replace(form, write=breaks))
     assert caught.value.code == "export_broke" and "gave up" in str(caught.value)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next_and_what_is_being_written_is_not(
+    detector: Predictor, drawn: Drawn, tmp_path: Path
+):
+    """D2: nothing half-done stays."""
+    for name in ("killed", "at-work"):
+        (tmp_path / f".export-{name}").mkdir()
+        (tmp_path / f".export-{name}" / ".lock").touch()
+    with FileLock(tmp_path / ".export-at-work" / ".lock"):
+        exported(detector, drawn, tmp_path / "a.safetensors", ExportRequest("safetensors"))
+        assert [name for name in files_in(tmp_path) if name.startswith(".")] == [".export-at-work"]
 
 
 def test_a_changed_file_is_named(detector: Predictor, drawn: Drawn, tmp_path: Path):

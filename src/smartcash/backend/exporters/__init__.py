@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 import tempfile
 import time
 import warnings
@@ -27,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors import numpy as safe
 
@@ -56,6 +58,7 @@ from smartcash.domain.errors import ExportFailed, ExportRefused
 from smartcash.domain.exports import METADATA, PROOF, ExportRequest, Proof
 from smartcash.utils.files import fsync_folder, sha256_of, write_bytes
 
+DRAFT, LOCK = ".export-", ".lock"  # a folder that is being written, and what its process holds
 REFERENCE_PICTURES = 3
 REFERENCE_DRAWN = 24  # among so many are those looked for in which a file with NMS finds something
 REFERENCE_SEED = 20  # far from the seeds of data sets that people draw
@@ -360,15 +363,32 @@ def _move(source: Path, end: Path) -> None:
 
 @contextmanager
 def _written_beside(target: Path, form: Format) -> Iterator[Path]:
-    """A name in a folder of its own beside `target`, gone afterwards."""
+    """A name in a folder of its own beside `target`, gone afterwards; one that a killed export left goes now."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as folder:
+        for lock in target.parent.glob(f"{DRAFT}*/{LOCK}"):
+            if _is_free(lock):
+                shutil.rmtree(lock.parent)
+        with (
+            tempfile.TemporaryDirectory(prefix=DRAFT, dir=target.parent) as folder,
+            FileLock(Path(folder) / LOCK),
+        ):
             yield Path(folder) / target.name
     except OSError as error:
         raise ExportFailed(
             "export_unwritable", path=str(target), reason=error.strerror or str(error)
         ) from error
+
+
+def _is_free(path: Path) -> bool:
+    """Whether no living process holds this lock."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False
+    lock.release()
+    return True
 
 
 @contextmanager
