@@ -65,14 +65,14 @@ def test_a_folder_is_listed_searched_checked_cleaned_copied_and_exported(
     assert json.loads(run(capsys, "show", paths[0], "--json")[1])["epoch"] == 1
     assert "epoch: 1\n" in run(capsys, "show", paths[0])[1]
     assert (
-        run(capsys, "copy", folder, tmp_path / "d")[1] == f"📤 1 checkpoint(s) copied to {tmp_path / 'd'}\n"
+        run(capsys, "copy", folder, tmp_path / "d")[1] == f"📤 1 checkpoint copied to {tmp_path / 'd'}\n"
     )
     assert json.loads(run(capsys, "copy", folder, tmp_path / "d", "--all", "--json")[1]) == [
         str(tmp_path / "d" / path.name) for path in (paths[0], paths[2])
     ]
     assert run(capsys, "export-history", folder, tmp_path / "h.json")[0] == 0
     assert len(json.loads((tmp_path / "h.json").read_text())["runs"]) == 3
-    assert run(capsys, "cleanup", folder, "--max", 1)[1] == "🧹 1 old checkpoint(s) deleted\n"
+    assert run(capsys, "cleanup", folder, "--max", 1)[1] == "🧹 1 old checkpoint deleted\n"
     assert json.loads(run(capsys, "cleanup", folder, "--max", 1, "--json")[1]) == []
 
 

@@ -571,7 +571,7 @@ def test_the_commands_list_show_and_change_runs(
     assert command(capsys, tmp_path, "trash", bad.id)[0] == 0
     monkeypatch.setattr("click.confirm", lambda *_, **__: False)
     assert command(capsys, tmp_path, "empty-trash")[0] == 3
-    assert "1 run(s)" in command(capsys, tmp_path, "empty-trash", "--yes")[1]
+    assert "1 run deleted" in command(capsys, tmp_path, "empty-trash", "--yes")[1]
     assert command(capsys, tmp_path, "show", "nothing")[0] == 2
     assert read_labels(good.path) is not None
 
