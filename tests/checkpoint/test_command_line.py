@@ -64,9 +64,7 @@ def test_a_folder_is_listed_searched_checked_cleaned_copied_and_exported(
     assert run(capsys, "best", folder, "--which", "worst")[0] == 2
     assert json.loads(run(capsys, "show", paths[0], "--json")[1])["epoch"] == 1
     assert "epoch: 1\n" in run(capsys, "show", paths[0])[1]
-    assert (
-        run(capsys, "copy", folder, tmp_path / "d")[1] == f"📤 1 checkpoint copied to {tmp_path / 'd'}\n"
-    )
+    assert run(capsys, "copy", folder, tmp_path / "d")[1] == f"📤 1 checkpoint copied to {tmp_path / 'd'}\n"
     assert json.loads(run(capsys, "copy", folder, tmp_path / "d", "--all", "--json")[1]) == [
         str(tmp_path / "d" / path.name) for path in (paths[0], paths[2])
     ]

@@ -89,6 +89,19 @@ def test_a_run_at_work_shows_its_progress(tmp_path: Path) -> None:
     assert (info.state, info.detail, info.epochs_done, info.best_epoch) == ("failed", "disk full", 3, 2)
 
 
+@pytest.mark.parametrize("state", ["running", "paused", "queued", "crashed"])
+def test_a_run_that_went_on_is_as_far_as_its_epochs_not_as_its_last_end_recorded(
+    tmp_path: Path, state: str
+) -> None:
+    """A18, A26: what `stopped` wrote into run.json stays there when the run is resumed."""
+    run = made(tmp_path, state=state, epochs_done=2, best_value=0.3, best_epoch=2)
+    run.write_epochs([{"epoch": epoch, "mAP50_95": epoch / 10} for epoch in range(1, 6)])
+    (info,) = RunStore(tmp_path).runs()
+    assert (info.epochs_done, info.best_value, info.best_epoch) == (5, 0.5, 5)
+    run.describe({"state": "stopped", "epochs_done": 5})
+    assert RunStore(tmp_path).runs()[0].epochs_done == 5
+
+
 def test_a_change_on_disk_is_seen_at_once(tmp_path: Path) -> None:
     """A30: described anew, edited in place, deleted, added; by a store that knew it before and by a new one."""
     first, second = made(tmp_path), made(tmp_path, "classify")

@@ -89,10 +89,12 @@ def _read(path: Path, first: RunInfo) -> RunInfo:
 def _progress(
     path: Path, facts: dict[str, Any], training: dict[str, Any]
 ) -> tuple[int, float | None, int | None]:
-    """Epochs done, best value and its epoch: what the end recorded, until then what `epochs.csv` says."""
-    if "epochs_done" in facts:
-        done = _number(facts, "epochs_done", int) or 0
-        return done, _number(facts, "best_value", float), _number(facts, "best_epoch", int)
+    """Epochs done, best value and its epoch: what the end recorded; of a run at work again, or whose process died
+    before it could record anything, what `epochs.csv` says."""
+    recorded = _number(facts, "best_value", float), _number(facts, "best_epoch", int)
+    done = _number(facts, "epochs_done", int)
+    if "epochs_done" in facts and facts["state"] in OVER and facts["state"] != "crashed":
+        return done or 0, *recorded
     raw = _bytes(path / "epochs.csv") if (path / "epochs.csv").exists() else b""
     try:
         rows = list(csv.DictReader(raw.decode("utf-8", "replace").splitlines()))
