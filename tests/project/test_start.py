@@ -149,6 +149,16 @@ def test_a_misspelt_command_is_answered_in_the_language_asked_for_with_the_one_t
     assert "'train'" in answer.stderr
 
 
+@pytest.mark.parametrize(("command", "usage"), [("train", "[DATA]"), ("advise", "[DATA]")])
+def test_an_argument_that_is_written_as_an_option_is_answered_with_how_it_is_written(command, usage):
+    """A33: `--data` is what other tools call it."""
+    answer = smartcash("--lang", "en", command, "--data", "notes")
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert f"it is given without one: smartcash {command} {usage}" in answer.stderr
+    other = smartcash("--lang", "en", command, "--no-such-thing")
+    assert other.returncode == 2 and "No such option" in other.stderr
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_an_error_is_its_message_and_its_exit_code_without_a_traceback(tmp_path, language):
     """A33, A34: what happened, in the language asked for."""

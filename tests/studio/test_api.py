@@ -185,6 +185,7 @@ def test_from_a_run_one_reaches_everything_about_it(client: httpx.Client, first:
     """A14, A18, A22: config, changes, figures, previews, files."""
     run = client.get(f"runs/{first}").json()
     assert run["info"]["state"] == "finished" and run["actions"] == ["extend"]
+    assert not run["saved"], "the page then offers to start over, not to resume"
     assert run["config"]["training"]["epochs"] == 3 and run["report"]["valid"] == {"mAP50": 0.3}
     assert run["values"] == {"1000": 1000, "50000": 50000} and run["previews"] == {
         "epochs": [1],

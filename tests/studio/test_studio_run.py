@@ -98,7 +98,7 @@ def test_a_whole_training_is_led_by_the_page_alone(tmp_path: Path, server: Studi
         assert ended["reason"] in ("finished", "stopped")
         shown = wait_for(lambda: (found := client.get(f"runs/{run}").json())["version"] and found)
         assert shown["info"]["started"] and shown["description"]["packages"]["torch"] and shown["report"]
-        assert shown["info"]["epochs_done"] >= 2 and shown["previews"]["epochs"]
+        assert shown["info"]["epochs_done"] >= 2 and shown["previews"]["epochs"] and shown["saved"]
 
         child = confirmed(
             client,
