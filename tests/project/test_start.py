@@ -203,7 +203,7 @@ def test_a_file_that_nobody_named_and_that_is_missing_stays_a_bug(tmp_path, monk
     def missing(*_, **__):
         raise FileNotFoundError(errno.ENOENT, "No such file", str(named))
 
-    monkeypatch.setattr(cli._InOurOrder, "main", missing)
+    monkeypatch.setattr(cli._Root, "main", missing)
     with pytest.raises(FileNotFoundError):
         cli.main(["log", "--home", str(tmp_path)])
     for words in (["log", str(named)], ["log", f"--export={named}"]):
