@@ -181,7 +181,7 @@ def prose(raw: str) -> str:
 
 
 def template(raw: str) -> str:
-    """A text with its {placeholders} shown as ‹name›; of words that fit a count, those for many."""
+    """A text with its {names} shown as ‹name›; of words that fit a count, those for many."""
     many = re.sub(r"\{\w+:[^{}|]*\|([^{}]*)\}", r"\1", raw)
     named = re.sub(r"(?<!\{)\{(\w+)[^{}]*\}(?!\})", r"‹\1›", many)
     return prose(named.replace("{{", "{").replace("}}", "}"))

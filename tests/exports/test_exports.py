@@ -515,7 +515,7 @@ def test_a_proof_over_nothing_is_no_proof(detector: Predictor, drawn: Drawn, tmp
     assert (made.proof.state, made.proof.reason) == ("unverified", "nothing_detected")
 
 
-@pytest.mark.drills
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "backbone"),
     [("detect", name) for name in BACKBONES] + [("classify", name) for name in SHORT_NAMES],

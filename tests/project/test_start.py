@@ -186,6 +186,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path):
     for command in (
         (*count, str(tmp_path / "no" / "counts.csv")), (*count, str(file / "counts.csv")), (*count, str(tmp_path)),
         ("data", "check", str(tmp_path), "--html", str(tmp_path / "no" / "page.html")),
+        *((name, "latest", "--html", str(tmp_path / "no" / "page.html")) for name in ("benchmark", "compare", "report")),
         ("data", "preview", str(tmp_path), "--out", str(tmp_path / "no" / "preview.jpg")),
     ):  # fmt: skip
         answer = smartcash(*command, "--lang", "en")

@@ -15,8 +15,8 @@ COLUMNS = ("file", "state", *BARRED, "metric")
 
 
 def benchmark_page(name: str, rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """`rows`: as `benchmark_exports` yields them, the model's own first. Bars of a column have one scale; in brackets
-    the speed against the model's own."""
+    """`rows`: as `benchmark_exports` yields them, the model's own first. Bars of a column have one scale; the speed
+    stands also as a multiple of the model's own."""
     measured = [row for row in rows if "error" not in row]
     most = {key: max(row[key] for row in measured) for key in BARRED.values()}
     own = measured[0]["images_per_s"]

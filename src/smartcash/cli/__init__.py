@@ -81,9 +81,10 @@ class _Root(click.Group):
         try:
             return super().invoke(ctx)
         except click.NoSuchOption as error:
-            meant = error.option_name.lstrip("-")
-            for each in error.ctx.command.params if error.ctx else ():
-                if isinstance(each, click.Argument) and each.name == meant and error.ctx:
+            if error.ctx is None:
+                raise
+            for each in error.ctx.command.params:
+                if isinstance(each, click.Argument) and each.name == error.option_name.lstrip("-"):
                     usage = f"{error.ctx.command_path} {each.make_metavar(error.ctx)}"
                     told = text("cli.argument_as_option", option=error.option_name, usage=usage)
                     raise click.UsageError(told, error.ctx) from error

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from smartcash.cli import language_option
+from smartcash.cli.options import TargetFile
 from smartcash.utils.i18n import text
 
 
@@ -19,9 +20,7 @@ from smartcash.utils.i18n import text
 @click.argument("model", metavar="VERSION|RUN")
 @click.option("--split", type=click.Choice(["train", "valid", "test"]), help=text("cli.compare.split"))
 @click.option("--data", default="", help=text("cli.report.data"))
-@click.option(
-    "--html", "html", type=click.Path(path_type=Path, dir_okay=False), help=text("cli.compare.html")
-)
+@click.option("--html", "html", type=TargetFile(), help=text("cli.compare.html"))
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help=text("cli.report.out"))
 @click.option("--home", type=click.Path(path_type=Path, file_okay=False), help=text("cli.runs.home"))
 @click.option("--device", default="auto", show_default=True, help=text("cli.device"))

@@ -270,7 +270,7 @@ def _records(exports: Exports, version: ModelVersion) -> list[ExportRecord]:
 def _exports(
     studio: Studio, exports: Exports, records: list[ExportRecord], subject: str, language: str, base: str
 ) -> dict[str, Any]:
-    there = {record.file for record in exports.present() if "/" not in record.file}
+    there = {record.file for record in exports.present() if Path(record.file).name == record.file}
 
     def row(record: ExportRecord) -> dict[str, Any]:
         url = f"{base}/{quote(record.file)}" if record.file in there else None
