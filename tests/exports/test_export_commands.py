@@ -245,8 +245,9 @@ def test_the_benchmark_measures_the_model_and_each_of_its_files(run: Path):
     mine = next(row for row in rows if row["file"] == record.file)
     assert 0 < mine["p50_ms"] <= mine["p95_ms"] and mine["images_per_s"] > 0 and mine["batch"] == 2
     assert mine["size_bytes"] == record.size_bytes and mine["metric"] == "mAP50_95"
-    page = benchmark_page("<run>", [*rows, {"file": "gone.onnx", "error": "<b>gone</b>"}]).decode()
-    assert record.file in page and "&lt;run&gt;" in page and "&lt;b&gt;gone&lt;/b&gt;" in page
+    named = {**own, "file": "<run>.pth"}
+    page = benchmark_page([named, *rows[1:], {"file": "gone.onnx", "error": "<b>gone</b>"}]).decode()
+    assert record.file in page and "&lt;run&gt;.pth" in page and "&lt;b&gt;gone&lt;/b&gt;" in page
     assert page.count('class="bar"') == 4 * len(rows) and "<script" not in page
     (run / "exports" / record.file).unlink()
     assert record.file not in {row["file"] for row in benchmark_exports(str(run), seconds=0.1, threads=1)}

@@ -171,17 +171,17 @@ def test_a_half_precision_file_is_judged_by_what_it_costs(
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "batch"), [("onnx", None), ("onnx", 4), ("openvino", None)])
 def test_an_int8_file_is_calibrated_smaller_and_keeps_its_accuracy(
-    name: str, batch: int | None, trained: Predictor, drawn: Drawn, tmp_path: Path
+    name: str, batch: int | None, trained: Predictor, many: Drawn, tmp_path: Path
 ):
     """A19, D11: convolutions in int8, also for a fixed number of pictures, which does not divide their number; a call
     that the runtime refuses is an error of ours."""
     needs(name, "int8")
     target = tmp_path / f"small{FORMATS[name].suffix}"
-    made = exported(trained, drawn, target, ExportRequest(name, "int8", batch=batch))
+    made = exported(trained, many, target, ExportRequest(name, "int8", batch=batch))
     assert made.proof.state == "verified", made.proof
     assert made.proof.metric_torch > 0.1  # there is something to lose
     again, metadata = verify(target)
-    assert again.state == "verified" and metadata["calibration_pictures"] == 10
+    assert again.state == "verified" and metadata["calibration_pictures"] == 40
     whole = sum(tensor.nbytes for tensor in trained.model.state_dict().values())
     assert made.size_bytes < 0.5 * whole
     run = open_export(target, FORMATS[name], 1)

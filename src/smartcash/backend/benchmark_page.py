@@ -9,12 +9,12 @@ from typing import Any
 from smartcash.backend.pages import page, paragraph, table
 from smartcash.utils.i18n import decimal, text
 
-BAR_PX = 160
+BAR_PX = 110
 BARRED = {"p50": "p50_ms", "p95": "p95_ms", "throughput": "images_per_s", "size": "size_bytes"}
 COLUMNS = ("file", "state", *BARRED, "metric")
 
 
-def benchmark_page(name: str, rows: Sequence[Mapping[str, Any]]) -> bytes:
+def benchmark_page(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """`rows`: as `benchmark_exports` yields them, the model's own first. Bars of a column have one scale; the speed
     stands also as a multiple of the model's own."""
     measured = [row for row in rows if "error" not in row]
@@ -32,7 +32,7 @@ def benchmark_page(name: str, rows: Sequence[Mapping[str, Any]]) -> bytes:
     failed = [paragraph(f"{row['file']}: {row['error']}", "note") for row in rows if "error" in row]
     head = [escape(text(f"benchmark.column.{column}")) for column in COLUMNS]
     about = paragraph(text("benchmark.title", threads=measured[0]["threads"]), "dim")
-    return page(text("benchmark.page", name=name), [about, table(head, cells), *failed])
+    return page(text("benchmark.page", name=measured[0]["file"]), [about, table(head, cells), *failed])
 
 
 def file_of(row: Mapping[str, Any]) -> str:

@@ -31,7 +31,7 @@ def command(run: str, seconds: float, threads: int | None, html: Path | None, as
         from smartcash.backend.benchmark_page import benchmark_page
         from smartcash.utils.files import write_bytes
 
-        write_bytes(html, benchmark_page(run, rows))
+        write_bytes(html, benchmark_page(rows))
     if as_json:
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
