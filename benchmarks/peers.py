@@ -82,6 +82,7 @@ def training(
             Path(folder, name) for name in ("settings.json", "result.jsonl", "words.txt")
         )
         settings.write_text(json.dumps({"model": peer.model, "data": str(data / "data.yaml"), **wanted}))
+        inherited = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
         quiet = {
             "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_CONFIG_DIR": folder,
             "WANDB_MODE": "disabled",
@@ -90,7 +91,7 @@ def training(
             process = subprocess.Popen(
                 [python, DRIVER, peer.tool, settings, result],
                 cwd=data,  # Ultralytics looks for the pictures from where it stands
-                env=os.environ | quiet, stdout=file, stderr=subprocess.STDOUT,
+                env=inherited | quiet, stdout=file, stderr=subprocess.STDOUT,
             )  # fmt: skip
         try:
             yield _told(process, result, words, time.monotonic() + most_s)

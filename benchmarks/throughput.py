@@ -34,6 +34,7 @@ IMAGE_PX, BATCH = 320, 16
 
 SCRATCH = {"pretrained": False, "freeze_epochs": 0, "frozen_stages": 0, "freeze_norm": False}
 OURS: dict[str, dict[str, Any]] = {
+    "mobilenetv4_conv_small_050": {"backbone": "mobilenetv4_conv_small_050", "scale": "n", **SCRATCH},
     "mobilenetv4_conv_small": {"backbone": "mobilenetv4_conv_small", "scale": "n", **SCRATCH},
     "cs3darknet_s": {"backbone": "cs3darknet_s", "scale": "n", **SCRATCH},
     "efficientnet_lite0, fine-tuned, defaults": {"backbone": "efficientnet_lite0"},

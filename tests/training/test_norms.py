@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from copy import deepcopy
 
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 
 from smartcash.backend import norms
 from smartcash.backend.backbones import Backbone
-from smartcash.backend.norms import NormAct2d, replace_norms
+from smartcash.backend.norms import NormAct2d, absorb_stem_activation, replace_norms
 
 pytestmark = pytest.mark.skipif(not norms.COMPILED, reason="numba is not installed (smartcash[fast])")
 
@@ -158,6 +160,23 @@ def test_a_backbone_keeps_its_parameters_and_its_maps(name: str):
             assert torch.equal(ours, theirs)
 
 
+@pytest.mark.parametrize("name", ["mobilenetv4_conv_small", "resnet18"])
+def test_a_stems_activation_moves_into_its_norm(name: str):
+    """D7: where a net holds `act1` beside `bn1`, the maps are those of the plain net."""
+    torch.manual_seed(0)
+    import timm
+
+    plain = timm.create_model(name, features_only=True)
+    other = deepcopy(plain)
+    replace_norms(other)
+    absorb_stem_activation(other)
+    assert isinstance(other.act1, nn.Identity) and isinstance(other.bn1.act, nn.ReLU)
+    assert list(other.state_dict()) == list(plain.state_dict())
+    images = torch.randn(2, 3, 64, 64)
+    for ours, theirs in zip(other.train()(images), plain.train()(images)):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
 def test_a_backbone_learns_as_near_to_fp64_as_with_plain_norms():
     """D7: gradients of a whole backbone under bf16 are no further from the exact ones than PyTorch's."""
     torch.manual_seed(0)
@@ -175,3 +194,24 @@ def test_a_backbone_learns_as_near_to_fp64_as_with_plain_norms():
             without.setattr(norms, "COMPILED", False)
             plain = gradients(deepcopy(model), images)
     assert (ours - exact).norm() < 1.2 * (plain - exact).norm()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc alone")
+def test_freed_memory_is_not_handed_out_anew():
+    """D7: a large tensor that is made again and again costs page faults once."""
+    code = """
+import resource, torch
+from smartcash.utils.machine import keep_freed_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.ones(16_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+given_back = faults()
+keep_freed_memory()
+faults()
+print(given_back, faults())
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    given_back, kept = map(int, told.split())
+    assert kept < given_back / 10

@@ -35,7 +35,7 @@ from smartcash.backend.preprocess import Preprocess
 from smartcash.backend.sampler import balance_weights
 from smartcash.domain.config import TrainConfig
 from smartcash.domain.errors import ConfigInvalid, Gathered, Problem
-from smartcash.utils.machine import available_cores, free_memory
+from smartcash.utils.machine import available_cores, free_memory, keep_freed_memory
 
 EVAL_BATCH = 32
 SMALLEST_AUTO_SIZE, LARGEST_AUTO_SIZE = 224, 320
@@ -98,6 +98,7 @@ def build(config: TrainConfig, data: DataSet, world: World | None = None) -> Bui
     auto_threads = max(1, available_cores() // world.size)
     threads = auto_threads if config.runtime.threads == "auto" else config.runtime.threads
     set_threads(threads)
+    keep_freed_memory()
     torch.use_deterministic_algorithms(config.runtime.deterministic, warn_only=True)
     # filling every new tensor with NaN, a debugging aid that comes with it, makes a step a third slower
     torch.utils.deterministic.fill_uninitialized_memory = False

@@ -129,6 +129,19 @@ def replace_norms(module: nn.Module) -> int:
     return replaced
 
 
+def absorb_stem_activation(net: nn.Module) -> None:
+    """Move the activation of a timm stem, which many nets hold beside its norm as `bn1` and `act1`, into the norm."""
+    norm, act = getattr(net, "bn1", None), getattr(net, "act1", None)
+    if (
+        isinstance(norm, NormAct2d)
+        and isinstance(norm.act, nn.Identity)
+        and act is not None
+        and _fused(act)[0]
+    ):
+        norm.act = act
+        net.act1 = nn.Identity()
+
+
 def _is_norm(module: nn.Module) -> bool:
     plain = type(module) is nn.BatchNorm2d or (
         type(module) is BatchNormAct2d and type(module.drop) is nn.Identity

@@ -53,6 +53,7 @@ DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 # what a file may answer whose name a person gave; of any other it would be a bug, but for a missing permission
 FILE_TROUBLE = {errno.ENOENT, errno.EISDIR, errno.ENOTDIR}
 HIDDEN = ("worker", "answer")  # started by SmartCash itself
+SPIN = "30000"  # turns of a loop, about a millisecond
 
 Command = TypeVar("Command", bound=click.Command)
 
@@ -100,6 +101,13 @@ def language_option(command: Command) -> Command:
     return command
 
 
+def shorten_waits() -> None:
+    """Before torch is loaded: its threads, which wait for their next work in a loop, go to sleep after a millisecond. By
+    default they loop ten times as long, and hold up the threads that make the next batch."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN)
+
+
 def leads() -> bool:
     """Whether this process speaks and asks: of several that torchrun has started, only the first does."""
     return os.environ.get("RANK", "0") == "0"
@@ -132,6 +140,7 @@ def main(arguments: list[str] | None = None) -> None:
     # click's own words come from the standard library's catalogues
     os.environ["LANGUAGE"] = current_language()
     bindtextdomain("messages", str(LOCALES))
+    shorten_waits()
     root = _Root(
         "smartcash", _Commands(), help=text("cli.help.root"),
         context_settings={"help_option_names": ["-h", "--help"]},

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from pathlib import Path
 
 import psutil
 
 CGROUP = Path("/sys/fs/cgroup")
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h of glibc; mallopt(3)
 
 
 def available_cores() -> int:
@@ -35,6 +38,16 @@ def free_memory() -> int:
     """Bytes that this process can still take: what its container leaves, and never more than the machine has."""
     used, limit = memory_bytes()
     return max(0, min(limit - used, int(psutil.virtual_memory().available)))
+
+
+def keep_freed_memory() -> None:
+    """Have this process keep the memory that it frees, until it ends.
+
+    A training step takes and frees the same large blocks again and again; glibc gives each back to the system, which
+    then hands out every page of it anew, zeroed: an eighth of a step. Other C libraries are left as they are."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def nearest_existing(path: Path) -> Path:
