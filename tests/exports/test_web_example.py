@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from smartcash.backend.exporters import FORMATS, open_export
 from smartcash.backend.exporters.gate import LIMITS, Differences, squares
@@ -139,9 +139,14 @@ def test_the_browser_says_what_onnx_runtime_says(
     predictor: Predictor = request.getfixturevalue(model)
     target = tmp_path / "notes.onnx"
     assert exported(predictor, drawn, target, asked).proof.state == "verified"
+    held: list[Route] = []
+    page.route("**/*.wasm", lambda route: held.append(route))
     page.goto(address)
     page.set_input_files("#model", target)
     page.set_input_files("#picture", wide)
+    page.wait_for_timeout(500)
+    for request_of_runtime in held:  # a model takes longer to open than a picture
+        request_of_runtime.continue_()
     expect(page.locator("#answer")).to_be_visible(timeout=60_000)
     answer = page.evaluate(ASK)
 

@@ -24,37 +24,50 @@ const place = (name) => document.getElementById(name);
 const rupiah = new Intl.NumberFormat(language, { style: "currency", currency: "IDR", maximumFractionDigits: 0 });
 const money = (value) => (value === null ? "–" : rupiah.format(value));
 
-let model = null, picture = null, turn = 0;
+const chosen = { model: null, picture: null };  // what was read last of each; null while there is nothing to use
+let reading = 0;
 
 document.documentElement.lang = language;
 document.title = words.title;
 for (const each of document.querySelectorAll("[data-word]")) each.textContent = words[each.dataset.word];
-place("model").addEventListener("change", ({ target }) => choose(target.files[0], async (file) => {
-  model = await opened(file);
+place("model").addEventListener("change", ({ target }) => choose(target, async (file) => {
+  const model = await opened(file);
   if (!model) throw new Error(filled(words.foreign, file));
+  return model;
 }));
-place("picture").addEventListener("change", ({ target }) => choose(target.files[0], async (file) => {
-  picture = await pixels(file);
-}));
+place("picture").addEventListener("change", ({ target }) => choose(target, pixels));
 
-/** Reads one of the two files and answers when both are there; a later choice overtakes an earlier one. */
-async function choose(file, read) {
+/** Reads one of the two files and answers when both are there, whichever is read first; a later choice of the same file
+ *  overtakes an earlier one. */
+async function choose(target, read) {
+  const [file] = target.files;
   if (!file) return;
-  const mine = ++turn;
+  const overtaken = () => target.files[0] !== file;
+  reading += 1;
+  chosen[target.id] = null;
   place("problem").textContent = "";
   place("state").textContent = words.waiting;
   try {
-    await read(file);
-    const answer = model && picture && (await asked(model, picture));
-    if (mine === turn && answer) show(answer.notes);
+    const value = await read(file);
+    if (overtaken()) return;
+    chosen[target.id] = value;
+    const { model, picture } = chosen, answer = model && picture && (await asked(model, picture));
+    if (answer && model === chosen.model && picture === chosen.picture) show(answer.notes);
   } catch (error) {
+    if (overtaken()) return;
     const known = error.message.startsWith(file.name);
     place("problem").textContent = known ? error.message : filled(words.refused, { name: file.name, reason: error.message });
     place("answer").hidden = true;
+  } finally {
+    reading -= 1;
+    if (!reading) place("state").textContent = ready();
   }
-  if (mine !== turn) return;
-  place("state").textContent = model
-    ? filled(words.ready, { count: model.about.classes.length, side: model.about.input.preprocess.image_size }) : "";
+}
+
+function ready() {
+  if (!chosen.model) return "";
+  const { classes, input } = chosen.model.about;
+  return filled(words.ready, { count: classes.length, side: input.preprocess.image_size });
 }
 
 function show(notes) {
@@ -75,7 +88,7 @@ function show(notes) {
 }
 
 function draw(notes) {
-  const canvas = place("drawn"), pen = canvas.getContext("2d");
+  const canvas = place("drawn"), pen = canvas.getContext("2d"), { picture } = chosen;
   [canvas.width, canvas.height] = [picture.width, picture.height];
   pen.putImageData(picture, 0, 0);
   pen.lineWidth = Math.max(2, picture.width / 200);
