@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from smartcash.handlers.training_manager import TrainingManager
 from smartcash.services.event_log import read_events
+from smartcash.services.run_store import RunFolder
 
 from .conftest import Studio, running, toy, visiting
 from .proxies import proxied
@@ -31,8 +32,38 @@ def at_work(tmp_path: Path, notes: Path) -> Iterator[tuple[Studio, str]]:
     manager.service.wait(run, ("running",), timeout_s=120)
     with running(manager.home) as studio:
         yield studio, run.id
-    manager.command(run, "stop")
-    manager.service.wait(run, timeout_s=120)
+    if manager.service.state(run) == "running":
+        manager.command(run, "stop")
+        manager.service.wait(run, timeout_s=120)
+
+
+def test_a_queued_run_says_what_it_waits_for_and_its_end_is_told_in_a_hidden_tab(
+    browser: Browser, at_work: tuple[Studio, str], notes: Path
+) -> None:
+    """A23, D12: the chip stays with the run that trains; the queued one begins by itself when that one has ended."""
+    studio, before = at_work
+    manager = TrainingManager(studio.home)
+    run = manager.apply(manager.check(toy(notes, name="antre")), significant=True)
+    manager.wait_ready(run, timeout_s=120)
+    manager.start(run)
+    hidden = """Object.defineProperty(document, "hidden", { get: () => true });
+        window.told = [];
+        window.Notification = class { static permission = "granted"; constructor(...said) { told.push(said); } };"""
+    with visiting(browser, studio, language="en") as page:
+        page.add_init_script(hidden)
+        page.goto(studio.at(f"runs/{run.id}"))
+        expect(page.locator("main")).to_contain_text("This run is in the queue")
+        expect(page.locator("main").get_by_role("link", name="lama")).to_be_visible()
+        expect(page.locator("#chip")).to_contain_text("lama")
+        assert page.locator(".chart").count() == 0
+        manager.command(RunFolder(next(studio.home.glob(f"*/{before}"))), "stop")
+        expect(page.locator(".chart canvas").first).to_be_visible(timeout=120_000)
+        manager.service.wait(run, timeout_s=120)
+        page.wait_for_function("() => told.length === 2", timeout=30_000)
+        (title, first), (_, second) = page.evaluate("() => told")
+    assert title == "SmartCash"
+    assert (first["tag"], second["tag"]) == (before, run.id)
+    assert "lama" in first["body"] and "antre" in second["body"]
 
 
 def points(page: Page) -> int:

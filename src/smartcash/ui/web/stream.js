@@ -12,10 +12,12 @@ const SLOWEST_RETRY_MS = 2000;
 export const state = signal(null);
 /** "live", "poll" or "lost". */
 export const connection = signal("lost");
-/** The run at work that the chip shows: one that trains before one that is only prepared. */
+const LESS = ["queued", "checking"];
+
+/** The run at work that the chip shows: one that trains before one that waits for its turn or is only prepared. */
 export const active = computed(() => {
   const all = state.value?.active ?? [];
-  return all.find((each) => each.state !== "checking") ?? all[0] ?? null;
+  return all.find((each) => !LESS.includes(each.state)) ?? all.find((each) => each.state === "queued") ?? all[0] ?? null;
 });
 
 const tab = Math.random().toString(36).slice(2);

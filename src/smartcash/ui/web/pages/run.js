@@ -6,14 +6,15 @@ import { Chart, DASHES } from "../chart.js";
 import { epochX, fetchCourse, lengthen, stepX } from "../course.js";
 import { go, link, remember, route } from "../router.js";
 import { follow, state } from "../stream.js";
-import { Changes, Choice, Failure, Head, Loaded, Modal, Picture, State, Swatch, Table, Tags, Wait, attempt, className, confirmed, fieldName, fieldValue, inView, metricName, runName, toast, useJob, useLoad } from "../parts.js";
+import { Changes, Choice, Failure, Head, Loaded, Modal, Picture, Remaining, State, Swatch, Table, Tags, Wait, attempt, className, confirmed, fieldName, fieldValue, inView, metricName, runLink, runName, toast, useJob, useLoad } from "../parts.js";
 import { Labels } from "./runs.js";
 
 const QUALITY = { detect: ["mAP50_95", "mAP50", "exact_sum"], classify: ["accuracy", "f1", "accuracy_top5"] };
 const COLOURS = ["var(--accent)", "var(--rp100000)", "var(--rp50000)", "var(--rp5000)"];
 const TABS = ["watch", "result", "config", "checkpoints", "exports", "story", "files"];
 const CHART_MS = 200; // figures follow at once, charts so often
-const AT_WORK = ["checking", "queued", "running", "paused", "stopping"];
+const TRAINS = ["running", "paused", "stopping"];
+const AT_WORK = ["checking", "queued", ...TRAINS];
 
 export default function RunPage({ path }) {
   const id = path[1];
@@ -43,7 +44,7 @@ function Run({ id, run, now, reload }) {
     ${!run.problems.length && ["failed", "crashed", "broken"].includes(info.state) && html`<div class="failure" role="alert"><p><b>${t(`run.why_${info.state}`)}</b></p>${(info.reason_text || info.detail) && html`<pre class="log" tabindex="0">${info.reason_text || info.detail}</pre>`}<p>${run.saved && run.actions.includes("resume") ? t("run.may_resume") : t("run.see_log")}</p></div>`}
     <div class="tabs" ref=${tabs} role="tablist" aria-label=${t("run.parts")}>${TABS.map((each) => html`<button key=${each} type="button" role="tab" id=${`tab-${each}`} aria-selected=${String(each === tab)} tabindex=${each === tab ? 0 : -1} onKeyDown=${(event) => walk(event, tab)} onClick=${() => remember({ tab: each === "watch" ? "" : each })}>${t(`run.tab.${each}`)}</button>`)}</div>
     <div role="tabpanel" aria-labelledby=${`tab-${tab}`}>
-      ${tab === "watch" && (begun || AT_WORK.includes(stands) ? html`<${Watch} id=${id} run=${run} stands=${stands} />` : html`<p class="quiet">${t("run.not_begun")}</p>`)}
+      ${tab === "watch" && (begun || TRAINS.includes(stands) ? html`<${Watch} id=${id} run=${run} stands=${stands} />` : stands === "queued" ? html`<${Queued} id=${id} />` : html`<p class="quiet">${t("run.not_begun")}</p>`)}
       ${tab === "result" && html`<${Result} run=${run} />`}
       ${tab === "config" && html`<${Config} run=${run} onEdit=${() => setEdited(true)} />`}
       ${tab === "checkpoints" && html`<${Checkpoints} id=${id} />`}
@@ -52,6 +53,13 @@ function Run({ id, run, now, reload }) {
       ${tab === "files" && html`<${Files} id=${id} />`}
     </div>
     ${edited && html`<${Labels} run=${info} onClose=${(changed) => { setEdited(false); if (changed) reload(); }} />`}`;
+}
+
+/** Why nothing happens yet, and what has to end first. */
+function Queued({ id }) {
+  const others = (state.value?.active ?? []).filter((each) => each.run !== id && TRAINS.includes(each.state));
+  return html`<p class="quiet">${t("run.queued")}</p>
+    ${others.map((each) => html`<p key=${each.run}>${t("run.before_it")} <a href=${runLink(each)}>${runName(each)}</a> · ${t(`chip.${each.state}`)} <${Remaining} of=${each} /></p>`)}`;
 }
 
 /** Arrow keys walk along the tabs. */
