@@ -1,6 +1,6 @@
 """Seconds from the command to a detector that finds the notes: validation mAP50 ≥ 0.95, ours and the peers'.
 
-    python -m benchmarks.time_to_accuracy DATA [--goal 0.95] [--times 8] [--threads N]
+    python -m benchmarks.time_to_accuracy DATA [--goal 0.95] [--times 8] [--threads N] [--peers ultralytics libreyolo]
 
 DATA is a detection set in YOLO's layout. Every tool trains with its own defaults from what it has without internet
 (SmartCash: the bundled ImageNet weights; Ultralytics and LibreYOLO: nothing), at the size and batch that SmartCash
@@ -34,6 +34,8 @@ def main() -> int:
     parser.add_argument("--goal", type=float, default=0.95, help="validation mAP50")
     parser.add_argument("--times", type=float, default=8.0, help="of our time that a peer gets at most")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of every tool")
+    tools = [peer.tool for peer in SMALLEST]
+    parser.add_argument("--peers", nargs="*", choices=tools, default=tools, help="default: all of them")
     given = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(given.threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -42,7 +44,7 @@ def main() -> int:
         missing = seconds is None
         if seconds:
             data = linked(given.data, Path(folder, "data"))  # peers write caches beside the labels
-            for peer in SMALLEST:
+            for peer in [each for each in SMALLEST if each.tool in given.peers]:
                 try:
                     took, epochs, best = theirs(peer, data, size_px, batch, given.goal, given.times * seconds)
                 except PeerMissing as error:
