@@ -142,11 +142,14 @@ def test_the_browser_says_what_onnx_runtime_says(
     held: list[Route] = []
     page.route("**/*.wasm", lambda route: held.append(route))
     page.goto(address)
-    page.set_input_files("#model", target)
+    with page.expect_request("**/*.wasm"):
+        page.set_input_files("#model", target)
     page.set_input_files("#picture", wide)
     page.wait_for_timeout(500)
+    assert held
     for request_of_runtime in held:  # a model takes longer to open than a picture
         request_of_runtime.continue_()
+    page.unroute("**/*.wasm")
     expect(page.locator("#answer")).to_be_visible(timeout=60_000)
     answer = page.evaluate(ASK)
 

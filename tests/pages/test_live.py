@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 from smartcash.handlers.training_manager import TrainingManager
 from smartcash.services.event_log import read_events
 from smartcash.services.run_store import RunFolder
+from smartcash.services.training_service import ACTIVE
 
 from .conftest import Studio, running, toy, visiting
 from .proxies import proxied
@@ -32,7 +33,7 @@ def at_work(tmp_path: Path, notes: Path) -> Iterator[tuple[Studio, str]]:
     manager.service.wait(run, ("running",), timeout_s=120)
     with running(manager.home) as studio:
         yield studio, run.id
-    if manager.service.state(run) == "running":
+    if manager.service.state(run) in ACTIVE:
         manager.command(run, "stop")
         manager.service.wait(run, timeout_s=120)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from copy import deepcopy
 
@@ -194,24 +192,3 @@ def test_a_backbone_learns_as_near_to_fp64_as_with_plain_norms():
             without.setattr(norms, "COMPILED", False)
             plain = gradients(deepcopy(model), images)
     assert (ours - exact).norm() < 1.2 * (plain - exact).norm()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="of glibc alone")
-def test_freed_memory_is_not_handed_out_anew():
-    """D7: a large tensor that is made again and again costs page faults once."""
-    code = """
-import resource, torch
-from smartcash.utils.machine import keep_freed_memory
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(20):
-        torch.ones(16_000_000)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-given_back = faults()
-keep_freed_memory()
-faults()
-print(given_back, faults())
-"""
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    given_back, kept = map(int, told.split())
-    assert kept < given_back / 10

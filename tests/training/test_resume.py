@@ -488,19 +488,23 @@ def test_two_processes_train_as_one(notes: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_memory_and_open_files_do_not_grow_over_epochs(notes: Path, tmp_path: Path) -> None:
-    """A28: over 30 epochs, loader processes and checkpoints included."""
-    import psutil
-
-    process = psutil.Process()
-    memory: list[int] = []
-    files: list[int] = []
-
-    def look(event: Event) -> None:
-        if isinstance(event, EpochEnded):
-            memory.append(process.memory_info().rss)
-            files.append(process.num_fds())
-
-    train(toy_config(notes, training={"epochs": 30}, data={"workers": 1}), tmp_path, look)
+    """A28: over 30 epochs, loader processes and checkpoints included; in a process that has freed nothing before."""
+    settings, seen = tmp_path / "config.yaml", tmp_path / "seen.json"
+    settings.write_text(toy_config(notes, training={"epochs": 30}, data={"workers": 1}).to_yaml())
+    code = f"""
+import json, pathlib, psutil
+from smartcash.domain.config import TrainConfig, read_yaml
+from smartcash.domain.events import EpochEnded
+from smartcash.worker import train
+process, seen = psutil.Process(), []
+def look(event):
+    if isinstance(event, EpochEnded):
+        seen.append((process.memory_info().rss, process.num_fds()))
+train(TrainConfig.parse(read_yaml(pathlib.Path({str(settings)!r}))), pathlib.Path({str(tmp_path / "runs")!r}), look)
+pathlib.Path({str(seen)!r}).write_text(json.dumps(seen))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=280)
+    memory, files = zip(*json.loads(seen.read_text()))
     assert max(files[20:]) <= max(files[3:10])
     assert max(memory[20:]) < 1.05 * max(memory[3:10])
 

@@ -25,6 +25,7 @@ const rupiah = new Intl.NumberFormat(language, { style: "currency", currency: "I
 const money = (value) => (value === null ? "–" : rupiah.format(value));
 
 const chosen = { model: null, picture: null };  // what was read last of each; null while there is nothing to use
+const problems = { model: "", picture: "" };
 let reading = 0;
 
 document.documentElement.lang = language;
@@ -42,26 +43,33 @@ place("picture").addEventListener("change", ({ target }) => choose(target, pixel
 async function choose(target, read) {
   const [file] = target.files;
   if (!file) return;
-  const overtaken = () => target.files[0] !== file;
+  let used = chosen; // what an answer is made of
+  const overtaken = () => target.files[0] !== file || used.model !== chosen.model || used.picture !== chosen.picture;
   reading += 1;
   chosen[target.id] = null;
-  place("problem").textContent = "";
+  tell(target.id, "");
   place("state").textContent = words.waiting;
   try {
     const value = await read(file);
     if (overtaken()) return;
     chosen[target.id] = value;
-    const { model, picture } = chosen, answer = model && picture && (await asked(model, picture));
-    if (answer && model === chosen.model && picture === chosen.picture) show(answer.notes);
+    used = { ...chosen };
+    const answer = used.model && used.picture && (await asked(used.model, used.picture));
+    if (answer && !overtaken()) show(answer.notes);
   } catch (error) {
     if (overtaken()) return;
     const known = error.message.startsWith(file.name);
-    place("problem").textContent = known ? error.message : filled(words.refused, { name: file.name, reason: error.message });
+    tell(target.id, known ? error.message : filled(words.refused, { name: file.name, reason: error.message }));
     place("answer").hidden = true;
   } finally {
     reading -= 1;
     if (!reading) place("state").textContent = ready();
   }
+}
+
+function tell(which, problem) {
+  problems[which] = problem;
+  place("problem").textContent = [problems.model, problems.picture].filter(Boolean).join(" ");
 }
 
 function ready() {

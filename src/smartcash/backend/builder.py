@@ -98,7 +98,6 @@ def build(config: TrainConfig, data: DataSet, world: World | None = None) -> Bui
     auto_threads = max(1, available_cores() // world.size)
     threads = auto_threads if config.runtime.threads == "auto" else config.runtime.threads
     set_threads(threads)
-    keep_freed_memory()
     torch.use_deterministic_algorithms(config.runtime.deterministic, warn_only=True)
     # filling every new tensor with NaN, a debugging aid that comes with it, makes a step a third slower
     torch.utils.deterministic.fill_uninitialized_memory = False
@@ -145,6 +144,8 @@ def build(config: TrainConfig, data: DataSet, world: World | None = None) -> Bui
     pictures = {split: Pictures(samples, longest, keep=cached) for split, samples in data.splits.items()}
     for split in pictures.values():
         split.fill(threads)
+    if device.type == "cpu":
+        keep_freed_memory()  # not before: what many threads decode would stay with each of them
     closing_from = first_closing_epoch(config)
     samples = TrainSamples(
         pictures["train"], Augment(parts_of_augment, preprocess, config.seed), closing_from

@@ -83,7 +83,8 @@ class Preprocess:
         """uint8 → normalised float32, channels last in memory."""
         mean = torch.tensor(self.mean, device=images_B3HW.device).view(1, 3, 1, 1) * 255
         std = torch.tensor(self.std, device=images_B3HW.device).view(1, 3, 1, 1) * 255
-        return images_B3HW.float().sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
+        own = images_B3HW.to(torch.float32, copy=True)
+        return own.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for checkpoints and exports."""

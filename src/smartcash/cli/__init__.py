@@ -53,7 +53,7 @@ DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 # what a file may answer whose name a person gave; of any other it would be a bug, but for a missing permission
 FILE_TROUBLE = {errno.ENOENT, errno.EISDIR, errno.ENOTDIR}
 HIDDEN = ("worker", "answer")  # started by SmartCash itself
-SPIN = "30000"  # turns of a loop, about a millisecond
+SPIN = "30000"  # turns of a loop, less than a millisecond
 
 Command = TypeVar("Command", bound=click.Command)
 
@@ -102,7 +102,7 @@ def language_option(command: Command) -> Command:
 
 
 def shorten_waits() -> None:
-    """Before torch is loaded: its threads, which wait for their next work in a loop, go to sleep after a millisecond. By
+    """Before torch is loaded: its threads, which wait for their next work in a loop, go to sleep sooner. By
     default they loop ten times as long, and hold up the threads that make the next batch."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN)

@@ -44,7 +44,7 @@ def keep_freed_memory() -> None:
     """Have this process keep the memory that it frees, until it ends.
 
     A training step takes and frees the same large blocks again and again; glibc gives each back to the system, which
-    then hands out every page of it anew, zeroed: an eighth of a step. Other C libraries are left as they are."""
+    then hands out every page of it anew, zeroed: up to an eighth of a step. Other C libraries are left as they are."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, -1)

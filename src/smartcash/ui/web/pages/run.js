@@ -40,11 +40,12 @@ function Run({ id, run, now, reload }) {
     <//>
     <${Progress} of=${progress} info=${info} stands=${stands} />
     ${stands === "ready" && html`<${Ready} run=${run} />`}
+    ${stands === "queued" && html`<${Queued} id=${id} />`}
     ${run.problems.length > 0 && html`<${Problems} id=${id} of=${run.problems} />`}
     ${!run.problems.length && ["failed", "crashed", "broken"].includes(info.state) && html`<div class="failure" role="alert"><p><b>${t(`run.why_${info.state}`)}</b></p>${(info.reason_text || info.detail) && html`<pre class="log" tabindex="0">${info.reason_text || info.detail}</pre>`}<p>${run.saved && run.actions.includes("resume") ? t("run.may_resume") : t("run.see_log")}</p></div>`}
     <div class="tabs" ref=${tabs} role="tablist" aria-label=${t("run.parts")}>${TABS.map((each) => html`<button key=${each} type="button" role="tab" id=${`tab-${each}`} aria-selected=${String(each === tab)} tabindex=${each === tab ? 0 : -1} onKeyDown=${(event) => walk(event, tab)} onClick=${() => remember({ tab: each === "watch" ? "" : each })}>${t(`run.tab.${each}`)}</button>`)}</div>
     <div role="tabpanel" aria-labelledby=${`tab-${tab}`}>
-      ${tab === "watch" && (begun || TRAINS.includes(stands) ? html`<${Watch} id=${id} run=${run} stands=${stands} />` : stands === "queued" ? html`<${Queued} id=${id} />` : html`<p class="quiet">${t("run.not_begun")}</p>`)}
+      ${tab === "watch" && (begun || TRAINS.includes(stands) ? html`<${Watch} id=${id} run=${run} stands=${stands} />` : stands !== "queued" && html`<p class="quiet">${t("run.not_begun")}</p>`)}
       ${tab === "result" && html`<${Result} run=${run} />`}
       ${tab === "config" && html`<${Config} run=${run} onEdit=${() => setEdited(true)} />`}
       ${tab === "checkpoints" && html`<${Checkpoints} id=${id} />`}
@@ -55,11 +56,11 @@ function Run({ id, run, now, reload }) {
     ${edited && html`<${Labels} run=${info} onClose=${(changed) => { setEdited(false); if (changed) reload(); }} />`}`;
 }
 
-/** Why nothing happens yet, and what has to end first. */
+/** Why nothing happens yet, and who is at work meanwhile. */
 function Queued({ id }) {
   const others = (state.value?.active ?? []).filter((each) => each.run !== id && TRAINS.includes(each.state));
-  return html`<p class="quiet">${t("run.queued")}</p>
-    ${others.map((each) => html`<p key=${each.run}>${t("run.before_it")} <a href=${runLink(each)}>${runName(each)}</a> · ${t(`chip.${each.state}`)} <${Remaining} of=${each} /></p>`)}`;
+  return html`<div class="notice" id="queued"><p>${t("run.queued")}</p>
+    ${others.map((each) => html`<p key=${each.run}><a href=${runLink(each)}>${runName(each)}</a> · ${t(`chip.${each.state}`)} · <${Remaining} of=${each} /></p>`)}</div>`;
 }
 
 /** Arrow keys walk along the tabs. */
