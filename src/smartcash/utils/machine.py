@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
+import platform
 from pathlib import Path
 
 import psutil
@@ -45,7 +45,8 @@ def keep_freed_memory() -> None:
 
     A training step takes and frees the same large blocks again and again; glibc gives each back to the system, which
     then hands out every page of it anew, zeroed: up to an eighth of a step. Other C libraries are left as they are."""
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, -1)
 

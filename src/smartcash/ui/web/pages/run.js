@@ -60,7 +60,7 @@ function Run({ id, run, now, reload }) {
 function Queued({ id }) {
   const others = (state.value?.active ?? []).filter((each) => each.run !== id && TRAINS.includes(each.state));
   return html`<div class="notice" id="queued"><p>${t("run.queued")}</p>
-    ${others.map((each) => html`<p key=${each.run}><a href=${runLink(each)}>${runName(each)}</a> · ${t(`chip.${each.state}`)} · <${Remaining} of=${each} /></p>`)}</div>`;
+    ${others.map((each) => html`<p key=${each.run}>${t("run.working")} <a href=${runLink(each)}>${runName(each)}</a>, ${t(`chip.${each.state}`)} <${Remaining} of=${each} /></p>`)}</div>`;
 }
 
 /** Arrow keys walk along the tabs. */
