@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 __all__ = ["ModelVersions", "TrainConfig", "TrainingManager", "__version__", "compare", "load", "report"]
 
 if TYPE_CHECKING:

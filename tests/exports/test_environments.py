@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import threading
 import time
@@ -23,12 +24,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "environments"
 
 
-def wheel(folder: Path, name: str, version: str) -> str:
+def wheel(folder: Path, name: str, version: str, requires: str = "") -> str:
     """A package that is only a version."""
     path, about = folder / f"{name}-{version}-py3-none-any.whl", f"{name}-{version}.dist-info"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(f"{name}/__init__.py", f"__version__ = '{version}'\n")
-        archive.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        needs = f"Requires-Dist: {requires}\n" if requires else ""
+        archive.writestr(
+            f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}"
+        )
         archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{about}/RECORD", "")
     return str(path)
@@ -51,6 +55,33 @@ def test_an_environment_hides_what_does_not_fit_sees_the_rest_and_is_made_once(
         assert environment("thing", wanted, "1 MB") == python
 
     assert [path.name for path in cache.iterdir() if path.is_dir()] == [python.parents[1].name]
+
+
+@pytest.mark.slow
+def test_an_environment_whose_borrowed_package_went_is_completed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A19, A34: somebody uninstalls, from the environment this one was made from, what its converter needs."""
+    ours = tmp_path / "site-packages"
+    ours.mkdir()
+    with zipfile.ZipFile(wheel(tmp_path, "borrowed", "1.0")) as archive:
+        archive.extractall(ours)
+    monkeypatch.syspath_prepend(ours)
+    wanted = [wheel(tmp_path, "converter", "1.0", requires="borrowed")]
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+
+    def place() -> Path:
+        python = environment("thing", wanted, "1 MB")
+        code = "import borrowed, converter; print(borrowed.__file__)"
+        return Path(subprocess.check_output([python, "-I", "-c", code], text=True))
+
+    assert place().is_relative_to(ours)
+    for folder in ("borrowed", "borrowed-1.0.dist-info"):
+        shutil.rmtree(ours / folder)
+    with pytest.raises(ExportRefused, match="borrowed"):
+        place()
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    assert not place().is_relative_to(ours)
 
 
 @pytest.mark.slow
@@ -79,6 +110,7 @@ def test_two_that_want_an_environment_at_once_make_one_and_half_a_one_is_never_u
         time.sleep(0.3)
 
     monkeypatch.setattr(environments, "_make", slowly)
+    monkeypatch.setattr(environments, "_install", lambda *whole: None)
     with pytest.raises(KeyboardInterrupt):
         environment("thing", ["a"], "1 MB")
     assert not made[0].exists()

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from smartcash import __version__
+
 pytest.importorskip("hatchling", reason="hatchling, which builds the package, is not installed")
 
 ROOT = Path(__file__).parents[2]
@@ -57,5 +59,13 @@ def test_the_sdist_holds_what_git_knows_and_what_the_page_needs(built: Path) -> 
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
+    assert sdist.name == f"smartcash-{__version__}.tar.gz"
     assert names - tracked() == vendored() | {"PKG-INFO"}
     assert {"README.md", "LICENSE", "pyproject.toml", "hatch_build.py", "package-lock.json"} <= names
+
+
+def test_the_changelog_tells_of_this_version_in_both_languages() -> None:
+    """A31."""
+    told = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    dates = re.findall(rf"^##+ {re.escape(__version__)} \(([\d-]+)\)$", told, re.MULTILINE)
+    assert len(dates) == 2 and len(set(dates)) == 1

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from smartcash.backend import norms
 from smartcash.backend.backbones import Backbone
-from smartcash.backend.norms import NormAct2d, absorb_stem_activation, replace_norms
+from smartcash.backend.norms import NormAct2d, replace_norms
 
 pytestmark = pytest.mark.skipif(not norms.COMPILED, reason="numba is not installed (smartcash[fast])")
 
@@ -167,7 +167,6 @@ def test_a_stems_activation_moves_into_its_norm(name: str):
     plain = timm.create_model(name, features_only=True)
     other = deepcopy(plain)
     replace_norms(other)
-    absorb_stem_activation(other)
     assert isinstance(other.act1, nn.Identity) and isinstance(other.bn1.act, nn.ReLU)
     assert list(other.state_dict()) == list(plain.state_dict())
     images = torch.randn(2, 3, 64, 64)

@@ -12,6 +12,7 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ import torch
 from smartcash.domain.errors import ConfigInvalid, DataInvalid, TrainingFailed
 from smartcash.domain.events import EpochEnded, Event, RunReady, StepEnded
 from smartcash.services.event_log import read_events
-from smartcash.worker import evaluate_model, open_model, predict_files, preview_data, train
+from smartcash.worker import evaluate_model, open_model, predict_files, preview_data, train, training
 
 from .conftest import toy_config
 
@@ -102,6 +103,26 @@ def test_events_are_numbered_without_gaps_and_come_in_order(trained: tuple[Path,
     kinds = [type(event) for event in heard]
     assert kinds.index(RunReady) < kinds.index(StepEnded) < kinds.index(EpochEnded)
     assert records[-1]["type"] == "RunFinished"
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "rmsprop"])
+def test_a_training_whose_checkpoints_will_not_fit_is_refused_before_its_first_step(
+    optimizer: str, notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D9: in the foreground too, where nothing was measured before; what it said it needs is what they take."""
+    config = toy_config(notes, optimizer={"name": optimizer}, checkpoint={"keep_epochs": 1})
+    heard: list[Event] = []
+    with monkeypatch.context() as full:
+        full.setattr(training.psutil, "disk_usage", lambda path: SimpleNamespace(free=2**20))
+        with pytest.raises(ConfigInvalid) as caught:
+            train(config, tmp_path, heard.append)
+    (problem,) = caught.value.problems
+    assert (problem.field, problem.code, problem.facts["free"]) == ("checkpoint.keep_epochs", "disk_short", 1)
+    assert not any(isinstance(event, StepEnded) for event in heard)
+
+    run, _ = train(config, tmp_path)
+    size_mb = max(path.stat().st_size for path in run.weights.glob("*.pth")) / 2**20
+    assert problem.facts["needed"] == pytest.approx(3 * size_mb, rel=0.05)
 
 
 def test_the_same_seed_twice_gives_bit_equal_weights(

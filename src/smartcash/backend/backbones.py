@@ -19,7 +19,7 @@ from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
 from smartcash.backend.depthwise import replace_depthwise
-from smartcash.backend.norms import absorb_stem_activation, replace_norms
+from smartcash.backend.norms import replace_norms
 from smartcash.domain.errors import BackboneUnknown, WeightsUnavailable
 
 STRIDES = (8, 16, 32)
@@ -80,7 +80,6 @@ class Backbone(nn.Module):
             load_pretrained(self.net, name, timm_name, features_only=True, out_indices=tuple(indices))
         replace_depthwise(self.net)
         replace_norms(self.net)
-        absorb_stem_activation(self.net)
 
     def forward(self, images_BCHW: Tensor) -> list[Tensor]:
         maps = self.net(images_BCHW)

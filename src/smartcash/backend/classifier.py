@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from smartcash.backend.backbones import load_pretrained, lowest_parameters, resolve_name
 from smartcash.backend.depthwise import replace_depthwise
-from smartcash.backend.norms import absorb_stem_activation, replace_norms
+from smartcash.backend.norms import replace_norms
 from smartcash.domain.errors import BackboneUnknown
 
 
@@ -34,7 +34,6 @@ class PooledBackbone(nn.Module):
             load_pretrained(self.net, name, timm_name, num_classes=0)
         replace_depthwise(self.net)
         replace_norms(self.net)
-        absorb_stem_activation(self.net)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         return self.net(images_BCHW)

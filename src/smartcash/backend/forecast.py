@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-
 from smartcash.backend.builder import Built
 from smartcash.backend.engine import EpochStats, Step, evaluate, train_one_epoch
+from smartcash.backend.optim import kept_per_weight
 
 WARM_STEPS, TIMED_STEPS, EVALUATED_BATCHES = 3, 5, 3
 KINDS_OF_CHECKPOINTS = 3  # best, latest, epoch
@@ -44,15 +43,14 @@ def measure(built: Built, build_s: float, peak_memory_mb: Callable[[], float]) -
     pace = Pace(frozen_s, trained_s, _image_seconds(built) * len(built.valid.samples))
     tested = len(built.test.samples) if built.test else 0
     last = pace.validation_s * tested / max(1, len(built.valid.samples))
-    size = checkpoint_bytes(built)
-    kept = KINDS_OF_CHECKPOINTS * built.config.checkpoint.keep_epochs
+    size, written, kept = checkpoints(built)
     return {
         "duration_s": round(build_s + pace.seconds(steps * epochs, frozen_steps, epochs) + last, 1),
         "memory_mb": round(peak_memory_mb()),
         "batch_size": built.train.batch_size,
         "disk_mb": round(kept * size / 2**20, 1),
         "checkpoint_mb": round(size / 2**20, 1),
-        "checkpoints": math.ceil(epochs / built.config.checkpoint.every_epochs),
+        "checkpoints": written,
         "pace": asdict(pace),
     }
 
@@ -90,15 +88,12 @@ def _image_seconds(built: Built) -> float:
     return (moments[-1] - moments[0]) / max(1, seen)
 
 
-def checkpoint_bytes(built: Built) -> int:
-    """About the size of a checkpoint: weights, averaged weights and what the optimizer keeps."""
-    parts = built.parts
-    moments: Iterable[Any] = parts.optimizer.state.values()
-    held = sum(
-        tensor.numel() * tensor.element_size()
-        for state in moments
-        for tensor in state.values()
-        if isinstance(tensor, torch.Tensor)
-    )
-    weights = sum(t.numel() * t.element_size() for t in parts.model.state_dict().values())
-    return held + 2 * weights
+def checkpoints(built: Built) -> tuple[int, int, int]:
+    """About the bytes of one checkpoint (weights, averaged weights and what the optimizer keeps), how many epochs
+    write one, and how many there are at most at a time."""
+    config, model = built.config, built.parts.model
+    weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    trained = sum(t.numel() * t.element_size() for t in model.parameters())
+    size = 2 * weights + kept_per_weight(config.optimizer) * trained
+    written = math.ceil(config.training.epochs / config.checkpoint.every_epochs)
+    return size, written, KINDS_OF_CHECKPOINTS * min(config.checkpoint.keep_epochs, written + 1)

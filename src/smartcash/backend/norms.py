@@ -117,20 +117,26 @@ class _NormAct(torch.autograd.Function):
         return *gradients, None, None, None, None, None, None, None
 
 
-def replace_norms(module: nn.Module) -> int:
-    """Replace every batch norm inside `module`, and timm's with its activation; returns how many."""
+def replace_norms(net: nn.Module) -> int:
+    """Replace every batch norm inside `net`, and timm's with its activation, that of a stem too; returns how many."""
+    replaced = _replace(net)
+    _absorb_stem_activation(net)
+    return replaced
+
+
+def _replace(module: nn.Module) -> int:
     replaced = 0
     for name, child in module.named_children():
         if _is_norm(child):
             setattr(module, name, NormAct2d.of(child))
             replaced += 1
         else:
-            replaced += replace_norms(child)
+            replaced += _replace(child)
     return replaced
 
 
-def absorb_stem_activation(net: nn.Module) -> None:
-    """Move the activation of a timm stem, which many nets hold beside its norm as `bn1` and `act1`, into the norm."""
+def _absorb_stem_activation(net: nn.Module) -> None:
+    """Many of timm's nets hold a stem's activation beside its norm, as `bn1` and `act1`: move it into the norm."""
     norm, act = getattr(net, "bn1", None), getattr(net, "act1", None)
     if (
         isinstance(norm, NormAct2d)

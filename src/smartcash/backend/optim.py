@@ -53,6 +53,12 @@ def build_optimizer(
             return torch.optim.RMSprop(parameters, momentum=config.momentum)
 
 
+def kept_per_weight(config: OptimizerConfig) -> int:
+    """How many tensors of a weight's size the optimizer keeps for it, from its first step on."""
+    momentum = int(config.momentum > 0)
+    return {"adamw": 2, "adam": 2, "sgd": momentum, "rmsprop": 1 + momentum}[config.name]
+
+
 class Schedule:
     """The learning rate of each step, as a share of its group's peak.
 

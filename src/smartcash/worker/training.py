@@ -20,7 +20,7 @@ from smartcash.backend.backbones import resolve_name
 from smartcash.backend.builder import Built, build, choose_device, memory_left
 from smartcash.backend.callbacks import Callbacks
 from smartcash.backend.distributed import World, joined_world, started_by_torchrun
-from smartcash.backend.forecast import Pace, measure
+from smartcash.backend.forecast import Pace, checkpoints, measure
 from smartcash.backend.formats import DataSet
 from smartcash.backend.previews import Previews
 from smartcash.backend.report import write_report
@@ -397,6 +397,9 @@ class _Session:
             if self.other_data or state["steps_per_epoch"] != built.train.steps:
                 progress = at_epoch_start(progress, built.train.steps)
         if world.leads:
+            size, _, kept = checkpoints(built)
+            if problems := disk_shortage(run, kept * size / 2**20):
+                raise ConfigInvalid(problems)
             self._describe(built, emit, state, progress)
         training = built.config.training
         manager = CheckpointManager(
@@ -461,11 +464,7 @@ def _checked(problems: list[Problem], forecast: dict[str, Any]) -> dict[str, Any
 
 def shortages(run: RunFolder, forecast: Mapping[str, Any], device: torch.device) -> list[Problem]:
     """What this machine has too little of for a run with this forecast."""
-    found = []
-    free_mb = psutil.disk_usage(str(run.path)).free / 2**20
-    if free_mb < forecast["disk_mb"]:
-        facts = {"free": round(free_mb), "needed": round(forecast["disk_mb"]), "folder": str(run.path)}
-        found.append(Problem("checkpoint.keep_epochs", "disk_short", facts=facts))
+    found = disk_shortage(run, forecast["disk_mb"])
     # what this process holds now, the training will hold instead
     on_card = device.type == "cuda"
     held = torch.cuda.memory_reserved(device) if on_card else psutil.Process().memory_info().rss
@@ -479,6 +478,17 @@ def shortages(run: RunFolder, forecast: Mapping[str, Any], device: torch.device)
         }
         found.append(Problem("data.batch_size", "memory_short", batch_size, facts))
     return found
+
+
+def disk_shortage(run: RunFolder, needed_mb: float) -> list[Problem]:
+    """The problem of a run whose checkpoints, together `needed_mb`, do not fit on its disk; those it has are part of
+    them."""
+    there = sum(path.stat().st_size for path in run.weights.glob("*.pth"))
+    free_mb = (psutil.disk_usage(str(run.path)).free + there) / 2**20
+    if free_mb >= needed_mb:
+        return []
+    facts = {"free": round(free_mb), "needed": round(needed_mb), "folder": str(run.path)}
+    return [Problem("checkpoint.keep_epochs", "disk_short", facts=facts)]
 
 
 def forecast_of(run: RunFolder) -> Pace | None:

@@ -27,8 +27,8 @@ from smartcash.utils.logger import get_logger
 
 
 def environment(form: str, requirements: Sequence[str], size: str) -> Path:
-    """The Python of the environment with `requirements`, which is made if it is not there. `size`: about how large it
-    becomes, to be told.
+    """The Python of the environment with `requirements`, which is made if it is not there, and completed if a package
+    that it had from here is gone. `size`: about how large it becomes, to be told.
 
     Two at once wait for each other. It gets its name when it is whole, so one that is ended in between begins anew.
     Raises ExportRefused when it cannot be made; nothing is left behind then."""
@@ -42,7 +42,9 @@ def environment(form: str, requirements: Sequence[str], size: str) -> Path:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
-            if not folder.is_dir():
+            if folder.is_dir():
+                _install(folder, requirements)  # without the net, and in a second, when all of it is there
+            else:
                 get_logger("exports").info(
                     text("export.environment", format=form, folder=str(folder), size=size)
                 )
@@ -68,7 +70,13 @@ def _make(folder: Path, requirements: Sequence[str], parents: Sequence[str]) -> 
     asked = "import sysconfig; print(sysconfig.get_path('purelib'))"
     own = Path(_run([python, "-I", "-c", asked]).strip())
     (own / "parents.pth").write_text("".join(f"{path}\n" for path in parents), encoding="utf-8")
-    _run([python, "-I", "-m", "pip", "install", "--disable-pip-version-check", "--no-input", *requirements])
+    _install(folder, requirements)
+
+
+def _install(folder: Path, requirements: Sequence[str]) -> None:
+    """What is missing of `requirements` and of what these require. Raises CalledProcessError."""
+    options = ("--disable-pip-version-check", "--no-input")
+    _run([str(_python(folder)), "-I", "-m", "pip", "install", *options, *requirements])
 
 
 def _run(command: Sequence[str]) -> str:

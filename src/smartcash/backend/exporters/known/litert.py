@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,16 @@ def write(job: Job, path: Path) -> None:
     torch.export.save(traced(job), program)
     files = {"program": str(program), "file": str(path), "result": str(result)}
     order.write_text(json.dumps({**files, "shape": list(images.shape)}), encoding="utf-8")
-    told = subprocess.run(
-        [python, "-I", CONVERTER, order], capture_output=True, text=True, errors="replace", check=False
-    )
-    if told.returncode:
-        raise ValueError(last_line(told.stderr))
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said,
+        # it ends when its stdin does, so it never outlives this process
+        subprocess.Popen(
+            [python, "-I", CONVERTER, order], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said
+        ) as converter,
+    ):
+        if converter.wait():
+            said.seek(0)
+            raise ValueError(last_line(said.read()))
     tools = json.loads(result.read_text(encoding="utf-8"))
     metadata = {**job.metadata, "tools": {**job.metadata["tools"], **tools}}
     with zipfile.ZipFile(path, "a") as archive:
