@@ -20,6 +20,9 @@ from smartcash.domain.config import AugmentConfig
 
 MIN_VISIBLE = 0.35  # a box stays while this share of it is in the picture
 MIN_SIDE_PX = 3.0
+# OpenCV counts from pixel centres, matrices here from pixel edges: half a pixel either way
+FROM_CENTRES = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1.0]])
+TO_CENTRES = np.linalg.inv(FROM_CENTRES)
 
 
 @dataclass(frozen=True)
@@ -211,12 +214,12 @@ class Augment:
 
 
 def _warp(picture: np.ndarray, matrix: np.ndarray, width: int, height: int, pad: int) -> np.ndarray:
-    """OpenCV counts from pixel centres, the matrix from pixel edges: half a pixel either way."""
-    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1.0]])
-    return cv2.warpPerspective(
-        picture, np.linalg.inv(half) @ matrix @ half, (width, height), flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT, borderValue=(pad, pad, pad),
+    """OpenCV warps four channels in little more than half the time of three, to the same values."""
+    warped = cv2.warpPerspective(
+        cv2.cvtColor(picture, cv2.COLOR_RGB2RGBA), TO_CENTRES @ matrix @ FROM_CENTRES, (width, height),
+        flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(pad, pad, pad, pad),
     )  # fmt: skip
+    return cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)
 
 
 def _move(

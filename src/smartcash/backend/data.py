@@ -31,7 +31,7 @@ CACHE_FACTOR = 1.5  # pictures are kept at this multiple of the input's side: en
 
 @dataclass
 class Batch:
-    """images_B3HW uint8 RGB; targets padded; `paths` names the pictures, `indices` their place in the split."""
+    """images_B3HW uint8 RGB, channels last in memory; targets padded; `indices`: the pictures' place in the split."""
 
     images_B3HW: Tensor
     targets: Targets
@@ -87,13 +87,18 @@ class Samples(Dataset[Item]):
 
     def __getitems__(self, keys: Sequence[Any]) -> list[Item]:
         """The samples of a batch, for torch's loader."""
-        threads = min(torch.get_num_threads(), len(keys))
-        others = [_pool().submit(self._some, keys[part::threads]) for part in range(1, threads)]
-        parts = [self._some(keys[::threads]), *(each.result() for each in others)]
-        return [parts[place % threads][place // threads] for place in range(len(keys))]
+        places = iter(range(len(keys)))  # some samples cost four times as much as others
+        made: dict[int, Item] = {}
 
-    def _some(self, keys: Sequence[Any]) -> list[Item]:
-        return [self[key] for key in keys]
+        def make() -> None:
+            for place in places:
+                made[place] = self[keys[place]]
+
+        others = [_pool().submit(make) for _ in range(min(torch.get_num_threads(), len(keys)) - 1)]
+        make()
+        for other in others:
+            other.result()
+        return [made[place] for place in range(len(keys))]
 
 
 @cache
@@ -150,8 +155,13 @@ def collate(items: list[Item]) -> Batch:
         boxes_BM4[row, : len(boxes)] = torch.from_numpy(np.asarray(boxes, np.float32))
         labels_BM[row, : len(labels)] = torch.from_numpy(np.asarray(labels, np.int64))
         valid_BM[row, : len(labels)] = True
-    images = torch.stack([image for _, image, _, _ in items])
-    return Batch(images, Targets(boxes_BM4, labels_BM, valid_BM), [index for index, *_ in items])
+    # channels last in memory, as the pictures are
+    images_BHW3 = torch.stack([image.permute(1, 2, 0) for _, image, _, _ in items])
+    return Batch(
+        images_BHW3.permute(0, 3, 1, 2),
+        Targets(boxes_BM4, labels_BM, valid_BM),
+        [index for index, *_ in items],
+    )
 
 
 class TrainBatches:

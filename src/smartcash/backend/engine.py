@@ -151,7 +151,7 @@ def train_one_epoch(
                 parts.scaler.step(parts.optimizer)
                 parts.scaler.update()
                 parts.optimizer.zero_grad(set_to_none=True)
-                parts.averaged.update(parts.model)
+                parts.averaged.update()
                 stats.grad_norm = max(stats.grad_norm, norm)
 
             stats.steps += 1

@@ -165,47 +165,50 @@ def _input_gradient(work):  # type: ignore[no-untyped-def]
         b = next_picture(work)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _statistics(sums_B3C, area, weight_C, bias_C, eps, momentum, mean_C, var_C, table):  # type: ignore[no-untyped-def]
     """The sums of the pictures → the layer's table; the running mean and variance move on."""
     batch, _, channels = sums_B3C.shape
     count = batch * area
+    mean, squares = np.zeros(channels), np.zeros(channels)
+    for b in range(batch):
+        for c in range(channels):
+            mean[c] += sums_B3C[b, 0, c] + np.float64(sums_B3C[b, 1, c]) / area
     for c in range(channels):
-        mean = 0.0
-        for b in range(batch):
-            mean += sums_B3C[b, 0, c] + np.float64(sums_B3C[b, 1, c]) / area
-        mean /= batch
-        squares = 0.0
-        for b in range(batch):
+        mean[c] /= batch
+    for b in range(batch):
+        for c in range(channels):
             some = np.float64(sums_B3C[b, 1, c])
-            away = sums_B3C[b, 0, c] + some / area - mean
-            squares += max(sums_B3C[b, 2, c] - some * some / area, 0.0) + area * away * away
-        inverse = 1 / np.sqrt(squares / count + eps)
+            away = sums_B3C[b, 0, c] + some / area - mean[c]
+            squares[c] += max(sums_B3C[b, 2, c] - some * some / area, 0.0) + area * away * away
+    for c in range(channels):
+        inverse = 1 / np.sqrt(squares[c] / count + eps)
         table[FACTOR, c] = weight_C[c] * inverse
-        table[SHIFT, c] = bias_C[c] - mean * weight_C[c] * inverse
-        table[MEAN, c] = mean
+        table[SHIFT, c] = bias_C[c] - mean[c] * weight_C[c] * inverse
+        table[MEAN, c] = mean[c]
         table[INVERSE_STD, c] = inverse
-        mean_C[c] += momentum * (mean - mean_C[c])
-        var_C[c] += momentum * (squares / max(count - 1, 1) - var_C[c])
+        mean_C[c] += momentum * (mean[c] - mean_C[c])
+        var_C[c] += momentum * (squares[c] / max(count - 1, 1) - var_C[c])
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _slopes(sums_B2C, area, table, slopes, grad_weight_C, grad_bias_C):  # type: ignore[no-untyped-def]
     """The sums of the pictures → the gradients of weight and bias, and the table of `_input_gradient` (Ioffe & Szegedy
     2015, §3)."""
     batch, _, channels = sums_B2C.shape
     count = batch * area
+    some, products = np.zeros(channels), np.zeros(channels)
+    for b in range(batch):
+        for c in range(channels):
+            some[c] += sums_B2C[b, 0, c]
+            products[c] += sums_B2C[b, 1, c]
     for c in range(channels):
-        some, products = 0.0, 0.0
-        for b in range(batch):
-            some += sums_B2C[b, 0, c]
-            products += sums_B2C[b, 1, c]
         factor, inverse = np.float64(table[FACTOR, c]), np.float64(table[INVERSE_STD, c])
-        grad_bias_C[c] = some
-        grad_weight_C[c] = products * inverse
+        grad_bias_C[c] = some[c]
+        grad_weight_C[c] = products[c] * inverse
         slopes[0, c] = factor
-        slopes[1, c] = -factor * products * inverse * inverse / count
-        slopes[2, c] = -factor * some / count - slopes[1, c] * table[MEAN, c]
+        slopes[1, c] = -factor * products[c] * inverse * inverse / count
+        slopes[2, c] = -factor * some[c] / count - slopes[1, c] * table[MEAN, c]
 
 
 def takes(x_BCHW: Tensor) -> bool:

@@ -145,25 +145,25 @@ class Schedule:
 
 
 class AveragedModel:
-    """Exponential moving average of a model's weights (fp32), with a ramp: decay = min(d, (1 + n) / (10 + n)).
+    """Exponential moving average of the weights of `model` (fp32), with a ramp: decay = min(d, (1 + n) / (10 + n)).
 
     Evaluated and saved in place of the last weights; with `decay` 0 it is a plain copy."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.module = deepcopy(model).eval().requires_grad_(False)
         self.decay, self.updates = decay, 0
+        pairs = list(zip(self.module.state_dict().values(), model.state_dict().values()))
+        self._weights = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._counters = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Move towards the weights of `model`; whole numbers (batch counters) are copied."""
+    def update(self) -> None:
+        """Move towards the weights of the model; whole numbers (batch counters) are copied."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        ours, theirs = list(self.module.state_dict().values()), list(model.state_dict().values())
-        floats = [(a, b) for a, b in zip(ours, theirs) if a.is_floating_point()]
-        torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], 1 - decay)
-        for a, b in zip(ours, theirs):
-            if not a.is_floating_point():
-                a.copy_(b)
+        torch._foreach_lerp_([own for own, _ in self._weights], [its for _, its in self._weights], 1 - decay)
+        if self._counters:
+            torch._foreach_copy_([own for own, _ in self._counters], [its for _, its in self._counters])
 
     def state_dict(self) -> dict[str, Any]:
         return {"updates": self.updates, "model": self.module.state_dict()}
