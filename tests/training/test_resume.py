@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -36,7 +37,7 @@ from smartcash.handlers.checkpoint import CheckpointManager
 from smartcash.services.control import ControlFile, Signals, send_command
 from smartcash.services.event_log import read_events
 from smartcash.services.run_store import RunFolder
-from smartcash.worker import evaluate_model, extend, resume, train
+from smartcash.worker import evaluate_model, extend, resume, train, training
 
 from .conftest import toy_config
 
@@ -233,6 +234,24 @@ def test_other_data_begin_the_epoch_anew_and_need_another_path(notes: Path, tmp_
     outcome = resume(run, heard.append)
     resumed = next(event for event in heard if isinstance(event, RunResumed))
     assert (resumed.epoch, resumed.step) == (2, 4) and outcome.reason == "finished"
+
+
+def test_a_run_that_has_its_checkpoints_needs_room_for_those_to_come_only(
+    notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A7, D9: stopped in its last epoch, it goes on where two more fit; with less it is refused, and stays as it is."""
+    stop = StopAt(2 * 4 + 2)
+    config = toy_config(notes, training={"epochs": 3}, checkpoint={"every_minutes": 0})
+    run, _ = train(config, tmp_path, stop, signals=stop.signals)
+    size = max(path.stat().st_size for path in run.weights.glob("*.pth"))
+    before = sorted(run.weights.iterdir())
+    disk = SimpleNamespace(free=size, total=2**40)
+    monkeypatch.setattr(training.psutil, "disk_usage", lambda path: disk)
+    with pytest.raises(ConfigInvalid, match="keep_epochs"):
+        resume(run)
+    assert sorted(run.weights.iterdir()) == before
+    disk.free = int(2.1 * size)
+    assert resume(run).reason == "finished"
 
 
 def test_what_cannot_go_on_says_why(notes: Path, sorted_notes: Path, tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ class Augment:
 
 
 def _warp(picture: np.ndarray, matrix: np.ndarray, width: int, height: int, pad: int) -> np.ndarray:
-    """OpenCV warps four channels in little more than half the time of three, to the same values."""
+    """Four channels, there and back included, take OpenCV two thirds of the time of three, to the same values."""
     warped = cv2.warpPerspective(
         cv2.cvtColor(picture, cv2.COLOR_RGB2RGBA), TO_CENTRES @ matrix @ FROM_CENTRES, (width, height),
         flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(pad, pad, pad, pad),

@@ -43,12 +43,12 @@ def measure(built: Built, build_s: float, peak_memory_mb: Callable[[], float]) -
     pace = Pace(frozen_s, trained_s, _image_seconds(built) * len(built.valid.samples))
     tested = len(built.test.samples) if built.test else 0
     last = pace.validation_s * tested / max(1, len(built.valid.samples))
-    size, written, kept = checkpoints(built)
+    size, written, most = checkpoints(built)
     return {
         "duration_s": round(build_s + pace.seconds(steps * epochs, frozen_steps, epochs) + last, 1),
         "memory_mb": round(peak_memory_mb()),
         "batch_size": built.train.batch_size,
-        "disk_mb": round(kept * size / 2**20, 1),
+        "disk_mb": round(most * size / 2**20, 1),
         "checkpoint_mb": round(size / 2**20, 1),
         "checkpoints": written,
         "pace": asdict(pace),
@@ -88,12 +88,24 @@ def _image_seconds(built: Built) -> float:
     return (moments[-1] - moments[0]) / max(1, seen)
 
 
-def checkpoints(built: Built) -> tuple[int, int, int]:
-    """About the bytes of one checkpoint (weights, averaged weights and what the optimizer keeps), how many epochs
-    write one, and how many there are at most at a time."""
-    config, model = built.config, built.parts.model
-    weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-    trained = sum(t.numel() * t.element_size() for t in model.parameters())
-    size = 2 * weights + kept_per_weight(config.optimizer) * trained
-    written = math.ceil(config.training.epochs / config.checkpoint.every_epochs)
-    return size, written, KINDS_OF_CHECKPOINTS * min(config.checkpoint.keep_epochs, written + 1)
+def checkpoints(built: Built, done: int = 0, there: int = 0) -> tuple[int, int, int]:
+    """About the bytes of one checkpoint (weights, averaged weights and what the optimizer keeps), how many epochs after
+    the `done` ones write one, and by how many those on the disk, of which `there` are now, grow at most."""
+    rule, parts = built.config.checkpoint, built.parts
+    never_trained = {id(parameter) for parameter in parts.frozen}
+    weights = sum(t.numel() * t.element_size() for t in parts.model.state_dict().values())
+    trained = sum(
+        p.numel() * p.element_size() for p in parts.model.parameters() if id(p) not in never_trained
+    )
+    size = 2 * weights + kept_per_weight(built.config.optimizer) * trained
+    epochs = (
+        built.config.training.epochs - done
+    )  # each ends with one file at most, be it the best or the newest
+    within = 0
+    if rule.every_minutes:
+        within = rule.keep_epochs
+    elif rule.every_steps:
+        within = min(rule.keep_epochs, epochs * built.train.steps // rule.every_steps)
+    # one more than is kept: old ones go before the next save
+    room = KINDS_OF_CHECKPOINTS * rule.keep_epochs + 1 - there
+    return size, math.ceil(epochs / rule.every_epochs), max(1, min(room, epochs + 1 + within))

@@ -147,7 +147,8 @@ class Schedule:
 class AveragedModel:
     """Exponential moving average of the weights of `model` (fp32), with a ramp: decay = min(d, (1 + n) / (10 + n)).
 
-    Evaluated and saved in place of the last weights; with `decay` 0 it is a plain copy."""
+    Evaluated and saved in place of the last weights; with `decay` 0 it is a plain copy. The tensors of `model` must stay
+    these very ones: they are looked up once."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.module = deepcopy(model).eval().requires_grad_(False)

@@ -396,10 +396,12 @@ class _Session:
             progress = restore(built, state, self.callbacks)
             if self.other_data or state["steps_per_epoch"] != built.train.steps:
                 progress = at_epoch_start(progress, built.train.steps)
+        there = len(list(run.weights.glob("*.pth")))
+        size, _, growth = checkpoints(built, progress.epoch if progress else 0, there)
+        short = disk_shortage(run, growth * size / 2**20) if world.leads else []
+        if short := world.from_leader(short):
+            raise ConfigInvalid(short)
         if world.leads:
-            size, _, kept = checkpoints(built)
-            if problems := disk_shortage(run, kept * size / 2**20):
-                raise ConfigInvalid(problems)
             self._describe(built, emit, state, progress)
         training = built.config.training
         manager = CheckpointManager(
@@ -481,11 +483,10 @@ def shortages(run: RunFolder, forecast: Mapping[str, Any], device: torch.device)
 
 
 def disk_shortage(run: RunFolder, needed_mb: float) -> list[Problem]:
-    """The problem of a run whose checkpoints, together `needed_mb`, do not fit on its disk; those it has are part of
-    them."""
-    there = sum(path.stat().st_size for path in run.weights.glob("*.pth"))
-    free_mb = (psutil.disk_usage(str(run.path)).free + there) / 2**20
-    if free_mb >= needed_mb:
+    """The problem of a run whose checkpoints grow by `needed_mb`, which its disk does not hold."""
+    disk = psutil.disk_usage(str(run.path))
+    free_mb = disk.free / 2**20
+    if free_mb >= needed_mb or not disk.total:  # some drives that are mounted do not say
         return []
     facts = {"free": round(free_mb), "needed": round(needed_mb), "folder": str(run.path)}
     return [Problem("checkpoint.keep_epochs", "disk_short", facts=facts)]

@@ -30,8 +30,8 @@ def environment(form: str, requirements: Sequence[str], size: str) -> Path:
     """The Python of the environment with `requirements`, which is made if it is not there, and completed if a package
     that it had from here is gone. `size`: about how large it becomes, to be told.
 
-    Two at once wait for each other. It gets its name when it is whole, so one that is ended in between begins anew.
-    Raises ExportRefused when it cannot be made; nothing is left behind then."""
+    Two at once wait for each other. A new one gets its name when it is whole, so one that is ended in between begins
+    anew. Raises ExportRefused when it cannot be made, which leaves nothing behind, or not completed."""
     parents = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
     facts = {
         "requirements": list(requirements), "python": platform.python_version(), "base": sys.base_prefix,
@@ -43,7 +43,7 @@ def environment(form: str, requirements: Sequence[str], size: str) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
             if folder.is_dir():
-                _install(folder, requirements)  # without the net, and in a second, when all of it is there
+                _install(folder, requirements)  # in seconds and without the net when all of it is there
             else:
                 get_logger("exports").info(
                     text("export.environment", format=form, folder=str(folder), size=size)

@@ -30,12 +30,17 @@ def write(job: Job, path: Path) -> None:
     order.write_text(json.dumps({**files, "shape": list(images.shape)}), encoding="utf-8")
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said,
-        # it ends when its stdin does, so it never outlives this process
+        # it ends when its stdin does: it does not outlive this process, whatever ends that
         subprocess.Popen(
             [python, "-I", CONVERTER, order], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said
         ) as converter,
     ):
-        if converter.wait():
+        try:
+            failed = converter.wait()
+        except BaseException:
+            converter.kill()
+            raise
+        if failed:
             said.seek(0)
             raise ValueError(last_line(said.read()))
     tools = json.loads(result.read_text(encoding="utf-8"))
