@@ -142,7 +142,9 @@ def main(arguments: list[str] | None = None) -> None:
     bindtextdomain("messages", str(LOCALES))
     shorten_waits()
     root = _Root(
-        "smartcash", _Commands(), help=text("cli.help.root"),
+        "smartcash",
+        _Commands(),  # type: ignore[arg-type]  # nothing is added to it
+        help=text("cli.help.root"),
         context_settings={"help_option_names": ["-h", "--help"]},
     )  # fmt: skip
     root = language_option(click.version_option(__version__, prog_name="smartcash")(root))

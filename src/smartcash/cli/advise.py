@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _BUDGET = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
 
-class Budget(click.ParamType):
+class Budget(click.ParamType):  # type: ignore[type-arg]  # only newer ones take any
     """30m, 2h, 90s or 1h30m, in seconds."""
 
     name = "time"

@@ -96,8 +96,8 @@ def _show(facts: Mapping[str, Any]) -> None:
             differing.add_column(Text(name), overflow="fold")
         for each in facts["config"]:
             mark = " ⚠" if each["why"] else ""
-            values = (Text("–" if value in (None, "", []) else plain(str(value))) for value in each["values"])
-            differing.add_row(Text(each["field"] + mark), *values)
+            cells = (Text("–" if value in (None, "", []) else plain(str(value))) for value in each["values"])
+            differing.add_row(Text(each["field"] + mark), *cells)
         show_list(differing)
     if facts["data"]["same"]:
         click.echo(text("compare.same_data", hash=facts["data"]["sets"][0]["content_hash"][:16]))

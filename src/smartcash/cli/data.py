@@ -105,8 +105,8 @@ def check(data: Path, strict: bool, as_json: bool, page: Path | None, fixed: Pat
         click.echo(text("health.page_written", path=page), err=as_json)
     if fixed is not None:
         done = fix(dataset, fixed)
-        counts = {"changes": len(done.changes), "left": len(done.left)}
-        click.echo(text("health.fixed", path=fixed, **counts), err=as_json)
+        told = text("health.fixed", path=fixed, changes=len(done.changes), left=len(done.left))
+        click.echo(told, err=as_json)
     if strict and (problems := dataset.report.problems("error", "warning")):
         raise DataInvalid("data_strict", problems, path=str(data))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -144,7 +144,7 @@ def figures_of(proof: Proof) -> str:
 
 def reason_of(proof: Proof) -> str:
     """Why a proof failed or is none."""
-    facts = {
+    facts: dict[str, Any] = {
         "box_px": f"{proof.box_px or 0:.3g}", "score": f"{proof.score or 0:.3g}",
         "agreement": f"{100 * (proof.agreement or 0):.1f}", "metric": proof.metric,
         "metric_torch": f"{proof.metric_torch or 0:.4f}", "metric_file": f"{proof.metric_file or 0:.4f}",

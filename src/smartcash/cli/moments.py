@@ -13,7 +13,7 @@ _DATE = r"\d{4}-?\d{2}-?\d{2}|\d{4}-?W\d{2}(-?\d)?"
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 
-class Moment(click.ParamType):
+class Moment(click.ParamType):  # type: ignore[type-arg]  # only newer ones take any
     """`2026-11-01`, `2026-11-01T08:00` (local time) or `12h`, `7d`, `4w` ago → a datetime with its zone. A date
     alone is its first moment, with `end` its last."""
 

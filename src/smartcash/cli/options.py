@@ -32,7 +32,7 @@ class TargetFile(click.Path):
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> Any:
-        path = Path(super().convert(value, param, ctx))
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
         if not path.parent.is_dir():
             self.fail(text("cli.target_missing", path=path, folder=path.parent), param, ctx)
         if not os.access(path.parent, os.W_OK):

@@ -52,7 +52,7 @@ def command(
     from smartcash.utils.files import write_bytes
     from smartcash.worker import predict_files
 
-    sources = [*files_in(images), *cameras]
+    sources: list[Path | int] = [*files_in(images), *cameras]
     answers = predict_files(model, sources, out, threshold=threshold, device=device, every=every, most=frames)
     failed, interrupted = False, False
     rows: list[dict[str, Any]] = []
@@ -96,12 +96,13 @@ def _show(facts: dict[str, Any], as_json: bool) -> None:
 def _rows(facts: dict[str, Any]) -> list[dict[str, Any]]:
     """A row for each thing found; one without a class where there is nothing."""
     common = {name: facts[name] for name in ("file", "frame", "time_s", "error") if name in facts}
-    found = facts.get("found") or [{}]
-    return [
-        {**common, **{name: row[name] for name in ("class", "score", "value") if name in row}}
-        | dict(zip(("x1", "y1", "x2", "y2"), row.get("box_xyxy", ())))
-        for row in found
-    ]
+    found: list[dict[str, Any]] = facts.get("found") or [{}]
+    rows = []
+    for row in found:
+        own = {name: row[name] for name in ("class", "score", "value") if name in row}
+        sides: dict[str, Any] = dict(zip(("x1", "y1", "x2", "y2"), row.get("box_xyxy", ())))
+        rows.append({**common, **own, **sides})
+    return rows
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:

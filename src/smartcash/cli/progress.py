@@ -67,15 +67,16 @@ class TrainingDisplay:
             case events.Commanded(name=name, value=value, source=source):
                 self._commanded(name, value, source)
             case events.RolledBack():
-                facts = {
-                    "epoch": event.epoch,
-                    "step": event.step,
-                    "factor": event.lr_factor,
-                    "left": event.left,
-                }
                 cause = text(f"errors.{event.cause}", **event.facts)
+                back = text(
+                    "train.rolled_back",
+                    epoch=event.epoch,
+                    step=event.step,
+                    factor=event.lr_factor,
+                    left=event.left,
+                )
                 self.console.print(f"⚠ {cause}", style="yellow", markup=False)
-                self.console.print(f"⚠ {text('train.rolled_back', **facts)}", style="yellow", markup=False)
+                self.console.print(f"⚠ {back}", style="yellow", markup=False)
             case events.EarlyStopped():
                 self.console.print(
                     text(

@@ -20,6 +20,7 @@ from smartcash.utils.i18n import catalogue, text
 from smartcash.utils.printable import plain
 
 if TYPE_CHECKING:
+    from smartcash.domain.ports import CommandName
     from smartcash.handlers.run_history import RunHistory
     from smartcash.handlers.training_manager import TrainingManager
     from smartcash.services.run_store import RunFolder
@@ -261,7 +262,7 @@ def continue_(run: str, home: Path | None, as_json: bool) -> None:
 @_run
 @click.option("--after-epoch", "when", flag_value="stop_after_epoch", help=text("cli.runs.stop_after_epoch"))
 @click.option("--keep-best", "when", flag_value="keep_best", help=text("cli.runs.stop_keep_best"))
-def stop(run: str, when: str | None, home: Path | None, as_json: bool) -> None:
+def stop(run: str, when: CommandName | None, home: Path | None, as_json: bool) -> None:
     _act(home, run, as_json, lambda manager, folder: manager.command(folder, when or "stop"))
 
 

@@ -23,7 +23,7 @@ from smartcash.backend.backbones import SHORT_NAMES, weights_at_hand
 from smartcash.backend.builder import choose_image_size
 from smartcash.backend.data import CACHE_FACTOR, Pictures
 from smartcash.backend.exporters import FORMATS as EXPORTS
-from smartcash.backend.formats import DataSet, Sample, facts_of, read_dataset
+from smartcash.backend.formats import DataSet, Sample, facts_of, read_dataset, task_named
 from smartcash.backend.health import examine
 from smartcash.backend.images import Pixels, decode_image, read_image
 from smartcash.backend.predictor import Predictor
@@ -55,8 +55,7 @@ Values = Mapping[str, Any]
 
 @lru_cache(maxsize=4)
 def _data_set(path: str, form: str, task: str, seed: int) -> DataSet:
-    wanted = None if task == "auto" else task
-    return read_dataset(path, task=wanted, format=form, seed=seed)  # type: ignore[arg-type]
+    return read_dataset(path, task=task_named(task), format=form, seed=seed)
 
 
 def check_data(path: str, form: str = "auto", task: str = "auto", seed: int = 0) -> Values:
@@ -129,8 +128,7 @@ def augment_pictures(values: Values, count: int, epoch: int) -> Values:
 
 def _split(data: DataSet, split: str) -> tuple[Sample, ...]:
     if split not in data.splits:
-        facts = {"path": str(data.root), "split": split, "splits": ", ".join(data.splits)}
-        raise DataInvalid("split_missing", **facts)
+        raise DataInvalid("split_missing", path=str(data.root), split=split, splits=", ".join(data.splits))
     return data.splits[split]
 
 
@@ -140,7 +138,7 @@ def _described(data: DataSet, sample: Sample) -> Values:
     return {"name": sample.path.name, "width": width, "height": height, "boxes": boxes}
 
 
-def _boxes(data: DataSet, boxes_N4: np.ndarray, labels_N: np.ndarray) -> list[Values]:
+def _boxes(data: DataSet, boxes_N4: np.ndarray, labels_N: np.ndarray) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [{"class": data.classes[label]} for label in labels_N.tolist()]
     for row, box in zip(rows, boxes_N4.tolist()):
         row["box_xyxy"] = [round(side, 1) for side in box]

@@ -185,7 +185,7 @@ def record_of(source: ExportSource, request: ExportRequest, made: Exported, erro
 def export_name(source: ExportSource, request: ExportRequest, image_size: int, suffix: str) -> str:
     """`efficientnet_lite0-320-fp16-nms-b4.onnx`: what sets it apart from the usual form is in the name; so is the
     beginning of the checkpoint's SHA-256 where a file of another checkpoint has that name already."""
-    special = [request.precision] if request.precision != "fp32" else []
+    special: list[str] = [request.precision] if request.precision != "fp32" else []
     special += ["nms"] if request.nms else []
     special += [f"b{request.batch}"] if request.batch else []
     backbone = re.sub(r"[^\w.]+", "_", source.config.model.backbone)

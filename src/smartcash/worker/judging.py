@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from smartcash.backend.comparison import marks
-from smartcash.backend.formats import DataSet, Sample, read_dataset
+from smartcash.backend.formats import DataSet, Sample, read_dataset, task_named
 from smartcash.backend.formats.model import relative_name
 from smartcash.backend.images import read_image, write_image
 from smartcash.backend.predictor import Predictor
@@ -42,7 +42,7 @@ class Pictures:
     def read(cls, path: str, split: str, like: Contender) -> Pictures:
         """The data set at `path`, split as for the training of `like` where it has no split of its own. `split`: "" for
         the test pictures, or the validation ones where there are none. Raises DataInvalid."""
-        data = read_dataset(path, task=like.task, seed=like.config.seed)
+        data = read_dataset(path, task=task_named(like.task), seed=like.config.seed)
         chosen = split or ("test" if "test" in data.splits else "valid")
         if chosen not in data.splits:
             raise DataInvalid("split_missing", path=path, split=chosen, splits=", ".join(data.splits))
@@ -132,7 +132,7 @@ def trained_on(side: Contender, pictures: Pictures) -> int | None:
     if side.data.content_hash != data.content_hash:
         if not side.data.path or not Path(side.data.path).exists():
             return None
-        data = read_dataset(side.data.path, task=side.task, seed=side.config.seed)
+        data = read_dataset(side.data.path, task=task_named(side.task), seed=side.config.seed)
         if data.content_hash != side.data.content_hash:
             return None
     learnt = {sample.digest for sample in data.splits["train"]}

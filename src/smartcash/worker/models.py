@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
@@ -97,7 +97,7 @@ def predict_files(
     device: str = "auto",
     every: int = 1,
     most: int | None = None,
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """What a model says of each picture, and of every `every`-th frame of each video and camera (a number), `most` of
     them at most, as plain values; drawn pictures and videos go into the folder `drawn`.
 

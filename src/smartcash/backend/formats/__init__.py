@@ -18,6 +18,7 @@ from smartcash.backend.formats.model import (
     Task,
     count_boxes,
     facts_of,
+    task_named,
 )
 from smartcash.backend.formats.reading import read_dataset, verify_images
 from smartcash.backend.formats.writing import resplit, write_dataset
@@ -35,6 +36,7 @@ __all__ = [
     "facts_of",
     "read_dataset",
     "resplit",
+    "task_named",
     "verify_images",
     "write_dataset",
 ]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,12 @@ from smartcash.domain.errors import Problem
 Task = Literal["detect", "classify"]
 Severity = Literal["error", "warning", "note"]
 SPLITS = ("train", "valid", "test")
+
+
+def task_named(name: str) -> Task | None:
+    """The task with this name; None for one that is yet to be found out ("auto")."""
+    return next((task for task in get_args(Task) if task == name), None)
+
 
 # Every finding: how grave it is and what was done about the thing concerned. Texts: `problems.<code>`.
 KINDS: dict[str, tuple[Severity, str]] = {
