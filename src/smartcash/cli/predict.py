@@ -100,8 +100,8 @@ def _rows(facts: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for row in found:
         own = {name: row[name] for name in ("class", "score", "value") if name in row}
-        box: list[float] = row.get("box_xyxy", [])
-        rows.append({**common, **own, **dict(zip(("x1", "y1", "x2", "y2"), box))})
+        sides: zip[tuple[str, float]] = zip(("x1", "y1", "x2", "y2"), row.get("box_xyxy", []))
+        rows.append(common | own | dict(sides))
     return rows
 
 
