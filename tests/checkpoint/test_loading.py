@@ -281,6 +281,17 @@ def test_missing_files_and_folders_are_named(manager: CheckpointManager, tmp_pat
         manager.load_checkpoint()
 
 
+def test_the_doctor_leaves_weights_of_another_program_where_they_are(
+    manager: CheckpointManager, toy: Toy, reopened: Callable[[], CheckpointManager]
+) -> None:
+    """B33: they read well, so they are not damaged; they are named."""
+    toy.save(manager, 1)
+    foreign = manager.output_dir / "resnet18.pth"
+    torch.save({"conv1.weight": torch.zeros(2)}, foreign)
+    report = reopened().doctor()
+    assert foreign.exists() and report["unverified"] == [foreign.name] and report["damaged"] == []
+
+
 def test_the_doctor_sets_aside_what_is_damaged_and_deletes_nothing(
     manager: CheckpointManager, toy: Toy, reopened: Callable[[], CheckpointManager]
 ) -> None:

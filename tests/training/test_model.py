@@ -355,6 +355,19 @@ def test_the_assignment_is_what_its_equations_say_point_by_point() -> None:
                 assert found.quality_BA[b, point].item() == pytest.approx(quality, rel=1e-4)
 
 
+def test_a_lower_threshold_adds_detections_and_changes_none() -> None:
+    """B2: scores in bf16 are often equal; which of two boxes wins must not depend on what else is a candidate."""
+    rng = torch.Generator().manual_seed(3)
+    corners = torch.rand(3000, 2, generator=rng) * 60
+    boxes = torch.cat((corners, corners + 20 + torch.rand(3000, 2, generator=rng) * 20), 1)
+    scores = (torch.rand(3000, 4, generator=rng) ** 4).bfloat16().float()
+    few = select(boxes, scores, score_threshold=0.9, limit=10_000)
+    many = select(boxes, scores, score_threshold=0.01, limit=10_000)
+    assert (scores > 0.9).sum() < 1000 < (scores > 0.01).sum()
+    for mine, others in zip(few, many):
+        assert torch.equal(mine, others[many[1] > 0.9])
+
+
 def test_post_processing_keeps_the_best_of_each_class_and_respects_its_limit() -> None:
     """One box twice is one detection; the same box of another class is another; at most `limit` come out."""
     boxes = torch.tensor([[0.0, 0, 10, 10], [1, 0, 10, 10], [30, 30, 40, 40]])

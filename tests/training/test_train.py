@@ -13,11 +13,13 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 
+from smartcash.backend.images import read_image
+from smartcash.backend.samples import write_samples
 from smartcash.domain.config import merge
 from smartcash.domain.errors import ConfigInvalid, DataInvalid, TrainingFailed
 from smartcash.domain.events import EpochEnded, Event, RunReady, StepEnded
@@ -162,7 +164,7 @@ def test_a_model_from_a_run_evaluates_and_predicts(
     folder, _ = trained
     figures = evaluate_model(str(folder), str(notes), "test")
     own = json.loads((folder / "report" / "metrics.json").read_text())["test"]
-    assert figures["mAP50_95"] == pytest.approx(own["mAP50_95"], abs=0.02)
+    assert figures["mAP50_95"] == pytest.approx(own["mAP50_95"], rel=1e-5)
     pictures = sorted((notes / "images" / "test").iterdir())
     found = list(
         predict_files(str(folder), [*pictures, notes / "data.yaml"], tmp_path / "drawn", threshold=0.0)
@@ -189,6 +191,23 @@ def test_a_classifier_trains_from_a_folder_per_class(sorted_notes: Path, tmp_pat
     assert outcome.test is not None and outcome.test.accuracy is not None
     assert run.config().training.monitor == "loss" and run.config().training.mode == "min"
     assert evaluate_model(str(run.path), str(sorted_notes), "valid")["accuracy"] is not None
+    photo = next(sorted_notes.rglob("*.jpg"))
+    (answer,) = predict_files(str(run.path), [photo], tmp_path / "drawn")
+    assert read_image(Path(answer["drawn"])).shape == read_image(photo).shape
+
+
+@pytest.mark.parametrize("task", ["detect", "classify"])
+def test_a_model_is_judged_later_as_it_was_by_its_training(
+    task: Literal["detect", "classify"], tmp_path: Path
+) -> None:
+    """A19, D15: the same pictures, many times larger than the input, the same figures to the last digits."""
+    write_samples(tmp_path / "large", images=40, seed=5, size_px=400, task=task)
+    run, outcome = train(toy_config(tmp_path / "large"), tmp_path)
+    assert outcome.test is not None
+    later = evaluate_model(str(run.path), str(tmp_path / "large"), "test")
+    names = ("mAP50", "mAP50_95") if task == "detect" else ("accuracy", "loss", "ece")
+    for name in names:
+        assert later[name] == pytest.approx(outcome.test.to_dict()[name], rel=1e-5, abs=1e-7), name
 
 
 @pytest.mark.slow

@@ -120,6 +120,28 @@ def test_a_folder_with_pictures_and_videos_becomes_json_csv_and_drawings(
     assert ended.value.code == 2
 
 
+def test_a_model_is_found_in_another_home_and_a_folder_of_folders_is_not_passed_over_in_silence(
+    home: Path,
+    outspoken: Callable[[int], RunFolder],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A34, D15: `--home` as in the other commands; what holds no picture itself is named with what is in it."""
+    ModelVersions(home).register_run(outspoken(2))
+    photos = tmp_path / "photos"
+    (photos / "5rb").mkdir(parents=True)
+    Image.fromarray(np.full((50, 70, 3), 90, np.uint8)).save(photos / "5rb" / "photo.png")
+    monkeypatch.setenv("SMARTCASH_HOME", str(tmp_path / "elsewhere"))
+    for command in ("predict", "count"):
+        with pytest.raises(SystemExit) as ended:
+            main([command, "v1", str(photos), "--home", str(home)])
+        assert ended.value.code == 2 and "5rb" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", "v1", str(photos / "5rb"), "--home", str(home), "--device", "cpu"])
+    assert ended.value.code == 0 and "photo.png" in capsys.readouterr().out
+
+
 def test_a_model_by_its_alias_looks_at_a_picture_in_three_lines_of_python(
     home: Path, outspoken: Callable[[int], RunFolder], tmp_path: Path
 ) -> None:

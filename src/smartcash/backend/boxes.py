@@ -85,8 +85,9 @@ def select(
     points, labels = (scores_AC > score_threshold).nonzero(as_tuple=True)
     scores = scores_AC[points, labels]
     if len(scores) > candidates:
-        scores, order = scores.topk(candidates)
-        points, labels = points[order], labels[order]
+        # in the order of the points: of equal scores, of which bf16 has many, the first wins whatever the threshold is
+        best = scores.topk(candidates).indices.sort().values
+        points, labels, scores = points[best], labels[best], scores[best]
     boxes = boxes_A4[points]
     keep = batched_nms(boxes, scores, labels, iou_threshold)[:limit]
     return boxes[keep], scores[keep], labels[keep]

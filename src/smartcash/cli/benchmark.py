@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from smartcash.cli import language_option
-from smartcash.cli.options import TargetFile
+from smartcash.cli.options import TargetFile, models_home_option
 from smartcash.utils.i18n import text
 
 COLUMNS = ("file", "format", "precision", "state", "p50", "p95", "throughput", "size", "metric")
@@ -23,6 +23,7 @@ COLUMNS = ("file", "format", "precision", "state", "p50", "p95", "throughput", "
 @click.option("--threads", type=click.IntRange(1, 1024), help=text("cli.benchmark.threads"))
 @click.option("--html", "html", type=TargetFile(), help=text("cli.compare.html"))
 @click.option("--json", "as_json", is_flag=True, help=text("cli.json"))
+@models_home_option
 def command(run: str, seconds: float, threads: int | None, html: Path | None, as_json: bool) -> None:
     from smartcash.worker import benchmark_exports
 

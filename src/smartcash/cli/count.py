@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from smartcash.cli import language_option
-from smartcash.cli.options import TargetFile, json_option
+from smartcash.cli.options import TargetFile, json_option, models_home_option
 from smartcash.cli.predict import files_in
 from smartcash.utils.i18n import text
 
@@ -26,6 +26,7 @@ from smartcash.utils.i18n import text
 @click.option("--csv", "csv_file", type=TargetFile(), help=text("cli.count.csv"))
 @click.option("--device", default="auto", show_default=True, help=text("cli.device"))
 @json_option
+@models_home_option
 def command(
     model: str,
     images: tuple[Path, ...],

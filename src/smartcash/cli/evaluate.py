@@ -7,6 +7,7 @@ import json
 import click
 
 from smartcash.cli import language_option
+from smartcash.cli.options import models_home_option
 from smartcash.utils.i18n import text
 
 
@@ -24,6 +25,7 @@ from smartcash.utils.i18n import text
 @click.option("--seed", type=int, default=0, show_default=True, help=text("cli.evaluate.seed"))
 @click.option("--device", default="auto", show_default=True, help=text("cli.device"))
 @click.option("--json", "as_json", is_flag=True, help=text("cli.json"))
+@models_home_option
 def command(model: str, data: str, split: str, seed: int, device: str, as_json: bool) -> None:
     from smartcash.worker import evaluate_model
 

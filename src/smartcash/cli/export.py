@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smartcash.cli import language_option
+from smartcash.cli.options import models_home_option
 from smartcash.domain.exports import PRECISIONS, ExportRecord, ExportRequest, Precision, Proof
 from smartcash.utils.i18n import decimal, text
 
@@ -65,6 +66,7 @@ command = language_option(
 @click.option("--image-size", type=int, metavar="px", help=text("cli.export.image_size"))
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help=text("cli.export.out"))
 @click.option("--json", "as_json", is_flag=True, help=text("cli.json"))
+@models_home_option
 def model(
     model: str,
     formats: tuple[str, ...],

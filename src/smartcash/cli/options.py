@@ -15,6 +15,18 @@ from smartcash.utils.i18n import text
 home_option = click.option(
     "--home", type=click.Path(path_type=Path, file_okay=False), help=text("cli.runs.home")
 )
+
+
+def _look_in(context: click.Context, option: click.Parameter, home: Path | None) -> None:
+    if home is not None:
+        os.environ["SMARTCASH_HOME"] = str(home)
+
+
+# for commands that take the name of a run, version or alias, and whose work knows the home by the environment alone
+models_home_option = click.option(
+    "--home", type=click.Path(path_type=Path, file_okay=False), help=text("cli.runs.home"), expose_value=False,
+    callback=_look_in,
+)  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help=text("cli.json"))
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from smartcash.cli import language_option
-from smartcash.cli.options import TargetFile, json_option
+from smartcash.cli.options import TargetFile, json_option, models_home_option
 from smartcash.utils.i18n import text
 
 CSV_COLUMNS = ("file", "frame", "time_s", "class", "score", "value", "x1", "y1", "x2", "y2", "error")
@@ -35,6 +35,7 @@ CSV_COLUMNS = ("file", "frame", "time_s", "class", "score", "value", "x1", "y1",
 @click.option("--csv", "csv_file", type=TargetFile(), help=text("cli.predict.csv"))
 @click.option("--device", default="auto", show_default=True, help=text("cli.device"))
 @json_option
+@models_home_option
 def command(
     model: str,
     images: tuple[Path, ...],
@@ -119,12 +120,16 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def files_in(given: tuple[Path, ...]) -> list[Path]:
-    """Folders are opened, one level deep; hidden files are left out."""
+    """Folders are opened, one level deep; hidden files are left out. Raises UsageError for one that holds no file."""
     files: list[Path] = []
     for path in given:
-        files += (
-            sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
-            if path.is_dir()
-            else [path]
-        )
+        if not path.is_dir():
+            files.append(path)
+            continue
+        inside = sorted(each for each in path.iterdir() if not each.name.startswith("."))
+        found = [each for each in inside if each.is_file()]
+        if not found:
+            folders = ", ".join(each.name for each in inside[:5]) or "–"
+            raise click.UsageError(text("predict.no_files", folder=path, folders=folders))
+        files += found
     return files

@@ -118,8 +118,13 @@ class TrainingDisplay:
 
     def _epoch(self, event: events.EpochEnded) -> None:
         row = event.row
-        names = ("mAP50", "mAP50_95", "exact_sum") if "mAP50" in row else ("accuracy", "loss")
-        figures = "  ".join(f"{name} {_figure(row.get(name))}" for name in names)
+        shown = {"mAP50": "mAP50", "mAP50_95": "mAP50_95", "exact_sum": "exact_sum"}
+        if "mAP50" not in row:
+            shown = {
+                "accuracy": "accuracy",
+                "loss": "valid_loss",
+            }  # `loss` is the word for that of the training
+        figures = "  ".join(f"{called} {_figure(row.get(name))}" for name, called in shown.items())
         self.metric = figures
         line = text(
             "train.epoch_line", epoch=event.epoch, epochs=event.epochs, loss=_figure(row.get("train_loss")),

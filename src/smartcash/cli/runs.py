@@ -236,6 +236,8 @@ def watch(run: str, home: Path | None, as_json: bool) -> None:
         return
     facts = manager.result(folder)
     click.echo(text("runs.ended", run=facts["id"], state=_state(str(facts["state"]))))
+    if facts["state"] == "crashed":
+        click.echo(text("runs.crashed_hint", run=facts["id"]))
     if facts.get("error"):
         click.echo(str(facts["error"]), err=True)
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 import click
 
 from smartcash.cli import language_option
+from smartcash.cli.options import models_home_option
 from smartcash.utils.i18n import text
 
 
@@ -51,6 +52,7 @@ from smartcash.utils.i18n import text
     help=text("cli.serve.max_at_once"),
 )
 @click.option("--device", default="auto", show_default=True, help=text("cli.device"))
+@models_home_option
 def command(
     model: str,
     host: str,

@@ -187,7 +187,7 @@ def predict(model: str, picture: str, threshold: float | None = None, abstain: f
     ms = (time.perf_counter() - began) * 1000
     height, width = image.shape[:2]
     return {
-        **said, **{key: value for key, value in predictor.count(image, abstain).items() if key != "total_rupiah"},
+        **said, **predictor.count(image, abstain, threshold),
         "threshold": predictor.threshold if threshold is None else threshold, "width": width, "height": height,
         "ms": round(ms, 1), "values": _values(predictor.classes), "model": {"name": model, "sha256": sha256},
     }  # fmt: skip

@@ -126,7 +126,7 @@ def _looked_at(
     image = _picture(path)
     outcome = predictor(image, threshold)
     facts = {"file": str(path), **predictor.describe(outcome)}
-    if drawn is not None and predictor.task == "detect":
+    if drawn is not None:
         target = free_name(drawn, path)
         write_image(target, _with_boxes(predictor, image, outcome))
         facts["drawn"] = str(target)
@@ -145,7 +145,7 @@ def _watched(
     with ExitStack() as stack:
         video = stack.enter_context(Video(source))
         written, target = None, None
-        if drawn is not None and predictor.task == "detect":
+        if drawn is not None:
             named = Path(f"camera-{source}") if isinstance(source, int) else source
             target = free_name(drawn, named, ".mp4")
             written = stack.enter_context(VideoFile(target, video.frames_per_s / every))
@@ -160,7 +160,10 @@ def _watched(
 
 
 def _with_boxes(predictor: Predictor, image_HW3: np.ndarray, outcome: Outcome) -> np.ndarray:
-    return draw_boxes(image_HW3, outcome.boxes_N4, outcome.labels_N, outcome.scores_N, predictor.classes)
+    """The picture with what was found; a classifier's answer is about the whole of it."""
+    height, width = image_HW3.shape[:2]
+    boxes_N4 = outcome.boxes_N4 if predictor.task == "detect" else np.array([[0, 0, width, height]])
+    return draw_boxes(image_HW3, boxes_N4, outcome.labels_N, outcome.scores_N, predictor.classes)
 
 
 def count_files(

@@ -220,7 +220,13 @@ class CheckpointLoader:
                 self._logger.warning(str(error))
                 left.append(info.name)
             except CheckpointCorrupt as error:
-                set_aside(info.path, str(error))
+                if (
+                    error.code == "checkpoint_incomplete"
+                ):  # it reads well: weights of another program, most likely
+                    self._logger.warning(str(error))
+                    left.append(info.name)
+                else:
+                    set_aside(info.path, str(error))
             else:
                 if adopt and info.path.suffix == ".pth":
                     readable.append((info, content))

@@ -30,6 +30,8 @@ def write(job: Job, path: Path) -> None:
     model.inputs[0].get_tensor().set_names({"images"})
     if job.request.precision == "int8":
         model = quantized(model, job)
+    # else a picture of another size may not be refused
+    model.reshape([job.request.batch or -1, 3, job.image_size, job.image_size])
     model.set_rt_info(json.dumps(job.metadata), "smartcash")
     openvino.save_model(model, path, compress_to_fp16=job.request.precision == "fp16")
 

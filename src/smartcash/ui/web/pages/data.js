@@ -39,7 +39,8 @@ function Set({ path }) {
 }
 
 /** Splits, class balance and findings of a checked set. */
-export function Health({ of, brief = false }) {
+/** What is in a data set and what is strange about it; `brief`: its path, to show errors and warnings alone. */
+export function Health({ of, brief = "" }) {
   const splits = Object.entries(of.splits);
   const values = of.values ?? {};
   const totals = of.classes.map((name) => [name, splits.reduce((sum, [, split]) => sum + (split.labels[name] ?? 0), 0)]);
@@ -49,9 +50,10 @@ export function Health({ of, brief = false }) {
   return html`<div class="facts"><span><b>${t(`task.${of.task}`)}</b></span><span>${t("data.format")} <b>${of.format}</b></span>${splits.map(([name, split]) => html`<span key=${name}>${wordOr(`studio.split.${name}`, name)} <b>${whole(split.images)}</b></span>`)}</div>
     <div class="cols"><section><div class="title"><h2>${t("data.balance")}</h2><small class="quiet">${t("data.balance_note")}</small></div>
       <div class="bars">${totals.map(([name, count], place) => html`<span key=${name}><${Swatch} value=${values[name]} place=${place} />${className(name, values[name])}</span><i style=${{ "--own": colour(values[name], place), width: `${(100 * count) / most}%` }}></i><span class="num">${whole(count)}</span>`)}</div></section>
-    <section><div class="title"><h2>${t("data.findings")}</h2><small class="quiet">${whole(brief ? errors.length : of.findings_total)}</small></div>
-      ${findings.length ? html`<${Findings} of=${findings.slice(0, AT_ONCE)} />` : html`<p class="quiet">${t("data.sound")}</p>`}
-      ${findings.length > AT_ONCE && html`<details><summary class="small">${t("data.more", { count: whole(of.findings_total) })}</summary><${Findings} of=${findings.slice(AT_ONCE, 100)} /></details>`}</section></div>`;
+    <section><div class="title"><h2>${t("data.findings")}</h2><small class="quiet">${whole(of.findings_total)}</small></div>
+      ${findings.length ? html`<${Findings} of=${findings.slice(0, AT_ONCE)} />` : html`<p class="quiet">${of.findings_total ? t("data.nothing_grave") : t("data.sound")}</p>`}
+      ${brief && of.findings_total > findings.length && html`<p class="small"><a href=${link("data") + asQuery({ path: brief })}>${t("data.more", { count: whole(of.findings_total) })}</a></p>`}
+      ${!brief && findings.length > AT_ONCE && html`<details><summary class="small">${t("data.more", { count: whole(of.findings_total) })}</summary><${Findings} of=${findings.slice(AT_ONCE, 100)} /></details>`}</section></div>`;
 }
 
 const Findings = ({ of }) => html`<div class="table told" tabindex="0" role="group" aria-label=${t("data.findings")}><table><tbody>${of.map((each, index) => html`<tr key=${index}><th scope="row" class=${each.severity === "error" ? "bad nowrap" : each.severity === "warning" ? "warn nowrap" : "quiet nowrap"}>${word(each.severity)}</th><td>${each.message}${each.file && each.file !== "." && html`<br /><span class="quiet mono">${each.file}${each.line ? `:${each.line}` : ""}</span>`}</td></tr>`)}</tbody></table></div>`;

@@ -162,7 +162,7 @@ function DataOf({ values }) {
     ${!job && html`<p class="quiet">${path ? t("train.data_text") : t("train.data_first")}</p>`}
     ${busy && html`<p role="status" class="quiet">${t("data.checking")}</p>`}
     ${job?.state === "failed" && html`<${Failure} error=${{ problem: job.error, message: "" }} />`}
-    ${job?.state === "done" && html`<${Health} of=${job.result} brief=${true} />`}</section>`;
+    ${job?.state === "done" && html`<${Health} of=${job.result} brief=${path} />`}</section>`;
 }
 
 function Augmented({ values }) {
