@@ -25,12 +25,12 @@ from benchmarks.measuring import medians, options, print_table
 from smartcash.backend.augment import PRESETS, Augment
 from smartcash.backend.builder import build, set_threads
 from smartcash.backend.data import (
-    CACHE_FACTOR,
     EvalBatches,
     Pictures,
     PlainSamples,
     TrainBatches,
     TrainSamples,
+    kept_side,
 )
 from smartcash.backend.engine import evaluate
 from smartcash.backend.formats import read_dataset
@@ -69,7 +69,7 @@ def validation(images: int, repeat: int) -> None:
         parts = built.parts
         few = [sample for samples in read_dataset(notes).splits.values() for sample in samples]
         samples = list(itertools.islice(itertools.cycle(few), images))
-        cached = Pictures(samples, round(IMAGE_PX * CACHE_FACTOR), keep=True)
+        cached = Pictures(samples, kept_side(IMAGE_PX), keep=True)
         cached.fill(available_cores())
         batches = EvalBatches(PlainSamples(cached, parts.preprocess), BATCH, 0)
         inputs = [parts.preprocess.normalize(batch.images_B3HW) for batch in itertools.islice(batches, 4)]
@@ -96,10 +96,10 @@ def pictures(images: int, repeat: int) -> None:
     """One table: images/s of each stage."""
     with tempfile.TemporaryDirectory() as folder:
         notes = Path(folder) / "notes"
-        write_samples(notes, images=images, size_px=round(IMAGE_PX * CACHE_FACTOR))
+        write_samples(notes, images=images, size_px=kept_side(IMAGE_PX))
         samples = read_dataset(notes).splits["train"]
         preprocess = Preprocess(IMAGE_PX, HALF, HALF)
-        cached = Pictures(samples, round(IMAGE_PX * CACHE_FACTOR), keep=True)
+        cached = Pictures(samples, kept_side(IMAGE_PX), keep=True)
         cached.fill(1)
         augment = Augment(PRESETS["detect"]["banknote"], preprocess, 0)
         plain = PlainSamples(cached, preprocess)
@@ -127,7 +127,7 @@ def pictures(images: int, repeat: int) -> None:
     rates = {name: counts[name] / value for name, value in times.items()}
     decoding = rates["decoding a file"]
     print_table(
-        f"Pictures of {round(IMAGE_PX * CACHE_FACTOR)} px to {IMAGE_PX} px, one thread",
+        f"Pictures of {kept_side(IMAGE_PX)} px to {IMAGE_PX} px, one thread",
         ("", "images/s", "ratio"),
         [(name, rate, rate / decoding) for name, rate in rates.items()],
     )

@@ -18,12 +18,12 @@ from smartcash.backend.backbones import Backbone
 from smartcash.backend.classifier import Classifier, PooledBackbone
 from smartcash.backend.criterion import ClassificationCriterion, DetectionCriterion
 from smartcash.backend.data import (
-    CACHE_FACTOR,
     EvalBatches,
     Pictures,
     PlainSamples,
     TrainBatches,
     TrainSamples,
+    kept_side,
 )
 from smartcash.backend.detector import Detector
 from smartcash.backend.distributed import World
@@ -121,7 +121,7 @@ def build(config: TrainConfig, data: DataSet, world: World | None = None) -> Bui
         if config.data.batch_size == "auto"
         else config.data.batch_size
     )
-    longest = round(image_size * CACHE_FACTOR)
+    longest = kept_side(image_size)
     with found:
         check_batch(config, data, batch_size)
     with found:

@@ -26,7 +26,13 @@ from smartcash.backend.preprocess import Preprocess
 from smartcash.backend.sampler import EpochBatches
 from smartcash.utils.machine import available_cores
 
-CACHE_FACTOR = 1.5  # pictures are kept at this multiple of the input's side: enough for a zoom-in of 1.5
+CACHE_FACTOR = 1.5  # enough for a zoom-in of as much
+
+
+def kept_side(image_size: int) -> int:
+    """The longest side, px, at which pictures are kept for an input of `image_size`. It is the same wherever a model is
+    judged: shrunk in other steps, a picture is another one, and so are the figures."""
+    return round(CACHE_FACTOR * image_size)
 
 
 @dataclass

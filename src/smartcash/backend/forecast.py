@@ -98,10 +98,8 @@ def checkpoints(built: Built, done: int = 0, there: int = 0) -> tuple[int, int, 
         p.numel() * p.element_size() for p in parts.model.parameters() if id(p) not in never_trained
     )
     size = 2 * weights + kept_per_weight(built.config.optimizer) * trained
-    epochs = (
-        built.config.training.epochs - done
-    )  # each ends with one file at most, be it the best or the newest
-    within = 0
+    # an epoch ends with one file at most, be it the best or the newest
+    epochs, within = built.config.training.epochs - done, 0
     if rule.every_minutes:
         within = rule.keep_epochs
     elif rule.every_steps:

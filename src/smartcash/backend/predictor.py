@@ -14,7 +14,7 @@ from torchvision.ops import nms
 
 from smartcash.backend.boxes import select
 from smartcash.backend.builder import build_model, choose_device, choose_dtype, set_threads
-from smartcash.backend.data import CACHE_FACTOR, EvalBatches, Pictures, PlainSamples
+from smartcash.backend.data import EvalBatches, Pictures, PlainSamples, kept_side
 from smartcash.backend.detector import Detector
 from smartcash.backend.engine import Model, Precision, Result, evaluate
 from smartcash.backend.formats import Sample, Task
@@ -145,7 +145,7 @@ class Predictor:
         self, samples: Sequence[Sample], on_image: Callable[[int, object], None] | None = None
     ) -> Result:
         """Every figure on samples whose labels index the model's own classes; notes are counted at `threshold`."""
-        longest = round(CACHE_FACTOR * self.preprocess.image_size)  # as in a training
+        longest = kept_side(self.preprocess.image_size)
         batches = EvalBatches(PlainSamples(Pictures(samples, longest, keep=False), self.preprocess), 32, 0)
         threshold = self.threshold if self.task == "detect" else None
         return evaluate(

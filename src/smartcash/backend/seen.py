@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from smartcash.backend.boxes import select
-from smartcash.backend.data import CACHE_FACTOR, Pictures
+from smartcash.backend.data import Pictures, kept_side
 from smartcash.backend.detector import Detector
 from smartcash.backend.formats.model import Sample, Task, relative_name
 from smartcash.backend.images import Pixels
@@ -75,7 +75,7 @@ def look(predictor: Predictor, samples: Sequence[Sample], root: Path, change: Ch
     """Show every picture to the model, as an evaluation does; with `change`, a changed one. The samples' labels
     index the model's classes. A picture that cannot be read is named in the log and left out, as in a training; raises
     DataInvalid when none is left."""
-    pictures = Pictures(samples, round(CACHE_FACTOR * predictor.preprocess.image_size), keep=False)
+    pictures = Pictures(samples, kept_side(predictor.preprocess.image_size), keep=False)
     names: list[str] = []
     found: list[tuple[np.ndarray, ...]] = []
     truth: list[tuple[np.ndarray, ...]] = []

@@ -21,7 +21,7 @@ import timm
 from smartcash.backend.augment import PRESETS, Augment, resolve_parts
 from smartcash.backend.backbones import SHORT_NAMES, weights_at_hand
 from smartcash.backend.builder import choose_image_size
-from smartcash.backend.data import CACHE_FACTOR, Pictures
+from smartcash.backend.data import Pictures, kept_side
 from smartcash.backend.exporters import FORMATS as EXPORTS
 from smartcash.backend.formats import DataSet, Sample, facts_of, read_dataset, task_named
 from smartcash.backend.health import examine
@@ -111,7 +111,7 @@ def augment_pictures(values: Values, count: int, epoch: int) -> Values:
     parts = resolve_parts(config.augment, data.task)
     size = choose_image_size(data) if config.data.image_size == "auto" else config.data.image_size
     preprocess = Preprocess(size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), config.data.resize)
-    pictures = Pictures(data.splits["train"], round(size * CACHE_FACTOR), keep=False)
+    pictures = Pictures(data.splits["train"], kept_side(size), keep=False)
     augment = Augment(parts, preprocess, config.seed)
     rows = []
     for index in np.linspace(0, len(pictures) - 1, min(count, len(pictures))).round().astype(int).tolist():

@@ -9,7 +9,7 @@ import numpy as np
 
 from smartcash.backend.augment import Augment, resolve_parts
 from smartcash.backend.builder import choose_image_size
-from smartcash.backend.data import CACHE_FACTOR, Pictures
+from smartcash.backend.data import Pictures, kept_side
 from smartcash.backend.drawing import contact_sheet, draw_boxes
 from smartcash.backend.formats import DataSet, read_dataset, verify_images
 from smartcash.backend.images import write_image
@@ -52,7 +52,7 @@ def preview_data(config: TrainConfig, out: Path, count: int = 24) -> Path:
     parts = resolve_parts(config.augment, data.task)
     size = choose_image_size(data) if config.data.image_size == "auto" else config.data.image_size
     preprocess = Preprocess(size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), config.data.resize)
-    pictures = Pictures(data.splits["train"], round(size * CACHE_FACTOR), keep=False)
+    pictures = Pictures(data.splits["train"], kept_side(size), keep=False)
     augment = Augment(parts, preprocess, config.seed)
     sheet, captions = [], []
     for index in np.linspace(0, len(pictures) - 1, min(count, len(pictures))).round().astype(int).tolist():

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from smartcash.backend.data import Pictures
+from smartcash.backend.data import Pictures, kept_side
 from smartcash.backend.exporters import (
     FORMATS,
     Evidence,
@@ -201,7 +201,7 @@ def gathered(source: ExportSource, *, calibration: bool) -> Iterator[tuple[Evide
     """Pictures for the gate, and for int8: of the run's own data set where it can be read and has the same classes
     (kind "validation" when it is also the same data, else "other"), else drawn ones (kind "drawn")."""
     config, predictor = source.config, source.predictor
-    longest = 2 * predictor.preprocess.image_size
+    longest = kept_side(predictor.preprocess.image_size)
 
     def evidence(kind: str, samples: Sequence[Sample], count: int, labelled: bool) -> Evidence:
         spread = np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int).tolist()
