@@ -38,8 +38,7 @@ function Set({ path }) {
   return html`<section><${Health} of=${job.result} /></section><${Pictures} path=${path} of=${job.result} />`;
 }
 
-/** Splits, class balance and findings of a checked set. */
-/** What is in a data set and what is strange about it; `brief`: its path, to show errors and warnings alone. */
+/** Splits, class balance and findings of a checked set; `brief`: its path, to show errors and warnings alone. */
 export function Health({ of, brief = "" }) {
   const splits = Object.entries(of.splits);
   const values = of.values ?? {};
