@@ -98,12 +98,16 @@ def checkpoints(built: Built, done: int = 0, there: int = 0) -> tuple[int, int, 
         p.numel() * p.element_size() for p in parts.model.parameters() if id(p) not in never_trained
     )
     size = 2 * weights + kept_per_weight(built.config.optimizer) * trained
-    # an epoch ends with one file at most, be it the best or the newest
-    epochs, within = built.config.training.epochs - done, 0
-    if rule.every_minutes:
-        within = rule.keep_epochs
-    elif rule.every_steps:
-        within = min(rule.keep_epochs, epochs * built.train.steps // rule.every_steps)
+    # an epoch ends with one file at most, be it the best or the newest; those after so many minutes are guessed to be
+    # no more than the epochs
+    epochs = built.config.training.epochs - done
+    within = epochs if rule.every_minutes else 0
+    if rule.every_steps:
+        within += epochs * built.train.steps // rule.every_steps
     # one more than is kept: old ones go before the next save
     room = KINDS_OF_CHECKPOINTS * rule.keep_epochs + 1 - there
-    return size, math.ceil(epochs / rule.every_epochs), max(1, min(room, epochs + 1 + within))
+    return (
+        size,
+        math.ceil(epochs / rule.every_epochs),
+        max(1, min(room, epochs + 1 + min(within, rule.keep_epochs))),
+    )
