@@ -85,8 +85,8 @@ def select(
     points, labels = (scores_AC > score_threshold).nonzero(as_tuple=True)
     scores = scores_AC[points, labels]
     if len(scores) > candidates:
-        # in the order of the points: of equal scores, of which bf16 has many, the first wins whatever the threshold is
-        best = scores.topk(candidates).indices.sort().values
+        # of equal scores, of which bf16 has many, the first point wins, whatever the threshold is
+        best = scores.sort(descending=True, stable=True).indices[:candidates]
         points, labels, scores = points[best], labels[best], scores[best]
     boxes = boxes_A4[points]
     keep = batched_nms(boxes, scores, labels, iou_threshold)[:limit]

@@ -90,7 +90,7 @@ def _image_seconds(built: Built) -> float:
 
 def checkpoints(built: Built, done: int = 0, there: int = 0) -> tuple[int, int, int]:
     """About the bytes of one checkpoint (weights, averaged weights and what the optimizer keeps), how many epochs after
-    the `done` ones write one, and by how many those on the disk, of which `there` are now, grow at most."""
+    the `done` ones write one, and by about how many those on the disk, of which `there` are now, grow."""
     rule, parts = built.config.checkpoint, built.parts
     never_trained = {id(parameter) for parameter in parts.frozen}
     weights = sum(t.numel() * t.element_size() for t in parts.model.state_dict().values())

@@ -26,7 +26,7 @@ from smartcash.utils.files import write_bytes
 from smartcash.utils.logger import get_logger
 
 BATCH = 32  # that of an evaluation, so that its figures come out the same
-FORMAT = "1"
+FORMAT = "2"
 _ARRAYS = ("image", "boxes", "scores", "labels", "true_image", "true_boxes", "true_labels")
 
 # picture, boxes_N4 and number of a sample → the changed picture, and where the same boxes are in it

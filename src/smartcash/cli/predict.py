@@ -120,8 +120,10 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def files_in(given: tuple[Path, ...]) -> list[Path]:
-    """Folders are opened, one level deep; hidden files are left out. Raises UsageError for one that holds no file."""
+    """Folders are opened, one level deep; hidden files are left out. A folder without a file is named, and the rest
+    goes on; raises UsageError when nothing is left."""
     files: list[Path] = []
+    empty: list[str] = []
     for path in given:
         if not path.is_dir():
             files.append(path)
@@ -129,7 +131,12 @@ def files_in(given: tuple[Path, ...]) -> list[Path]:
         inside = sorted(each for each in path.iterdir() if not each.name.startswith("."))
         found = [each for each in inside if each.is_file()]
         if not found:
-            folders = ", ".join(each.name for each in inside[:5]) or "–"
-            raise click.UsageError(text("predict.no_files", folder=path, folders=folders))
+            folders = ", ".join(each.name for each in inside[:5] if each.is_dir())
+            told = text("predict.folder_of_folders", folder=path, folders=folders) if folders else ""
+            empty.append(told or text("predict.folder_empty", folder=path))
         files += found
+    if empty and not files:
+        raise click.UsageError(" ".join(empty))
+    for told in empty:
+        click.echo(f"⚠ {told}", err=True)
     return files

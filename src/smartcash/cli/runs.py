@@ -237,7 +237,7 @@ def watch(run: str, home: Path | None, as_json: bool) -> None:
     facts = manager.result(folder)
     click.echo(text("runs.ended", run=facts["id"], state=_state(str(facts["state"]))))
     if facts["state"] == "crashed":
-        click.echo(text("runs.crashed_hint", run=facts["id"]))
+        click.echo(text("runs.crashed_hint", run=facts["id"] if home is None else folder.path))
     if facts.get("error"):
         click.echo(str(facts["error"]), err=True)
 
@@ -299,6 +299,9 @@ def _manager(home: Path | None) -> TrainingManager:
     return TrainingManager(home, interface="cli")
 
 
+AT_WORK = ("running", "paused")
+
+
 def _act(
     home: Path | None, run: str, as_json: bool, act: Callable[[TrainingManager, RunFolder], None]
 ) -> None:
@@ -310,7 +313,7 @@ def _act(
     click.echo(
         json.dumps({"run": folder.id, "state": state})
         if as_json
-        else text("runs.now", run=folder.id, state=_state(state))
+        else text(f"runs.{'asked' if state in AT_WORK else 'now'}", run=folder.id, state=_state(state))
     )
 
 

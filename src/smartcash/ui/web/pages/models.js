@@ -122,7 +122,7 @@ function Try({ model, threshold }) {
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState(null);
   const [over, setOver] = useState(false);
-  const [least, setLeast] = useState(threshold ?? 0.5);
+  const [least, setLeast] = useState(null); // until it is moved: what was chosen for the model, class by class
   const look = async (file) => {
     if (!file) return;
     setBusy(true);
@@ -145,7 +145,7 @@ function Try({ model, threshold }) {
   return html`<div class="cols"><div class="stack">
     <div class=${over ? "drop over" : "drop"} onDragOver=${(event) => { event.preventDefault(); setOver(true); }} onDragLeave=${() => setOver(false)} onDrop=${drop}>
       <label>${t("try.drop")}<input class="unseen" type="file" accept="image/*" id="try" onChange=${(event) => look(event.target.files[0])} /></label></div>
-    ${threshold !== null && html`<label class="row small">${t("preview.least")} <input type="range" min="0.05" max="0.95" step="0.01" value=${least} onInput=${(event) => setLeast(Number(event.target.value))} onChange=${() => shown && look(shown.file)} /> <b>${percent(least)}</b></label>`}
+    ${threshold !== null && html`<label class="row small">${t("preview.least")} <input type="range" min="0.05" max="0.95" step="0.01" value=${least ?? threshold ?? 0.5} onInput=${(event) => setLeast(Number(event.target.value))} onChange=${() => shown && look(shown.file)} /> <b>${percent(least ?? threshold ?? 0.5)}</b></label>`}
     <div role="status">${busy ? t("try.busy") : ""}</div>${error && html`<${Failure} error=${error} />`}
     ${result && html`<dl class="kpis" id="sum"><div><dt>${t("try.sum")}</dt><dd class="big">${rupiah(result.total_rupiah)}</dd><dd class="note">${t("try.took", { ms: whole(result.ms) })}</dd></div></dl>
       <${Table} label=${t("try.notes")} id=${(row) => row.class} rows=${result.counts.map((each, place) => ({ ...each, place }))} columns=${[
