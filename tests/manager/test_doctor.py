@@ -143,6 +143,14 @@ def test_a_run_that_the_doctor_marks_as_crashed_does_not_make_the_index_stale(tm
     assert wrong(tmp_path) == set()
 
 
+def test_weights_of_another_program_are_no_illness_and_stay(tmp_path: Path) -> None:
+    """B33: nobody here can mend them, so nothing is promised."""
+    foreign = finished(tmp_path).weights / "resnet18.pth"
+    torch.save({"conv1.weight": torch.zeros(2)}, foreign)
+    for options in ({}, {"deep": True}, {"deep": True, "fix": True}):
+        assert wrong(tmp_path, **options) == set() and foreign.exists()
+
+
 def test_what_cannot_be_read_is_a_finding_and_the_rest_is_looked_at(tmp_path: Path) -> None:
     """A24, A29: a log that is a folder, checkpoints that are a file, a place that is gone by now."""
     first, second = finished(tmp_path), finished(tmp_path)
