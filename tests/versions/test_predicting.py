@@ -142,18 +142,7 @@ def test_a_model_is_found_in_another_home_and_a_folder_of_folders_is_not_passed_
     assert ended.value.code == 0 and "photo.png" in capsys.readouterr().out
     (photos / "10rb").mkdir()
     with pytest.raises(SystemExit) as ended:
-        main(
-            [
-                "predict",
-                "v1",
-                str(photos / "10rb"),
-                str(photos / "5rb"),
-                "--home",
-                str(home),
-                "--device",
-                "cpu",
-            ]
-        )
+        main(["predict", "v1", *map(str, sorted(photos.iterdir())), "--home", str(home), "--device", "cpu"])
     told = capsys.readouterr()
     assert ended.value.code == 0 and "photo.png" in told.out and "10rb" in told.err
 

@@ -37,9 +37,8 @@ def write(job: Job, path: Path) -> None:
     ):
         try:
             failed = converter.wait()
-        except BaseException:
-            converter.kill()
-            raise
+        finally:
+            converter.kill()  # nothing, once it has ended
         if failed:
             said.seek(0)
             raise ValueError(last_line(said.read()))
