@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -119,6 +120,20 @@ def test_every_command_has_a_help_with_an_example_and_no_heavy_import(language, 
     assert set(found["modules"]) & HEAVY == set()
 
 
+def test_an_indonesian_help_has_no_english_words_for_values():
+    """A33: what stands for an option's value, and the examples."""
+    answer = python("-c", EVERY_HELP, "id")
+    for path, (_, shown) in json.loads(answer.stdout)["helps"].items():
+        assert not set(re.split(r"[\s\[\].]+", shown)) & {
+            "OPTIONS",
+            "COMMAND",
+            "ARGS",
+            "TEXT",
+            "INTEGER",
+            "RANGE",
+        }, path
+
+
 def test_the_two_languages_say_different_things():
     """A33: --lang wins over the environment."""
     indonesian = smartcash("--lang", "id", "train", "--help", SMARTCASH_LANG="en").stdout
@@ -176,6 +191,35 @@ def test_a_wrong_setting_is_wrong_usage_and_names_every_problem(tmp_path):
     assert "optimizer.lr" in answer.stderr
     assert "training.epochs" in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+def test_a_mistyped_backbone_is_refused_before_anything_is_confirmed(tmp_path):
+    """A11, A12: no run, nothing to compare the next configuration with; the names that were meant are given."""
+    (tmp_path / "notes").mkdir()
+    for command in (
+        ("train", str(tmp_path / "notes"), "--backbone", "efficientnet_lit0"),
+        ("train", str(tmp_path / "notes"), "--backbone", "efficientnet_lit0", "--background"),
+        ("advise", str(tmp_path / "notes"), "--backbones", "resnet50,efficientnet_lit0", "--budget", "10m"),
+    ):
+        answer = smartcash(*command, "--yes", "--home", str(tmp_path / "home"), "--lang", "en")
+        assert (answer.returncode, answer.stdout) == (2, "")
+        assert "model.backbone" in answer.stderr and "efficientnet_lite0" in answer.stderr
+        assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [("training:\n\tepochs: 3\n", "line 2 is indented by a tab"), ("a: 1\nb: [1\n", "line 3")],
+)
+def test_what_is_no_yaml_is_named_by_its_line(tmp_path, content, told):
+    """A11, A33: in the configuration and in a data set, in one sentence."""
+    (tmp_path / "data.yaml").write_text(content)
+    for command in (
+        ("train", "--config", str(tmp_path / "data.yaml")),
+        ("data", "check", str(tmp_path / "data.yaml")),
+    ):
+        answer = smartcash(*command, "--lang", "en")
+        assert answer.returncode != 0 and told in answer.stderr and "unicode string" not in answer.stderr
 
 
 def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -304,6 +305,19 @@ def test_a_run_is_found_by_id_beginning_folder_and_as_the_latest(tmp_path: Path)
         assert caught.value.code == code
 
 
+def test_a_run_is_found_by_the_name_it_was_given_unless_another_has_it_too(tmp_path: Path) -> None:
+    """A30: one rule, for what trains as for what lists; several of the same name are listed, none is guessed."""
+    run, first, second = (
+        made(tmp_path, config={"name": name}) for name in ("dompet siang", "pasar", "pasar")
+    )
+    assert find_run("dompet siang", tmp_path).id == RunStore(tmp_path).find("dompet siang").id == run.id
+    for find in (RunStore(tmp_path).find, lambda name: find_run(name, tmp_path)):
+        with pytest.raises(RunNotFound) as caught:
+            find("pasar")
+        told = caught.value.message("en")
+        assert caught.value.code == "run_ambiguous" and first.id in told and second.id in told
+
+
 def test_an_exact_id_is_meant_before_a_beginning_and_before_a_folder_of_that_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -599,6 +613,25 @@ def test_listing_says_what_is_broken_in_both_languages(tmp_path: Path) -> None:
             capture_output=True, text=True, check=True, env=os.environ | {"PYTHONIOENCODING": "utf-8"},
         )  # fmt: skip
         assert word in answer.stdout and answer.stderr == ""
+
+
+@pytest.mark.parametrize("width", [72, 80, 200])
+def test_a_list_in_a_narrow_terminal_leaves_columns_out_and_cuts_no_id(tmp_path: Path, width: int) -> None:
+    """A30: and in a pipe nothing is cut at all."""
+    run = made(tmp_path, config={"name": "dompet siang"}, best_value=0.9)
+    shown = subprocess.run(
+        [sys.executable, "-m", "smartcash", "runs", "list", "--home", tmp_path, "--lang", "en"],
+        capture_output=True, text=True, check=True,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8", "FORCE_COLOR": "1", "NO_COLOR": "1", "COLUMNS": str(width)},
+    ).stdout  # fmt: skip
+    piped = subprocess.run(
+        [sys.executable, "-m", "smartcash", "runs", "list", "--home", tmp_path, "--lang", "en"],
+        capture_output=True, text=True, check=True, env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+    ).stdout  # fmt: skip
+    assert max(map(len, re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines())) <= width
+    assert run.id in shown and "dompet siang" in shown and "mAP50_95 0.9" in shown
+    assert ("efficientnet_lite0" in shown) == (width == 200)
+    assert "…" not in piped and all(head in piped for head in ("backbone", "started", "epochs"))
 
 
 @pytest.mark.usefixtures("english")

@@ -83,6 +83,13 @@ def test_a_check_names_each_field_by_its_pointer_and_changes_nothing(
     assert not (home / "confirmed.json").exists() and not (home / "operations.jsonl").exists()
 
 
+def test_a_mistyped_backbone_is_shown_at_its_field(client: httpx.Client, home: Path) -> None:
+    """A11: before anything is confirmed."""
+    values = {"data": {"path": str(home)}, "model": {"backbone": "efficientnet_lit0"}}
+    (problem,) = client.post("config/check", json={"values": values}).json()["problems"]
+    assert problem["pointer"] == "/model/backbone" and "efficientnet_lite0" in problem["message"]
+
+
 def test_numbers_may_be_typed_with_a_comma(client: httpx.Client, home: Path) -> None:
     """A11: `0,001` and `0.001` are one number; `0,0,1` is none."""
     for typed in ("0,001", "0.001", "1e-3", ".001"):

@@ -147,6 +147,17 @@ def test_a_model_is_found_in_another_home_and_a_folder_of_folders_is_not_passed_
     assert ended.value.code == 0 and "photo.png" in told.out and "10rb" in told.err
 
 
+def test_pictures_that_are_all_missing_are_named_before_a_model_is_looked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A33, D15."""
+    for command in ("predict", "count"):
+        with pytest.raises(SystemExit) as ended:
+            main([command, "no-such-model", str(tmp_path / "foto.jpg"), "--home", str(tmp_path)])
+        told = capsys.readouterr().err
+        assert ended.value.code == 2 and "foto.jpg" in told and "no-such-model" not in told
+
+
 def test_a_model_by_its_alias_looks_at_a_picture_in_three_lines_of_python(
     home: Path, outspoken: Callable[[int], RunFolder], tmp_path: Path
 ) -> None:

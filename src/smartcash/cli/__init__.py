@@ -53,6 +53,14 @@ DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 # what a file may answer whose name a person gave; of any other it would be a bug, but for a missing permission
 FILE_TROUBLE = {errno.ENOENT, errno.EISDIR, errno.ENOTDIR}
 HIDDEN = ("worker", "answer")  # started by SmartCash itself
+# kind of an option's value, as click calls it → what the help calls it (`cli.kind.…`)
+KINDS = {
+    "text": "text",
+    "integer": "integer",
+    "integer range": "integer",
+    "float range": "number",
+    "time": "time",
+}
 SPIN = "30000"  # turns of a loop, less than a millisecond
 
 Command = TypeVar("Command", bound=click.Command)
@@ -93,11 +101,18 @@ class _Root(click.Group):
 
 
 def language_option(command: Command) -> Command:
-    """Add `--lang`, which `main` has already read when the texts below were made."""
+    """Add `--lang`, which `main` has already read when the texts below were made, and put what the help calls the
+    values of options into its language."""
     told = text("cli.help.lang", languages=", ".join(LANGUAGES))
     command.params.append(
         click.Option(["--lang"], type=click.Choice(LANGUAGES), expose_value=False, help=told)
     )
+    command.options_metavar = text("cli.kind.options")
+    if isinstance(command, click.Group):
+        command.subcommand_metavar = text("cli.kind.command")
+    for option in command.params:
+        if isinstance(option, click.Option) and not option.is_flag and option.type.name in KINDS:
+            option.metavar = option.metavar or text(f"cli.kind.{KINDS[option.type.name]}")
     return command
 
 

@@ -57,6 +57,7 @@ def command(
     as_json: bool,
 ) -> None:
     from smartcash.cli.confirming import confirmed_by
+    from smartcash.cli.running import backbone_problems
     from smartcash.domain.config import parse_assignments
     from smartcash.domain.errors import ConfigInvalid
     from smartcash.handlers.advice import Advisor
@@ -65,7 +66,7 @@ def command(
     wanted = bool(data and backbones and budget)
     if wanted == bool(advice_id) or (advice_id and assignments):
         raise click.UsageError(text("advice.usage"))
-    advisor = Advisor(home, _measured, interface="cli")
+    advisor = Advisor(home, _measured, interface="cli", try_backbone=backbone_problems)
     if advice_id:
         advice = advisor.find(advice_id)
     else:

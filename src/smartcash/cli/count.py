@@ -36,11 +36,12 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
+    files = files_in(images)
     from smartcash.utils.files import write_bytes
     from smartcash.worker import count_files
 
     counted: list[dict[str, Any]] = []
-    for facts in count_files(model, files_in(images), abstain=abstain, threshold=threshold, device=device):
+    for facts in count_files(model, files, abstain=abstain, threshold=threshold, device=device):
         counted.append(facts)
         if not as_json:
             click.echo(f"✗ {facts['error']}" if "error" in facts else _line(facts), err="error" in facts)

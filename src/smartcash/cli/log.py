@@ -19,8 +19,6 @@ from smartcash.domain.records import OPERATIONS, Change, Operation
 from smartcash.utils.i18n import text
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from smartcash.handlers.operation_log import OperationLog
 
 COLUMNS = ("seq", "time", "who", "operation", "run", "changes", "confirmed", "result")
@@ -65,9 +63,7 @@ def command(
     elif not found:
         click.echo(text("operation_log.none"))
     else:
-        from smartcash.cli.tables import show_list
-
-        show_list(operations_table(found))
+        show_operations(found)
     if log.verify().alteration is not None:
         click.echo(f"⚠ {text('operation_log.unsound')}", err=True)
 
@@ -101,14 +97,16 @@ def verify(outer: Path | None, home: Path | None, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-def operations_table(operations: Sequence[Operation]) -> Table:
-    """One row per entry. What the log holds is shown as it is, without markup or control characters."""
+def show_operations(operations: Sequence[Operation]) -> None:
+    """Print one row per entry. What the log holds is shown as it is, without markup or control characters."""
     from rich.text import Text
 
-    from smartcash.cli.tables import list_table
+    from smartcash.cli.tables import list_table, show_list
     from smartcash.utils.printable import plain
 
     table = list_table("operation_log.column", COLUMNS, whole=("seq", "run"))
+    for column in table.columns:
+        column.overflow = "fold"  # nothing of a log is left out
     for each in operations:
         cells = (
             str(each.seq), shown(each.time), f"{each.who.user}@{each.who.host} ({each.who.interface})",
@@ -116,7 +114,7 @@ def operations_table(operations: Sequence[Operation]) -> Table:
             text(f"operation_log.confirmed.{each.confirmed}"), "✓" if each.result == "done" else each.result,
         )  # fmt: skip
         table.add_row(*(Text(plain(cell)) for cell in cells))
-    return table
+    show_list(table, [text("operation_log.column.confirmed")])
 
 
 def changes_text(changes: Sequence[Change]) -> str:

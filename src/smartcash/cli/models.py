@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from smartcash.handlers.model_versions import ModelVersions, VersionReview
 
 COLUMNS = ("version", "aliases", "task", "backbone", "figure", "test", "run", "created", "tags")
+SPARE = ("task", "tags", "created", "backbone")  # the first to go where the terminal is narrow
 EVENTS = ("time", "alias", "operation", "version", "seq")
 # the first of these that a version has is shown in lists
 FIGURES = ("mAP50_95", "accuracy")
@@ -61,12 +62,10 @@ def list_(tag: str, home: Path | None, as_json: bool) -> None:
         from smartcash.cli.tables import list_table, show_list
         from smartcash.utils.printable import plain
 
-        table = list_table(
-            "models.column", COLUMNS, whole=("version", "aliases", "figure", "test", "created")
-        )
+        table = list_table("models.column", COLUMNS, whole=("version", "aliases", "figure", "test", "run"))
         for version in found:
             table.add_row(*(Text(plain(_facts(version)[name])) for name in COLUMNS))
-        show_list(table)
+        show_list(table, [text(f"models.column.{name}") for name in SPARE])
 
 
 @_command("show", "show", "show produksi")
@@ -82,7 +81,7 @@ def show(version: str, home: Path | None, as_json: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from smartcash.cli.log import operations_table
+    from smartcash.cli.log import show_operations
     from smartcash.cli.tables import show_list
     from smartcash.utils.printable import plain
 
@@ -93,7 +92,7 @@ def show(version: str, home: Path | None, as_json: bool) -> None:
     show_list(facts)
     if operations:
         click.echo(f"\n{text('runs.operations')}")
-        show_list(operations_table(operations))
+        show_operations(operations)
 
 
 @_command("add", "add", "add latest")
@@ -181,7 +180,7 @@ def tag(
     _say([_versions(home).tag(version, tags, remove)], as_json, "models.tagged")
 
 
-@_command("note", "note", 'note v3 "passed the test at the counter"')
+@_command("note", "note", f'note v3 "{text("cli.models.note_example")}"')
 @_version
 @click.argument("notes")
 def note(version: str, notes: str, home: Path | None, as_json: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,10 +51,10 @@ def command(
 ) -> None:
     if not images and not cameras:
         raise click.UsageError(text("predict.nothing_named"))
+    sources: list[Path | int] = [*files_in(images), *cameras]
     from smartcash.utils.files import write_bytes
     from smartcash.worker import predict_files
 
-    sources: list[Path | int] = [*files_in(images), *cameras]
     answers = predict_files(model, sources, out, threshold=threshold, device=device, every=every, most=frames)
     failed, interrupted = False, False
     rows: list[dict[str, Any]] = []
@@ -121,7 +122,10 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
 
 def files_in(given: tuple[Path, ...]) -> list[Path]:
     """Folders are opened, one level deep; hidden files are left out. A folder without a file is named, and the rest
-    goes on; raises UsageError when nothing is left."""
+    goes on; raises UsageError when nothing is left, or nothing of it exists."""
+    if given and not any(map(os.path.lexists, given)):
+        names = ", ".join(map(str, given[:5]))
+        raise click.UsageError(text("predict.none_there", names=names, here=Path.cwd()))
     files: list[Path] = []
     empty: list[str] = []
     for path in given:

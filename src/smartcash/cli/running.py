@@ -11,7 +11,7 @@ import click
 
 from smartcash.cli import leads
 from smartcash.cli.progress import TrainingDisplay, duration
-from smartcash.domain.errors import RunNotReady
+from smartcash.domain.errors import Problem, RunNotReady
 from smartcash.handlers.training_manager import TrainingManager
 from smartcash.services.control import Interrupted, Signals, listen_to_signals
 from smartcash.services.run_store import RunFolder
@@ -48,6 +48,13 @@ def turn_on(home: Path, device: str) -> Iterator[None]:
         if not free:
             raise RunNotReady("device_busy", home=str(home))
         yield
+
+
+def backbone_problems(name: str) -> list[Problem]:
+    """What is wrong with the name of a backbone; loads torch."""
+    from smartcash.worker import backbone_problems as found
+
+    return found(name)
 
 
 def prepared(manager: TrainingManager, run: RunFolder) -> None:

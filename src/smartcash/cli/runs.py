@@ -40,6 +40,7 @@ SORTS = (
     "elapsed",
 )
 COLUMNS = ("id", "name", "state", "task", "backbone", "epochs", "best", "started", "tags")
+SPARE = ("task", "tags", "backbone", "started")  # the first to go where the terminal is narrow
 FILES = ("config.yaml", "run.json", "events.jsonl", "epochs.csv", "train.log", "weights", "previews",
          "exports", "report")  # fmt: skip
 _MARKS = {"finished": "green", "running": "cyan", "paused": "cyan", "failed": "red", "broken": "red"}
@@ -139,7 +140,7 @@ def show(run: str, home: Path | None, as_json: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from smartcash.cli.log import operations_table
+    from smartcash.cli.log import show_operations
     from smartcash.cli.tables import show_list
 
     facts = Table(box=None, show_header=False)
@@ -151,7 +152,7 @@ def show(run: str, home: Path | None, as_json: bool) -> None:
     show_list(facts)
     if operations:
         click.echo(f"\n{text('runs.operations')}")
-        show_list(operations_table(operations))
+        show_operations(operations)
 
 
 @_command("tag", "tag", "tag latest baseline --remove draft")
@@ -163,7 +164,7 @@ def tag(run: str, tags: tuple[str, ...], remove: tuple[str, ...], home: Path | N
     _say([changed], as_json, lambda each: text("runs.tagged", run=each.id, tags=", ".join(each.tags) or "–"))
 
 
-@_command("note", "note", 'note latest "dark photos are still weak"')
+@_command("note", "note", f'note latest "{text("cli.runs.note_example")}"')
 @_run
 @click.argument("notes")
 def note(run: str, notes: str, home: Path | None, as_json: bool) -> None:
@@ -369,7 +370,7 @@ def _print_table(runs: Sequence[RunInfo]) -> None:
     for run in runs:
         facts, style = _facts(run), _MARKS.get(run.state, "")
         table.add_row(*(Text(facts[name], style=style if name == "state" else "") for name in COLUMNS))
-    show_list(table)
+    show_list(table, [text(f"runs.column.{name}") for name in SPARE])
 
 
 def _facts(run: RunInfo) -> dict[str, Any]:

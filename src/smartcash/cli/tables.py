@@ -47,18 +47,23 @@ def classification_table(figures: Mapping[str, Any]) -> Table:
 
 def list_table(area: str, columns: Sequence[str], whole: Sequence[str]) -> Table:
     """An empty table whose heads are the texts `<area>.<column>`; the columns in `whole` are never shortened."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in columns:
         head = text(f"{area}.{column}")
         table.add_column(head, no_wrap=column in whole, overflow="ellipsis", min_width=len(head))
     return table
 
 
-def show_list(table: Table) -> None:
-    """Print a table without the columns that are empty; into a file or a pipe it is as wide as it needs."""
+def show_list(table: Table, spare: Sequence[str] = ()) -> None:
+    """Print a table without the columns that are empty; into a file or a pipe it is as wide as it needs. On a terminal
+    that is too narrow it does without those with the heads `spare`, one after the other."""
     table.columns = [column for column in table.columns if any(map(str, column.cells))]
-    is_terminal = Console().is_terminal
-    Console(highlight=False, width=None if is_terminal else 10_000).print(table)
+    console = Console(highlight=False, width=None if Console().is_terminal else 10_000)
+    wide = console.options.update(width=10_000)
+    for head in spare:
+        if console.measure(table, options=wide).maximum > console.width:
+            table.columns = [column for column in table.columns if column.header != head]
+    console.print(table)
 
 
 def spreadsheet_cell(value: str) -> str:

@@ -61,10 +61,10 @@ def command(
             section, _, field = key.rpartition(".")
             values = merge(values, {section: {field: value}} if section else {field: value})
     from smartcash.cli.confirming import confirmed_by
-    from smartcash.cli.running import foreground, prepared, turn_on
+    from smartcash.cli.running import backbone_problems, foreground, prepared, turn_on
     from smartcash.handlers.training_manager import TrainingManager
 
-    manager = TrainingManager(home, interface="cli")
+    manager = TrainingManager(home, interface="cli", try_backbone=backbone_problems)
     review = manager.check(merge(values, parse_assignments(assignments)))
     if review.config is None or review.problems:
         raise ConfigInvalid(review.problems)

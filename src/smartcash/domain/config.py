@@ -17,7 +17,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.reader import ReaderError
 
 from smartcash.domain.errors import ConfigInvalid, Problem
 from smartcash.domain.records import LONGEST_NOTES, LONGEST_TAG, MOST_TAGS, tag_fits
@@ -560,12 +561,25 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = YAML(typ="safe", pure=True).load(raw)
     except YAMLError as error:
-        raise ConfigInvalid([Problem(str(path), "config_not_yaml", facts={"reason": str(error)})]) from error
+        raise ConfigInvalid([yaml_problem(str(path), error, raw)]) from error
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise ConfigInvalid([Problem(str(path), "config_not_mapping", type(values).__name__)])
     return values
+
+
+def yaml_problem(where: str, error: YAMLError, content: str) -> Problem:
+    """Which line of `content` is not YAML, and why."""
+    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+        line, reason = error.problem_mark.line, str(error.problem)
+    else:
+        before = content[: error.position] if isinstance(error, ReaderError) else ""
+        line, reason = before.count("\n"), " ".join(str(error).split())[:200]
+    shown = (content.splitlines() or [""])[line : line + 1]
+    if shown and "\t" in shown[0][: len(shown[0]) - len(shown[0].lstrip())]:
+        return Problem(where, "yaml_tab", facts={"line": line + 1})
+    return Problem(where, "yaml_broken", facts={"line": line + 1, "reason": reason})
 
 
 def dump_yaml(values: Mapping[str, Any]) -> str:

@@ -40,7 +40,7 @@ from smartcash.domain.config import TrainConfig, merge
 from smartcash.domain.errors import AdviceRefused, ConfigInvalid, NotConfirmed, Problem, RunNotReady
 from smartcash.domain.records import Change, Operation
 from smartcash.handlers.model_versions import ModelVersions
-from smartcash.handlers.training_manager import TrainingManager
+from smartcash.handlers.training_manager import TrainingManager, untried
 from smartcash.services.event_log import read_events
 from smartcash.services.run_store import RunFolder
 from smartcash.services.training_service import ACTIVE, RESUMABLE
@@ -77,7 +77,8 @@ def nobody(advice: Advice, step: Step, record: Mapping[str, Any] | None) -> None
 
 class Advisor:
     """Advises in one home. `measure_speed`: a run → latency and size of its model on this machine (it needs torch, so
-    whoever makes the advisor brings it); `clock`: what the budget is measured with, in seconds."""
+    whoever makes the advisor brings it); `try_backbone`: as that of the TrainingManager; `clock`: what the budget is
+    measured with, in seconds."""
 
     def __init__(
         self,
@@ -85,9 +86,10 @@ class Advisor:
         measure_speed: Callable[[RunFolder], dict[str, float]],
         *,
         interface: str = "python",
+        try_backbone: Callable[[str], list[Problem]] = untried,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.manager = TrainingManager(home, interface=interface)
+        self.manager = TrainingManager(home, interface=interface, try_backbone=try_backbone)
         self.versions = ModelVersions(home, interface)
         self.measure_speed, self.clock = measure_speed, clock
         self.folder = self.manager.home / "advice"

@@ -277,7 +277,7 @@ class Comparisons:
         """A picture of the comparison `key`. Raises RunNotFound."""
         path = self._folder / key / file
         if not (_KEY.fullmatch(key) and _PICTURE.fullmatch(file) and path.is_file()):
-            raise RunNotFound("run_not_found", name=f"{key}/{file}", home=str(self.home), count=0)
+            raise RunNotFound("run_not_found", name=f"{key}/{file}", home=str(self.home))
         return path
 
     def close(self) -> None:

@@ -72,14 +72,27 @@ class Review:
         return [change for change in self.changes if change.significant]
 
 
+def untried(backbone: str) -> list[Problem]:
+    """Leaves the name of a backbone to the preparation of the run."""
+    return []
+
+
 class TrainingManager:
     """Decides about the trainings of one home (default: SMARTCASH_HOME or ./runs). `interface` names who speaks
-    in the operation log: cli, python, web or notebook."""
+    in the operation log: cli, python, web or notebook. `try_backbone`: what is wrong with the name of a backbone
+    (it needs torch, so whoever has it at hand brings it)."""
 
-    def __init__(self, home: Path | str | None = None, *, interface: str = "python") -> None:
+    def __init__(
+        self,
+        home: Path | str | None = None,
+        *,
+        interface: str = "python",
+        try_backbone: Callable[[str], list[Problem]] = untried,
+    ) -> None:
         self.home = Path(home) if home is not None else default_home()
         self.service = TrainingService(self.home)
         self.log = OperationLog(self.home / "operations.jsonl", interface)
+        self._try_backbone = try_backbone
         self._confirmed = self.home / "confirmed.json"
 
     # configuration
@@ -98,6 +111,8 @@ class TrainingManager:
         except ConfigInvalid as error:
             return Review(None, error.problems, [], "", named)
         problems = list(self._problems(config, folder))
+        if config.model.backbone != base.model.backbone:
+            problems += self._try_backbone(config.model.backbone)
         changes = _changes(base, config, first)
         if folder is not None:
             fixed = [change for change in changes if change.field in FIXED_BY_WEIGHTS]

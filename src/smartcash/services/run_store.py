@@ -35,6 +35,8 @@ from smartcash.services.run_info import is_alive, read_run
 from smartcash.utils.files import fsync_folder, remove, write_bytes
 from smartcash.utils.logger import get_logger
 
+MOST_NAMED = 5  # runs that an error lists
+
 
 def home() -> Path:
     """Where runs live: `SMARTCASH_HOME`, else ./runs."""
@@ -120,17 +122,21 @@ class RunFolder:
 
 
 def find_run(name: str, base: Path | None = None) -> RunFolder:
-    """The run at a path, or below `base` (default `home()`) by its id or the beginning of it; "latest" is the newest.
+    """The run at a path, or below `base` (default `home()`) by its id, the beginning of it, or the name that its
+    configuration gives it; "latest" is the newest.
 
     Raises RunNotFound."""
     base = base or home()
     found = [path.parent for path in base.glob("*/*/run.json")]
-    return RunFolder(_meant(name, found, base, anywhere=True))
+    return RunFolder(_meant(name, found, base, lambda path: read_run(path).name, anywhere=True))
 
 
-def _meant(name: str, folders: Sequence[Path], base: Path, *, anywhere: bool) -> Path:
+def _meant(
+    name: str, folders: Sequence[Path], base: Path, named: Callable[[Path], str], *, anywhere: bool
+) -> Path:
     """The folder among `folders` that a person means by `name`: the newest for "latest", the one of exactly this
-    id, the one at this path (`anywhere`: it need not be among them), the only one whose id begins so.
+    id, the one at this path (`anywhere`: it need not be among them), the only one whose id begins so, the only one
+    that is `named` so.
 
     Raises RunNotFound."""
     if name == "latest" and folders:
@@ -140,13 +146,17 @@ def _meant(name: str, folders: Sequence[Path], base: Path, *, anywhere: bool) ->
         matching = [path for path in folders if path.resolve() == Path(name).resolve()]
         if not matching and anywhere:
             return Path(name)
-    elif not matching:
-        matching = [path for path in folders if name and path.name.startswith(name)]
+    elif not matching and name:
+        matching = [path for path in folders if path.name.startswith(name)]
+        matching = matching or [path for path in folders if named(path) == name]
     if not matching and Path(name).is_file():
         raise RunNotFound("run_is_a_file", name=name)
-    if len(matching) != 1:
-        code = "run_ambiguous" if matching else "run_not_found"
-        raise RunNotFound(code, name=name, home=str(base), count=len(matching))
+    if len(matching) > 1:
+        newest = sorted((path.name for path in matching), reverse=True)[:MOST_NAMED]
+        runs = ", ".join(newest) + (", …" if len(matching) > MOST_NAMED else "")
+        raise RunNotFound("run_ambiguous", name=name, home=str(base), count=len(matching), runs=runs)
+    if not matching:
+        raise RunNotFound("run_not_found", name=name, home=str(base))
     return matching[0]
 
 
@@ -272,7 +282,8 @@ class RunStore:
 
     def _one(self, name: str, runs: Iterable[RunInfo]) -> RunInfo:
         by_folder = {Path(run.path): run for run in runs}
-        return by_folder[_meant(name, list(by_folder), self.home, anywhere=False)]
+        folder = _meant(name, list(by_folder), self.home, lambda path: by_folder[path].name, anywhere=False)
+        return by_folder[folder]
 
     def _move(self, run: RunInfo, target: Path, record: Record) -> RunInfo:
         if target.exists():
@@ -289,7 +300,7 @@ class RunStore:
     def _changing(self) -> Iterator[None]:
         """One change at a time over all processes: labels are read, changed and written back."""
         if not self.home.is_dir():
-            raise RunNotFound("run_not_found", name="", home=str(self.home), count=0)
+            raise RunNotFound("run_not_found", name="", home=str(self.home))
         with FileLock(self.home / ".runs.lock", poll_interval=0.005):
             yield
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fastapi import Request
 
-from smartcash.domain.errors import RunNotFound
+from smartcash.domain.errors import Problem, RunNotFound
 from smartcash.domain.records import RunInfo
 from smartcash.handlers.comparison import Comparisons
 from smartcash.handlers.model_versions import ModelVersions
@@ -36,7 +36,9 @@ class Studio:
     interface: str = "web"
 
     def __post_init__(self) -> None:
-        self.manager = TrainingManager(self.home, interface=self.interface)
+        self.manager = TrainingManager(
+            self.home, interface=self.interface, try_backbone=self._problems_of_backbone
+        )
         self.history = RunHistory(self.home, self.interface)
         self.versions = ModelVersions(self.home, self.interface)
         self.log = OperationLog(self.home / "operations.jsonl", self.interface)
@@ -49,6 +51,9 @@ class Studio:
         self.stream = Stream(self.history.store, self.manager.service, self.jobs, self.log)
         self.beginning = threading.Lock()  # of two runs begun at once one is told of the other
         self.pictures: dict[str, bytes] = {}  # augmented ones, for the page to fetch; the newest only
+
+    def _problems_of_backbone(self, name: str) -> list[Problem]:
+        return [Problem(**problem) for problem in self.models.ask("problems_of_backbone", name=name)]
 
     def run(self, name: str) -> RunInfo:
         """The run of this home with this id, or beginning of an id; "latest" is the newest. Never one at a path.

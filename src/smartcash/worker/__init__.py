@@ -15,12 +15,13 @@ exporting   files for other runtimes, with their proof
 from smartcash.worker.comparing import compare
 from smartcash.worker.data import load_data, preview_data
 from smartcash.worker.exporting import benchmark_exports, export_model, verify_export
-from smartcash.worker.facts import torch_facts
+from smartcash.worker.facts import backbone_problems, torch_facts
 from smartcash.worker.models import count_files, evaluate_model, load, open_model, predict_files
 from smartcash.worker.reporting import report
 from smartcash.worker.training import check, extend, resume, train
 
 __all__ = [
+    "backbone_problems",
     "benchmark_exports",
     "check",
     "compare",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,7 +42,7 @@ from smartcash.services.thresholds import thresholds_of
 from smartcash.utils.files import sha256_of
 from smartcash.utils.logger import get_logger
 from smartcash.worker.exporting import export_model
-from smartcash.worker.facts import torch_facts
+from smartcash.worker.facts import backbone_problems, torch_facts
 from smartcash.worker.models import open_model
 
 SHOWN_FINDINGS = 500
@@ -244,6 +245,11 @@ def backbones() -> Values:
     return {"short": short, "names": _timm_names()}
 
 
+def problems_of_backbone(name: str) -> list[Values]:
+    """What is wrong with the name of a backbone."""
+    return [asdict(problem) for problem in backbone_problems(name)]
+
+
 @lru_cache(maxsize=1)
 def _timm_names() -> list[str]:
     return list(timm.list_models())
@@ -275,6 +281,7 @@ QUESTIONS: dict[str, Callable[..., Any]] = {
     "export_formats": export_formats,
     "list_pictures": list_pictures,
     "predict": predict,
+    "problems_of_backbone": problems_of_backbone,
     "register_version": register_version,
     "show_picture": show_picture,
 }

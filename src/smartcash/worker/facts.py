@@ -16,12 +16,13 @@ import psutil
 import torch
 
 from smartcash import __version__
-from smartcash.backend.backbones import weights_at_hand
+from smartcash.backend.backbones import resolve_name, weights_at_hand
 from smartcash.backend.builder import choose_device, choose_dtype
 from smartcash.backend.trainer import (
     Outcome,
     peak_memory_mb,
 )
+from smartcash.domain.errors import BackboneUnknown, Problem
 
 LOGGED = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "hotcoco")
 
@@ -52,6 +53,15 @@ def torch_facts() -> dict[str, Any]:
         "precision": str(dtype).removeprefix("torch."),
         "weights": weights_at_hand(),
     }
+
+
+def backbone_problems(name: str) -> list[Problem]:
+    """Nothing for the name of a backbone that timm knows."""
+    try:
+        resolve_name(name)
+    except BackboneUnknown as error:
+        return error.as_problems()
+    return []
 
 
 def resources() -> dict[str, float]:

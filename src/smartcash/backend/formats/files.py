@@ -19,6 +19,7 @@ from ruamel.yaml.events import (
 )
 
 from smartcash.backend.images import SUFFIXES
+from smartcash.domain.config import yaml_problem
 from smartcash.domain.errors import DataInvalid, Problem
 
 SPLIT_WORDS = {
@@ -122,6 +123,9 @@ def read_yaml(path: Path) -> object:
         raise _bad_yaml(path, "> 1 MB")
     try:
         content = read_text(path)
+    except ValueError as error:
+        raise _bad_yaml(path, " ".join(str(error).split())[:200]) from error
+    try:
         depth = aliases = 0
         for event in YAML(typ="base", pure=True).parse(content):
             depth += isinstance(event, MappingStartEvent | SequenceStartEvent)
@@ -130,8 +134,9 @@ def read_yaml(path: Path) -> object:
             if depth > 20 or aliases > 100:
                 raise _bad_yaml(path, "depth > 20" if depth > 20 else "aliases > 100")
         return YAML(typ="base", pure=True).load(content)
-    except (YAMLError, ValueError) as error:
-        raise _bad_yaml(path, " ".join(str(error).split())[:200]) from error
+    except YAMLError as error:
+        problem = yaml_problem(path.name, error, content)
+        raise DataInvalid("data_yaml", [problem], path=str(path)) from error
 
 
 def _bad_yaml(path: Path, reason: str) -> DataInvalid:
