@@ -350,6 +350,21 @@ def test_one_picture_in_two_class_folders_is_left_out(tmp_path: Path, draw: Draw
     data = read_dataset(root)
     assert len(data.splits["train"]) == 8
     assert findings_of(data, "data_image_two_classes") == [("train/1000/0.jpg", None)]
+    assert not findings_of(data, "data_image_repeated"), "what is left out does not count more than others"
+
+
+def test_folders_that_all_hold_the_same_pictures_leave_nothing_to_train_on_and_it_is_said(
+    tmp_path: Path, draw: Draw
+) -> None:
+    """A10, A33."""
+    root = _folders(tmp_path / "folders", draw)
+    for other in ("2000", "10000"):
+        shutil.rmtree(root / "train" / other)
+        shutil.copytree(root / "train" / "1000", root / "train" / other)
+    with pytest.raises(DataInvalid) as caught:
+        read_dataset(root)
+    assert caught.value.code == "data_no_train"
+    assert {problem.code for problem in caught.value.problems} == {"data_image_two_classes"}
 
 
 def test_names_with_blanks_and_letters_of_all_scripts_are_read(yolo: Path) -> None:

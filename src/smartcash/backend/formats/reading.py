@@ -80,6 +80,7 @@ def read_dataset(
 
     placed = _clean(layout, form.task, findings)
     splits, split_seed = _split(placed, len(layout.classes), listing.root, seed, findings)
+    _report_copies(splits, form.task, findings)
     if not splits.get("train"):
         raise _unusable("data_no_train", findings, path)
     boxes = count_boxes(splits["train"], len(layout.classes))
@@ -87,7 +88,6 @@ def read_dataset(
         raise _unusable("data_no_boxes", findings, path)
     for name in np.array(layout.classes)[boxes == 0]:
         findings.add("data_class_starved", listing.root, value=name, split="train")
-    _report_copies(splits, form.task, findings)
 
     report = findings.report()
     if strict and (problems := report.problems("error", "warning")):
@@ -381,8 +381,10 @@ def _report_copies(splits: dict[str, list[Sample]], task: Task, findings: Findin
         names = findings.names(also)
         if not all(first.same_labels(sample) for _, sample in others):
             code = "data_image_two_classes" if task == "classify" else "data_image_two_labels"
-            contradictory |= {digest} if task == "classify" else set()
             findings.add(code, first.path, also=also, others=names)
+            if task == "classify":
+                contradictory.add(digest)
+                continue
         if len({split for split, _ in found}) > 1:
             places = " + ".join({split: 0 for split, _ in found})
             findings.add("data_image_leak", first.path, also=also, others=names, splits=places)
