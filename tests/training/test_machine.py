@@ -5,8 +5,62 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from smartcash.utils import machine
+
+
+@pytest.fixture
+def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that takes the place of /sys/fs/cgroup; the process is in /job/step of every hierarchy."""
+    (tmp_path / "own").write_text(
+        "5:memory:/job/step\n2:cpu,cpuacct:/job/step\n1:name=systemd:/\n0::/job/step\n"
+    )
+    monkeypatch.setattr(machine, "OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+    return tmp_path
+
+
+def written(folder: Path, **files: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name.replace("__", ".")).write_text(f"{content}\n")
+
+
+def test_the_tightest_group_around_a_process_is_its_memory(groups: Path) -> None:
+    """A28: a container sees its own group as the topmost, a job of a cluster lies below; pages of files can be given
+    back, those of shared memory, in which loader processes hand pictures over, cannot."""
+    stat = "anon 300000\nfile 600000\nshmem 200000"
+    written(groups, memory__max="9000000", memory__current="900000", memory__stat=stat)
+    assert machine.memory_bytes() == (500_000, 9_000_000)
+    written(groups / "job" / "step", memory__max="1000000", memory__current="900000", memory__stat=stat)
+    assert machine.memory_bytes() == (500_000, 1_000_000) and machine.free_memory() == 500_000
+    written(groups, memory__max="max")
+    written(groups / "job" / "step", memory__max="max")
+    assert machine.memory_bytes()[1] > 9_000_000
+
+
+def test_the_memory_of_an_older_container_is_known_too(groups: Path) -> None:
+    """A28: control groups of version 1, where no limit is a very large number."""
+    facts = {"memory__usage_in_bytes": "900000", "memory__stat": "total_cache 600000\ntotal_shmem 200000"}
+    written(groups / "memory", memory__limit_in_bytes=str(2**63 - 4096), **facts)
+    written(groups / "memory" / "job", memory__limit_in_bytes="1000000", **facts)
+    assert machine.memory_bytes() == (500_000, 1_000_000)
+
+
+def test_no_more_threads_than_a_container_has_time_for(groups: Path) -> None:
+    """A28, D7: 64 threads on two cores' time would each wait for the others."""
+    bound = machine.available_cores()
+    written(groups / "job", cpu__max="max 100000")
+    written(groups / "cpu", cpu__cfs_quota_us="-1", cpu__cfs_period_us="100000")
+    assert machine.available_cores() == bound
+    written(groups / "job", cpu__max="50000 100000")
+    assert machine.available_cores() == 1
+    (groups / "job" / "cpu.max").unlink()
+    written(groups / "cpu" / "job" / "step", cpu__cfs_quota_us="100000", cpu__cfs_period_us="100000")
+    assert machine.available_cores() == 1
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc alone")

@@ -14,9 +14,7 @@ from smartcash.domain.config import TrainingConfig
 from smartcash.domain.errors import TrainingFailed
 from smartcash.domain.events import Event, RolledBack, StepEnded, Warned
 from smartcash.services.run_store import RunFolder
-from smartcash.utils import machine
 from smartcash.utils.i18n import text
-from smartcash.utils.machine import memory_bytes
 from smartcash.worker import train
 
 from .conftest import toy_config
@@ -111,19 +109,6 @@ def test_a_disk_or_a_memory_that_fills_up_is_told(tmp_path: Path, monkeypatch: p
     assert (warning.facts["free"], warning.facts["needed"]) == (800, 900)
     monkeypatch.setattr(watchdogs, "memory_bytes", lambda: (98, 100))
     assert [in_words(w) for w in dogs.epoch([row(1), row(2)], TRAINING, 20)] == ["memory_low"]
-
-
-def test_shared_memory_of_a_container_is_in_use_and_its_file_pages_are_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A28: loader processes hand pictures over in shared memory, which the kernel counts among files."""
-    (tmp_path / "memory.max").write_text("1000000\n")
-    (tmp_path / "memory.current").write_text("900000\n")
-    (tmp_path / "memory.stat").write_text("anon 300000\nfile 600000\nshmem 200000\n")
-    monkeypatch.setattr(machine, "CGROUP", tmp_path)
-    assert memory_bytes() == (500_000, 1_000_000)
-    (tmp_path / "memory.max").write_text("max\n")
-    assert memory_bytes()[1] > 1_000_000
 
 
 # a learning rate that is too high: the weights grow until they overflow

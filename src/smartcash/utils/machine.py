@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
 CGROUP = Path("/sys/fs/cgroup")
+OWN_GROUPS = Path("/proc/self/cgroup")  # one line per hierarchy: number:controllers:path
+# of a control group, version 2 and 1: the limit, what is in use, and in memory.stat the pages of files, those of
+# shared memory among them
+MEMORY_FILES = (
+    ("memory.max", "memory.current", "file", "shmem"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache", "total_shmem"),
+)
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h of glibc; mallopt(3)
 
 
 def available_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores this process may use: those it is bound to, and no more than its container or job has time on."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min([bound, *map(math.ceil, _core_limits())])
 
 
 def memory_bytes() -> tuple[int, int]:
-    """Bytes in use and bytes there are: of this container where it has a limit, else of the machine."""
+    """Bytes in use and bytes there are: of the container or job that leaves the least, else of the machine."""
     machine = psutil.virtual_memory()
-    limit_file = CGROUP / "memory.max"
-    if (
-        limit_file.is_file()
-        and (limit := limit_file.read_text().strip()).isdigit()
-        and int(limit) < machine.total
-    ):
-        # pages of files can be given back, so they are not in use; those of shared memory cannot
-        stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
-        reclaimable = int(stat["file"]) - int(stat["shmem"])
-        return int((CGROUP / "memory.current").read_text()) - reclaimable, int(limit)
-    return machine.total - machine.available, machine.total
+    limits = [each for each in _memory_limits() if each[1] < machine.total]
+    whole = machine.total - machine.available, machine.total
+    return min(limits, key=lambda each: each[1] - each[0], default=whole)
 
 
 def free_memory() -> int:
@@ -49,6 +51,48 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def _core_limits() -> Iterator[float]:
+    """How many cores' time each control group of this process has, where that is limited."""
+    for folder in _control_groups("cpu"):
+        if (both := folder / "cpu.max").is_file():
+            quota, period = both.read_text().split()
+        elif (alone := folder / "cpu.cfs_quota_us").is_file():
+            quota, period = alone.read_text().strip(), (folder / "cpu.cfs_period_us").read_text()
+        else:
+            continue
+        if quota.isdigit():  # "max" or -1: no limit
+            yield int(quota) / int(period)
+
+
+def _memory_limits() -> Iterator[tuple[int, int]]:
+    """Bytes in use and the limit of each control group of this process that has one."""
+    for folder in _control_groups("memory"):
+        for limit_file, used_file, cached, shared in MEMORY_FILES:
+            if (
+                not (file := folder / limit_file).is_file()
+                or not (limit := file.read_text().strip()).isdigit()
+            ):
+                continue
+            # pages of files can be given back, so they are not in use; those of shared memory cannot
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            reclaimable = int(stat[cached]) - int(stat[shared])
+            yield int((folder / used_file).read_text()) - reclaimable, int(limit)
+
+
+def _control_groups(controller: str) -> Iterator[Path]:
+    """The folders of the control groups that this process is in and of those around them, as far as they can be seen:
+    a container sees its own as the topmost."""
+    if not OWN_GROUPS.is_file():
+        return
+    for line in OWN_GROUPS.read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        top = CGROUP / controller if controllers else CGROUP
+        own = top / path.lstrip("/")
+        yield from (folder for folder in (own, *own.parents) if folder.is_relative_to(top))
 
 
 def nearest_existing(path: Path) -> Path:

@@ -14,7 +14,6 @@ deviation, by 0.75 or more) 3 of 637 do, and 87 % of the pairs that belong toget
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 
 from smartcash.backend.images import Pixels, decode_image, is_complete, read_bytes, read_header
 from smartcash.domain.errors import DataInvalid
+from smartcash.utils.machine import available_cores
 
 MAX_BITS = 7
 MIN_CORRELATION = 0.80
@@ -71,7 +71,7 @@ def near_duplicates(paths: Sequence[Path]) -> Iterator[tuple[int, int]]:
 
 def looks(paths: Sequence[Path], workers: int | None = None) -> list[Look | DataInvalid | OSError]:
     """One look at every picture, or why it cannot be decoded; `workers` threads, default one per core."""
-    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(workers or min(8, available_cores())) as pool:
         return list(pool.map(_look_or_error, paths))
 
 

@@ -42,6 +42,7 @@ from smartcash.backend.images import (
     upright_boxes,
 )
 from smartcash.domain.errors import DataInvalid
+from smartcash.utils.machine import available_cores
 
 _KINDS_OF_SUFFIX = {
     ".jpg": ("JPEG", "MPO"),
@@ -221,7 +222,7 @@ def _look_or_error(path: Path) -> _Look | DataInvalid | OSError:
 def _clean(layout: Layout, task: Task, findings: Findings) -> dict[str | None, list[Sample]]:
     """Samples by split (None: not assigned); what cannot be used becomes a finding."""
     paths = list(dict.fromkeys(picture.path for picture in layout.pictures))
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, available_cores())) as pool:
         looks = dict(zip(paths, pool.map(_look_or_error, paths)))
     for path, look in looks.items():
         if not isinstance(look, _Look):
@@ -405,7 +406,7 @@ def verify_images(dataset: DataSet, *, workers: int | None = None) -> DataSet:
     with `workers` threads (default: one per core, at most 8), so that no picture fails in a later epoch.
     """
     paths = [sample.path for sample in dataset.samples]
-    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(workers or min(8, available_cores())) as pool:
         errors = list(pool.map(_decoding_error, paths))
     return without_broken(dataset, {path: error for path, error in zip(paths, errors) if error is not None})
 
