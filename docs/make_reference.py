@@ -92,6 +92,7 @@ WORDS = {
             "with file, line and value. With `--strict`, errors and warnings stop the command or the training; "
             "notes never do."
         ),
+        "found": "Finding",
         "severity": "Severity",
         "done": "What happens",
         "groups": {"image": "Pictures", "label": "Labels and classes", "box": "Boxes", "whole": "The whole set"},
@@ -159,6 +160,7 @@ WORDS = {
             "menampilkannya dengan berkas, baris, dan nilainya. Dengan `--strict`, kesalahan dan peringatan "
             "menghentikan perintah atau training; catatan tidak pernah."
         ),
+        "found": "Temuan",
         "severity": "Tingkat",
         "done": "Yang terjadi",
         "groups": {"image": "Gambar", "label": "Label dan kelas", "box": "Kotak", "whole": "Seluruh set data"},
@@ -387,9 +389,10 @@ def findings(words: dict[str, Any], language: str) -> str:
     texts = catalogue(language)
     groups: dict[str, list[list[str]]] = {group: [] for group in words["groups"]}
     for name, (severity, done) in KINDS.items():
-        row = [code(name), texts[f"data.severity.{severity}"], texts[f"data.done.{done}"]]
+        found = text(f"data.found.{name}", count=1)
+        row = [code(name), prose(found), texts[f"data.severity.{severity}"], texts[f"data.done.{done}"]]
         groups[group_of(name)].append([*row, template(texts[f"problems.{name}"])])
-    head = [words["code"], words["severity"], words["done"], words["message"]]
+    head = [words["code"], words["found"], words["severity"], words["done"], words["message"]]
     parts = [f"# {words['findings']}", words["findings_intro"]]
     for group, rows in groups.items():
         parts += [f"## {words['groups'][group]}", table(head, rows)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -29,17 +30,34 @@ def test_check_shows_splits_classes_and_findings_grouped_by_kind(yolo: Path) -> 
     output = run("check", yolo)
     assert "yolo, detect" in output
     assert ["boxes", "4", "2", "2"] in [line.split() for line in output.splitlines()]
-    assert "✗ error data_class_range × 4 (left out)" in output
+    heading = "✗ Boxes with a class number that does not exist: 4  (error, left out; data_class_range)"
+    assert heading in output.splitlines()
     assert "labels/train/train_0.txt:2: Class 9 does not exist" in output
     assert "and 1 more" in output
-    assert "Class 2000 has no example in train" in output
+    assert "! Class without an example to learn from  (warning, kept; data_class_starved)" in output
+    assert "\n    Class 2000 has no example in train" in output  # of the whole set: no file stands before it
 
 
 def test_check_speaks_indonesian(yolo: Path) -> None:
     (yolo / "labels" / "train" / "train_0.txt").write_text("")
     set_language("id")
     output = run("check", yolo)
-    assert "catatan data_label_empty" in output and "latar" in output
+    assert "Berkas label kosong  (catatan, dipakai sebagai latar; data_label_empty)" in output
+
+
+def test_a_zip_is_called_by_the_name_that_was_given(
+    yolo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SMARTCASH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    shutil.make_archive("my notes", "zip", yolo)
+    output = run("check", "my notes.zip", "--html", "page.html", "--fix", "fixed")
+    assert output.startswith("my notes.zip: yolo, detect\n")
+    assert "Data health: my notes.zip</h1>" in (page := Path("page.html").read_text())
+    assert json.loads(run("check", "my notes.zip", "--json"))["path"] == "my notes.zip"
+    fixes = Path("fixed/fixes.json").read_text()
+    assert json.loads(fixes)["source"] == str(tmp_path / "my notes.zip")
+    assert "cache" not in output + page + fixes
 
 
 def test_check_as_json_holds_everything(yolo: Path) -> None:

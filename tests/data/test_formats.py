@@ -17,6 +17,7 @@ from PIL import Image
 from smartcash.backend.formats import (
     FORMATS,
     DataSet,
+    Task,
     verify_images,
     write_dataset,
 )
@@ -673,6 +674,22 @@ def test_a_damaged_zip_is_refused_and_leaves_nothing(
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
+def test_what_is_wrong_inside_a_zip_is_told_of_the_zip(yolo: Path, tmp_path: Path) -> None:
+    def refused(task: Task | None = None) -> tuple[str, object]:
+        shutil.make_archive(str(tmp_path / "a"), "zip", yolo)
+        with pytest.raises(DataInvalid) as caught:
+            read_dataset(tmp_path / "a.zip", task=task)
+        return caught.value.code, caught.value.facts["path"]
+
+    archive = tmp_path / "a.zip"
+    assert refused("classify") == ("data_task", str(archive))
+    (yolo / "data.yaml").write_text("names: [1000")
+    assert refused() == ("data_yaml", str(archive / "data.yaml"))
+    (yolo / "data.yaml").unlink()
+    shutil.rmtree(yolo / "labels")
+    assert refused() == ("data_format_none", str(archive))
+
+
 def test_a_yaml_in_a_zip_cannot_point_at_the_users_other_pictures(
     tmp_path: Path, yolo: Path, draw: Draw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -682,7 +699,7 @@ def test_a_yaml_in_a_zip_cannot_point_at_the_users_other_pictures(
     (yolo / "data.yaml").write_text(yaml)
     shutil.make_archive(str(tmp_path / "a"), "zip", yolo)
     data = read_dataset(tmp_path / "a.zip")
-    assert len(data.splits["train"]) == 4 and findings_of(data, "data_image_outside") == [(".", "a.jpg")]
+    assert len(data.splits["train"]) == 4 and findings_of(data, "data_image_outside") == [("", "a.jpg")]
 
 
 # --- the whole -----------------------------------------------------------------------------------------

@@ -143,7 +143,7 @@ def test_the_pairs_of_a_static_camera_are_never_held_all_at_once(
     none, label = np.zeros((0, 4), np.float32), np.zeros(1, np.int64)
     paths = [tmp_path / f"{index}.jpg" for index in range(800)]
     frames = tuple(Sample(path, (320, 240), none, label, "", path.name) for path in paths)
-    data = DataSet(tmp_path, "classify", "folders", ("1000",), {"train": frames}, Report(), "")
+    data = DataSet(tmp_path, tmp_path, "classify", "folders", ("1000",), {"train": frames}, Report(), "")
     findings = Findings(tmp_path)
     tracemalloc.start()
     copies.look_alikes(data, dict.fromkeys(paths, seen), findings)

@@ -149,6 +149,14 @@ def test_every_problem_that_the_code_reports_has_its_text() -> None:
     assert not missing
 
 
+def test_every_finding_has_a_heading_for_one_and_for_more() -> None:
+    for language in LANGUAGES:
+        for code in KINDS:
+            one, more = (text(f"data.found.{code}", language, count=count) for count in (1, 3))
+            assert "1" not in one and (one == more or "3" in more), (language, code, one, more)
+            assert not one[0].islower() and not one.endswith((".", ":"))
+
+
 def test_every_warning_that_a_training_gives_has_its_text() -> None:
     codes = {
         code for _, name, call in calls() if name == "Warned" for code in literals(argument(call, 0, "code"))

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,10 +21,12 @@ import torch
 
 from smartcash.backend.images import read_image
 from smartcash.backend.samples import write_samples
+from smartcash.cli.progress import TrainingDisplay
 from smartcash.domain.config import merge
 from smartcash.domain.errors import ConfigInvalid, DataInvalid, TrainingFailed
 from smartcash.domain.events import EpochEnded, Event, RunReady, StepEnded
 from smartcash.services.event_log import read_events
+from smartcash.services.run_info import read_run
 from smartcash.worker import evaluate_model, open_model, predict_files, preview_data, train, training
 
 from .conftest import toy_config
@@ -308,3 +311,26 @@ def test_a_preview_shows_augmented_samples(notes: Path, sorted_notes: Path, tmp_
     for data in (notes, sorted_notes):
         picture = preview_data(toy_config(data), tmp_path / f"{data.parent.name}.jpg")
         assert picture.stat().st_size > 20_000
+
+
+def test_a_training_on_a_zip_names_the_zip_and_warns_of_its_data_in_words(
+    notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """D9: no codes, no cache folder, and no example where there is none."""
+    monkeypatch.setenv("SMARTCASH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("smartcash.utils.i18n._chosen", "en")
+    data = tmp_path / "notes"
+    shutil.copytree(notes, data)
+    described = (data / "data.yaml").read_text().replace("nc: 7", "nc: 8")
+    (data / "data.yaml").write_text(described + '  7: "75000"\n')
+    (data / "images" / "train" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")
+    archive = Path(shutil.make_archive(str(tmp_path / "my notes"), "zip", data))
+    display = TrainingDisplay()
+    run, _ = train(toy_config(archive), tmp_path / "home", display)
+    warned = [line for line in capsys.readouterr().out.splitlines() if line.startswith("⚠ Data")]
+    more = "More about it: smartcash data check"
+    assert f"⚠ Data: Class without an example to learn from (75000). {more}" in warned, warned
+    assert any("(images/train/torn.jpg). " in line for line in warned), warned
+    assert not [line for line in warned if "data_" in line or "()" in line or "(.)" in line]
+    assert run.description()["data"]["path"] == str(archive)
+    assert read_run(run.path).dataset == "my notes.zip"

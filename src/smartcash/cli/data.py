@@ -170,12 +170,12 @@ def _printable(shown: str) -> str:
 
 
 def _summary(dataset: DataSet, examples: int = 3) -> str:
-    """Format, a table of classes and splits, and the findings grouped by code with the first examples."""
+    """Format, a table of classes and splits, and the findings of each kind with the first examples."""
     from smartcash.backend.formats import count_boxes
     from smartcash.backend.health.page import by_code
 
     splits = dataset.splits
-    lines = [text("data.title", format=dataset.format, task=dataset.task, path=dataset.root), ""]
+    lines = [text("data.title", format=dataset.format, task=dataset.task, path=dataset.source), ""]
     counts = [count_boxes(samples, len(dataset.classes)).tolist() for samples in splits.values()]
     rows = [[text("data.class"), *splits]]
     rows += [[name, *map(str, numbers)] for name, *numbers in zip(dataset.classes, *counts)]
@@ -189,8 +189,12 @@ def _summary(dataset: DataSet, examples: int = 3) -> str:
     if not dataset.report.findings:
         return "\n".join([*lines, text("data.clean")])
     for same in by_code(dataset):
-        severity, code, done = same[0].severity, same[0].code, text(f"data.done.{same[0].done}")
-        lines += ["", f"{_MARKS[severity]} {text(f'data.severity.{severity}')} {code} × {len(same)} ({done})"]
-        lines += [f"    {finding.where}: {finding.message()}" for finding in same[:examples]]
+        kind = same[0]
+        heading = text(f"data.found.{kind.code}", count=len(same))
+        severity, done = text(f"data.severity.{kind.severity}"), text(f"data.done.{kind.done}")
+        small = click.style(f"({severity}, {done}; {kind.code})", dim=True)
+        lines += ["", f"{_MARKS[kind.severity]} {heading}  {small}"]
+        for finding in same[:examples]:
+            lines.append("    " + ": ".join(filter(None, [finding.where, finding.message()])))
         lines += [f"    {text('data.more', count=len(same) - examples)}"] if len(same) > examples else []
     return "\n".join(lines)

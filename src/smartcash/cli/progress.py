@@ -47,9 +47,9 @@ class TrainingDisplay:
             case events.DataFound(code=code, severity=severity, count=count, example=example) if (
                 severity != "note"
             ):
-                self.console.print(
-                    f"⚠ {text('train.finding', code=code, count=count, example=example)}", markup=False
-                )
+                found = text(f"data.found.{code}", count=count)
+                key = "train.finding_example" if example else "train.finding"
+                self.console.print(f"⚠ {text(key, found=found, example=example, count=count)}", markup=False)
             case events.RunReady():
                 self._ready(event)
             case events.StepEnded():

@@ -42,6 +42,8 @@ from typing import Any
 
 from smartcash.utils.i18n import text
 
+WHOLE = "."  # in place of a file: the data set as a whole
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -97,7 +99,12 @@ class _WithProblems(SmartCashError):
         self.problems = problems
 
     def message(self, language: str | None = None) -> str:
-        lines = [f"  • {problem.field}: {problem.message(language)}" for problem in self.problems]
+        lines = [
+            f"  • {problem.message(language)}"
+            if problem.field in ("", WHOLE)
+            else f"  • {problem.field}: {problem.message(language)}"
+            for problem in self.problems
+        ]
         return "\n".join([super().message(language), *lines])
 
     def as_problems(self) -> list[Problem]:

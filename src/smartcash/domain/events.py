@@ -51,7 +51,7 @@ class RunChecked(Event):
 
 @dataclass(frozen=True)
 class DataFound(Event):
-    """A finding about the data: its code and how often, with one example."""
+    """A kind of finding about the data: its code, how often, and an example of where, "" if it has no place or name."""
 
     code: str
     severity: str

@@ -129,7 +129,7 @@ def augment_pictures(values: Values, count: int, epoch: int) -> Values:
 
 def _split(data: DataSet, split: str) -> tuple[Sample, ...]:
     if split not in data.splits:
-        raise DataInvalid("split_missing", path=str(data.root), split=split, splits=", ".join(data.splits))
+        raise DataInvalid("split_missing", path=str(data.source), split=split, splits=", ".join(data.splits))
     return data.splits[split]
 
 

@@ -53,7 +53,7 @@ def compare(
         "error": "",
         "reason": "",
         "split": pictures.split,
-        "data": str(pictures.data.root),
+        "data": str(pictures.data.source.absolute()),
         "content_hash": pictures.data.content_hash,
         "images": judged[0].images,
         "objects": int(judged[0].support_IC.sum()),

@@ -34,7 +34,7 @@ def facts_of(data: DataSet) -> dict[str, Any]:
     """What a run records of its data."""
     return {
         "data": {
-            "path": str(data.root),
+            "path": str(data.source.absolute()),
             "format": data.format,
             "task": data.task,
             "classes": list(data.classes),

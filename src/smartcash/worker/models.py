@@ -81,7 +81,7 @@ def evaluate_model(
     result = predictor.evaluate(samples)
     return {
         "model": str(path),
-        "data": str(data.root),
+        "data": str(data.source.absolute()),
         "split": split,
         "task": predictor.task,
         **result.to_dict(),

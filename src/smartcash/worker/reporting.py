@@ -82,7 +82,7 @@ def report(
             "size_bytes": model.checkpoint.stat().st_size,
         },
         "split": pictures.split,
-        "data": str(pictures.data.root),
+        "data": str(pictures.data.source.absolute()),
         "content_hash": pictures.data.content_hash,
         "images": judged.images,
         "objects": int(judged.support_IC.sum()),

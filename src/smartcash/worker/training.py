@@ -387,8 +387,8 @@ class _Session:
             plain = config.model_dump(mode="json")
             emit(RunStarted(run.id, str(run.path.absolute()), plain, resumed=state is not None))
             for code, count in data.report.counts().items():
-                example = next(finding for finding in data.report.findings if finding.code == code)
-                emit(DataFound(code, example.severity, count, example.where))
+                first = next(finding for finding in data.report.findings if finding.code == code)
+                emit(DataFound(code, first.severity, count, first.example))
         built = build(config, data, world)
         previews = self._previews(built)
         progress = None

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smartcash.backend.formats.files import Listing
-from smartcash.domain.errors import Problem
+from smartcash.domain.errors import WHOLE, Problem
 
 Task = Literal["detect", "classify"]
 Severity = Literal["error", "warning", "note"]
@@ -135,10 +135,19 @@ class Finding:
 
     @property
     def where(self) -> str:
+        """The file, and the line in it; "" for what is about the whole."""
+        if self.file == WHOLE:
+            return ""
         return self.file if self.line is None else f"{self.file}:{self.line}"
 
+    @property
+    def example(self) -> str:
+        """What stands for the finding where there is room for a name only: its place, or the class or split that it
+        is about; "" if there is none."""
+        return self.where or self.value or ""
+
     def problem(self) -> Problem:
-        return Problem(self.where, self.code, self.value, self.facts)
+        return Problem(self.where or WHOLE, self.code, self.value, self.facts)
 
     def message(self, language: str | None = None) -> str:
         """The finding in words, with the way out."""
@@ -245,11 +254,15 @@ class Sample:
 class DataSet:
     """What `read_dataset` found. `splits` has the keys "train", "valid" and, when there is one, "test".
 
+    `source` is the path that was given, by which people know the data; `root` is the folder that was read: the same,
+    one inside, or, for a zip, where it was unpacked.
+
     `content_hash` is the SHA-256 over the task, the class names and, split by split, every sample's name
     relative to the root, size, picture digest, boxes and labels: the same data gives the same hash on any
     machine, in any folder, zipped or not. `split_seed` is set when the split (or valid) is our own.
     """
 
+    source: Path
     root: Path
     task: Task
     format: str
@@ -339,7 +352,7 @@ def facts_of(dataset: DataSet) -> dict[str, Any]:
         for name, samples in dataset.splits.items()
     }
     return {
-        "path": str(dataset.root), "format": dataset.format, "task": dataset.task, "classes": list(dataset.classes),
+        "path": str(dataset.source), "format": dataset.format, "task": dataset.task, "classes": list(dataset.classes),
         "splits": splits, "split_seed": dataset.split_seed, "content_hash": dataset.content_hash,
         "counts": dataset.report.counts(),
     }  # fmt: skip

@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -70,9 +71,12 @@ def read_dataset(
     Every strange thing is in the report; `strict` makes errors and warnings fatal. Raises DataInvalid when
     nothing can be read, or when no class, no training picture or no box is left.
     """
-    form, listing = _recognise(_locate(Path(path)), task, format)
-    findings = Findings(listing.root)
-    layout = _confined(form.read(listing, findings), listing, findings)
+    source = Path(path)
+    top = _locate(source)
+    with _named_by(source, top):
+        form, listing = _recognise(top, task, format)
+        findings = Findings(listing.root)
+        layout = _confined(form.read(listing, findings), listing, findings)
     if not layout.classes:
         raise _unusable("data_no_class", findings, path)
     _report_other_labels(form, layout, listing, findings)
@@ -96,7 +100,7 @@ def read_dataset(
     ordered = {split: tuple(splits[split]) for split in SPLITS if splits.get(split)}
     content_hash = hash_content(listing.root, form.task, layout.classes, ordered)
     return DataSet(
-        listing.root, form.task, form.name, layout.classes, ordered, report, content_hash, split_seed
+        source, listing.root, form.task, form.name, layout.classes, ordered, report, content_hash, split_seed
     )
 
 
@@ -122,14 +126,26 @@ def _locate(path: Path) -> Listing:
     """The folder to look into; a zip is unpacked."""
     if not path.exists():
         raise DataInvalid("data_path_missing", path=str(path))
-    path = path.resolve()
-    if path.is_dir():
-        return Listing(path)
-    if path.suffix.lower() == ".zip":
+    place = path.resolve()
+    if place.is_dir():
+        return Listing(place)
+    if place.suffix.lower() == ".zip":
         return Listing(unpacked(path), confined=True)
-    if path.suffix.lower() in (".yaml", ".yml", ".json"):
-        return Listing(path.parent, path)
+    if place.suffix.lower() in (".yaml", ".yml", ".json"):
+        return Listing(place.parent, place)
     raise DataInvalid("data_path_file", path=str(path))
+
+
+@contextmanager
+def _named_by(source: Path, top: Listing) -> Iterator[None]:
+    """Errors about the folder of an unpacked zip, or a file in it, name the zip instead."""
+    try:
+        yield
+    except DataInvalid as error:
+        place = Path(str(error.facts.get("path", "")))
+        if top.confined and place.is_relative_to(top.root):
+            error.facts["path"] = str(source / place.relative_to(top.root))
+        raise
 
 
 def _recognise(top: Listing, task: Task | None, name: str) -> tuple[Format, Listing]:
@@ -425,7 +441,7 @@ def without_broken(dataset: DataSet, broken: Mapping[Path, DataInvalid | OSError
         if (kept := tuple(sample for sample in found if sample.path not in broken))
     }
     if not splits.get("train"):
-        raise _unusable("data_no_train", findings, dataset.root)
+        raise _unusable("data_no_train", findings, dataset.source)
     report = Report((*dataset.report.findings, *findings.all))
     content_hash = hash_content(dataset.root, dataset.task, dataset.classes, splits)
     return replace(dataset, splits=splits, report=report, content_hash=content_hash)

@@ -85,7 +85,7 @@ def split_by_groups(
         members[sample.group].append(sample)
     groups = list(members.values())
     if len(groups) < 3 * len(shares) <= len(samples):
-        findings.add("data_split_no_groups", root, value=len(groups))
+        findings.add("data_split_no_groups", root, groups=len(groups))
         groups = [[sample] for sample in samples]
 
     counts = np.array([_presence(group, classes) for group in groups]).reshape(len(groups), classes + 1)

@@ -54,7 +54,7 @@ def fix(dataset: DataSet, out: Path) -> Fixes:
     left = tuple(finding for finding in reported if finding.done not in _CHANGED and not is_solved(finding))
     fixes = Fixes(out, changes, left)
     content = {
-        "source": str(dataset.root),
+        "source": str(dataset.source.absolute()),
         "content_hash": dataset.content_hash,
         "changes": [finding.to_dict() for finding in changes],
         "left": [finding.to_dict() for finding in left],

@@ -43,7 +43,7 @@ svg { max-width: 100%; } .train { fill: var(--train); } .valid { fill: var(--val
 def write_page(dataset: DataSet, path: Path) -> None:
     """Write the report of `dataset`, its counts and small pictures of the examples, in this process's
     language. Raises DataInvalid when it cannot be written."""
-    title = escape(text("health.title", name=dataset.root.name))
+    title = escape(text("health.title", name=dataset.source.absolute().name))
     counts = {name: count_boxes(samples, len(dataset.classes)) for name, samples in dataset.splits.items()}
     thumbs = _Thumbs(dataset)
     parts = [
@@ -52,7 +52,7 @@ def write_page(dataset: DataSet, path: Path) -> None:
         "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">",
         '<meta name="viewport" content="width=device-width">',
         f"<title>{title}</title><style>{_STYLE}</style></head><body><h1>{title}</h1>",
-        f"<p>{escape(text('data.title', path=dataset.root, format=dataset.format, task=dataset.task))}<br>",
+        f"<p>{escape(text('data.title', path=dataset.source, format=dataset.format, task=dataset.task))}<br>",
         f"{escape(text('data.hash', hash=dataset.content_hash))}</p>",
         f"<h2>{escape(text('health.counts'))}</h2>",
         _chart(dataset.classes, counts),
@@ -80,13 +80,15 @@ def _section(found: Sequence[Finding], thumbs: _Thumbs) -> str:
     """All findings of one code: how grave, how many, what happened to them, and the first examples."""
     first = found[0]
     severity = f'<b class="{first.severity}">{escape(text(f"data.severity.{first.severity}"))}</b>'
+    heading = escape(text(f"data.found.{first.code}", count=len(found)))
     done = escape(text(f"data.done.{first.done}"))
     lines = [
-        f'<section class="{first.severity}"><h3>{severity} <code>{first.code}</code> × {len(found)}</h3>'
+        f'<section class="{first.severity}"><h3>{severity}: {heading}</h3>',
+        f"<p>{escape(text('health.done', done=done))} <small><code>{first.code}</code></small></p>",
     ]
-    lines.append(f"<p>{escape(text('health.done', done=done))}</p>")
     for finding in found[:EXAMPLES]:
-        lines.append(f"<p><code>{escape(finding.where)}</code>: {escape(finding.message())}</p>")
+        place = f"<code>{escape(finding.where)}</code>: " if finding.where else ""
+        lines.append(f"<p>{place}{escape(finding.message())}</p>")
         lines += [thumbs.of(finding)]
     if len(found) > EXAMPLES:
         lines.append(f"<p>{escape(text('data.more', count=len(found) - EXAMPLES))}</p>")
