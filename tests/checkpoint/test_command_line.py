@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from checkpoint_toys import Toy, flip
 
 from smartcash.cli import main
@@ -80,7 +81,8 @@ def test_damage_gives_exit_code_1_and_its_cause(
     good, bad = (toy.save(manager, epoch)["path"] for epoch in (1, 2))
     flip(bad, 9000)
     code, out, _ = run(capsys, "validate", good, bad)
-    assert code == 1 and f"✅ {good}" in out and f"❌ {bad}" in out and "checksum" in out
+    assert code == 1 and f"⚠️ {good}: The file is whole" in out  # saved here, but by no SmartCash training
+    assert f"❌ {bad}" in out and "checksum" in out
     assert [row["valid"] for row in json.loads(run(capsys, "validate", good, bad, "--json")[1])] == [
         True,
         False,
@@ -90,6 +92,25 @@ def test_damage_gives_exit_code_1_and_its_cause(
     code, out, _ = run(capsys, "doctor", manager.output_dir)
     assert code == 0 and "healthy" in out
     assert json.loads(run(capsys, "doctor", manager.output_dir, "--json")[1])["good"] == [good.name]
+
+
+def test_only_what_predicts_is_marked_as_good(
+    tmp_path: Path, toy: Toy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """B18: a check mark of `validate` and `import` means that predict and resume take the file."""
+    version = Path(__file__).parents[1] / "project" / "format_1" / "models" / "v1" / "model.pth"
+    foreign = tmp_path / "resnet18.pth"
+    torch.save(toy.model.state_dict(), foreign)
+    code, out, _ = run(capsys, "validate", version, foreign)
+    whole, other = out.splitlines()
+    assert code == 1 and whole.startswith(f"✅ {version}: The checkpoint is valid and complete")
+    assert other.startswith(f"⚠️ {foreign} is whole and safe to load") and "another program" in other
+    rows = json.loads(run(capsys, "validate", version, foreign, "--json")[1])
+    assert [(row["valid"], row["smartcash"]) for row in rows] == [(True, True), (False, False)]
+    into = tmp_path / "weights"
+    code, out, _ = run(capsys, "import", foreign, "--into", into, "--i-trust-this-file")
+    imported = into / "smartcash_imported_resnet18.pth"
+    assert code == 0 and f"⚠️ {imported}: The file is whole and safe to load" in out and "✅" not in out
 
 
 def test_looking_into_a_folder_that_does_not_exist_makes_none(

@@ -281,6 +281,30 @@ def test_missing_files_and_folders_are_named(manager: CheckpointManager, tmp_pat
         manager.load_checkpoint()
 
 
+def test_weights_of_another_program_are_told_from_checkpoints_and_from_damage(
+    manager: CheckpointManager, toy: Toy, tmp_path: Path, english: None
+) -> None:
+    """B18: whole and safe to load, and what they are good for."""
+    weights = toy.model.state_dict()
+    for name, content in (
+        ("bare", weights),
+        ("lightning", {"state_dict": weights, "epoch": 3}),
+        ("torchvision", {"model": weights, "epoch": 3}),
+        ("no epoch", {"model_state_dict": weights}),
+    ):
+        torch.save(content, tmp_path / f"{name}.pth")
+        valid, info = manager.validate_checkpoint(tmp_path / f"{name}.pth")
+        assert (valid, info["code"], info["smartcash"]) == (False, "checkpoint_foreign", False), name
+        assert "safe to load" in info["message"] and "predict" in info["message"]
+    torch.save({"epoch": 3, "model_state_dict": weights}, tmp_path / "states.pth")
+    valid, info = manager.validate_checkpoint(tmp_path / "states.pth")
+    assert (valid, info["code"], info["epoch"], info["smartcash"]) == (True, "ok", 3, False)
+    assert "safe to load" in info["message"] and "predict" in info["message"]
+    other = Toy()
+    manager.load_checkpoint(tmp_path / "states.pth", model=other.model)  # as the message says
+    assert same(dict(other.model.state_dict()), dict(weights))
+
+
 def test_the_doctor_leaves_weights_of_another_program_where_they_are(
     manager: CheckpointManager, toy: Toy, reopened: Callable[[], CheckpointManager]
 ) -> None:

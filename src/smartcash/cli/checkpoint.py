@@ -84,6 +84,11 @@ def show(file: Path, as_json: bool) -> None:
             click.echo(f"{key}: {value}")
 
 
+def _tell(info: dict[str, Any]) -> None:
+    """What a whole file is: one of SmartCash, or one that only its own program knows what to do with."""
+    click.echo(f"{'✅' if info['smartcash'] else '⚠️'} {info['path']}: {info['message']}")
+
+
 @_command("validate", "validate", "validate runs/detect/RUN/weights/*.pth")
 @_files
 @_json
@@ -93,8 +98,10 @@ def validate(files: tuple[Path, ...], as_json: bool) -> None:
         _print_json([{"valid": valid, **info} for valid, info in results])
     else:
         for valid, info in results:
-            key = "cli.checkpoint.valid_line" if valid else "cli.checkpoint.invalid_line"
-            click.echo(text(key, path=info["path"], message=info["message"]))
+            if valid:
+                _tell(info)
+            else:
+                click.echo(f"{'⚠️' if info['code'] == 'checkpoint_foreign' else '❌'} {info['message']}")
     if not all(valid for valid, _ in results):
         raise SystemExit(1)
 
@@ -189,4 +196,7 @@ def import_(file: Path, into: Path, trusted: bool) -> None:
 
     if not trusted and not asked(text("cli.checkpoint.import_confirm", path=str(file))):
         refuse("cli.checkpoint.import_refused")
-    click.echo(text("cli.checkpoint.import_done", path=CheckpointManager(into).import_untrusted(file)))
+    manager = CheckpointManager(into)
+    path = manager.import_untrusted(file)
+    click.echo(text("cli.checkpoint.import_done", path=path))
+    _tell(manager.validate_checkpoint(path)[1])

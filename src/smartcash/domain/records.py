@@ -15,6 +15,9 @@ INTERFACES = ("cli", "python", "web", "notebook")
 # how a person agreed: was asked and said yes, sent a page's token, gave --yes, or nothing had to be agreed to
 CONFIRMATIONS = ("none", "asked", "token", "--yes")
 
+# what a checkpoint of a SmartCash training holds, and a prediction needs; one that lacks it is of another program
+MODEL_PARTS = ("config", "classes", "preprocess", "ema_state_dict")
+
 MOST_TAGS, LONGEST_TAG, LONGEST_NOTES = 20, 40, 10_000  # tags; characters
 
 # every operation has its name in the locales: [operations]

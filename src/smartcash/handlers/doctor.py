@@ -302,7 +302,8 @@ def _reads_well(manager: CheckpointManager, info: CheckpointInfo) -> bool:
     """Also of weights of another program: nobody here can make checkpoints of them, and they are left alone."""
     good, facts = manager.validate_checkpoint(info.path)
     return good or (
-        info.state == "unverified" and facts["code"] in ("checkpoint_incomplete", "checkpoint_untrusted")
+        info.state == "unverified"
+        and facts["code"] in ("checkpoint_foreign", "checkpoint_incomplete", "checkpoint_untrusted")
     )
 
 

@@ -26,6 +26,7 @@ from smartcash.domain.errors import (
     CheckpointUntrusted,
     CheckpointWriteFailed,
 )
+from smartcash.domain.records import MODEL_PARTS
 from smartcash.handlers.checkpoint.checkpoint_finder import CheckpointFinder
 from smartcash.handlers.checkpoint.checkpoint_history import CheckpointHistory
 from smartcash.handlers.checkpoint.checkpoint_saver import Stateful, plain_key, unwrapped
@@ -147,18 +148,25 @@ class CheckpointLoader:
 
     def validate(self, path: Path) -> tuple[bool, dict[str, Any]]:
         """Read the whole file; `(valid, facts)`."""
-        info: dict[str, Any] = {"path": str(path), "code": "ok"}
+        info: dict[str, Any] = {"path": str(path), "code": "ok", "smartcash": False}
         try:
             sidecar = self._folder.info_of(path)
             checkpoint = self.read(path)
             if checkpoint.get("epoch") is None:
-                raise CheckpointCorrupt("checkpoint_incomplete", path=str(path), missing="epoch")
+                raise _incomplete(checkpoint, path, "epoch")
         except CheckpointError as error:
             return False, info | {"code": error.code, "message": str(error)}
         info["proof"] = "crc" if sidecar is None else "sha256"
         info["size"], info["epoch"] = path.stat().st_size, checkpoint["epoch"]
         proof = text(f"checkpoint.proof_{info['proof']}")
-        info["message"] = text("checkpoint.valid", epoch=info["epoch"], size=info["size"] / 1e6, proof=proof)
+        facts = {"epoch": info["epoch"], "size": info["size"] / 1e6, "proof": proof}
+        missing = [key for key in MODEL_PARTS if not checkpoint.get(key)]
+        info["smartcash"] = not missing
+        info["message"] = (
+            text("checkpoint.valid_foreign", missing=", ".join(missing), **facts)
+            if missing
+            else text("checkpoint.valid", **facts)
+        )
         return True, info
 
     # the doctor
@@ -220,9 +228,7 @@ class CheckpointLoader:
                 self._logger.warning(str(error))
                 left.append(info.name)
             except CheckpointCorrupt as error:
-                if (
-                    error.code == "checkpoint_incomplete"
-                ):  # it reads well: weights of another program, most likely
+                if error.code in ("checkpoint_foreign", "checkpoint_incomplete"):  # it reads well
                     self._logger.warning(str(error))
                     left.append(info.name)
                 else:
@@ -355,11 +361,19 @@ def read_plain(
             ) from error
         raise CheckpointCorrupt("checkpoint_unreadable", path=str(path), reason=_first_line(error)) from error
     if not isinstance(content, Mapping):
-        raise CheckpointCorrupt("checkpoint_incomplete", path=str(path), missing=", ".join(_REQUIRED))
+        raise _incomplete({}, path, ", ".join(_REQUIRED))
     missing = [key for key in _REQUIRED if content.get(key) is None]
     if "model_state_dict" in missing:
-        raise CheckpointCorrupt("checkpoint_incomplete", path=str(path), missing=", ".join(missing))
+        raise _incomplete(content, path, ", ".join(missing))
     return dict(content)
+
+
+def _incomplete(content: Mapping[Any, Any], path: Path, missing: str) -> CheckpointCorrupt:
+    """What is wrong with a file that reads well and is no checkpoint: its weights are another program's, or it has none."""
+    inside = [value.values() if isinstance(value, Mapping) else [value] for value in content.values()]
+    has_weights = any(isinstance(value, torch.Tensor) for values in inside for value in values)
+    code = "checkpoint_foreign" if has_weights else "checkpoint_incomplete"
+    return CheckpointCorrupt(code, path=str(path), missing=missing)
 
 
 def _check_archive(file: BinaryIO, path: Path) -> None:

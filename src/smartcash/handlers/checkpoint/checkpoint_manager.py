@@ -181,8 +181,10 @@ class CheckpointManager:
     def validate_checkpoint(self, checkpoint_path: Pathish) -> tuple[bool, dict[str, Any]]:
         """Whether a file is whole and complete, and why not: `(valid, info)` with `info["message"]`.
 
-        `info` also has `path, code, epoch, size` (bytes) and `proof` ("sha256" or "crc"). Nothing in the
-        file is run. Does not raise for a bad or missing file.
+        `info` also has `path, code, epoch, size` (bytes), `proof` ("sha256" or "crc") and `smartcash`: whether
+        a SmartCash training wrote it, so that it can be predicted with. Weights of another program are valid
+        when they come with an epoch; else their code is "checkpoint_foreign". Nothing in the file is run. Does
+        not raise for a bad or missing file.
         """
         self._saver.settle()
         return self._loader.validate(Path(checkpoint_path))
