@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from gettext import bindtextdomain
 from importlib import import_module
 from pathlib import Path
+from tempfile import gettempdir
 from typing import TypeVar
 
 import click
@@ -146,6 +147,20 @@ def _is_named(place: str, arguments: list[str]) -> bool:
     return any(Path(word).absolute() == path for word in words)
 
 
+def _place_of(error: OSError, arguments: list[str]) -> str:
+    """What an error of the system is about. A full disk is found out where the error names no file: of those that a
+    command may write to, the one with the least room."""
+    if named := error.filename2 or error.filename:  # of a copy, the second name is the new file
+        path = Path(str(named))
+        return str(path.with_name(temporary_target(path.name) or path.name))
+    from smartcash.utils.machine import free_disk, nearest_existing
+
+    homes = [os.environ.get(name) for name in ("SMARTCASH_HOME", "SMARTCASH_CACHE")]
+    words = [word for argument in arguments for word in (argument, argument.partition("=")[2])]
+    places = [Path(word) for word in [*words, *homes, gettempdir()] if word]
+    return str(nearest_existing(min([Path.cwd(), *places], key=free_disk)))
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a SmartCashError becomes its message and its exit code, never a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -169,7 +184,7 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo(f"✗ {error}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:
-        place = str(error.filename or Path.cwd())
+        place = _place_of(error, arguments)
         forbidden = error.errno in (errno.EACCES, errno.EPERM)
         if forbidden or (error.errno in FILE_TROUBLE and _is_named(place, arguments)):
             click.echo(f"✗ {text('errors.file', path=place, reason=error.strerror)}", err=True)

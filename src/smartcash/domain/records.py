@@ -28,6 +28,8 @@ OPERATIONS = (
     "advise",
 )
 
+# somebody is at work on a run in one of these
+ACTIVE = ("checking", "queued", "running", "paused", "stopping")
 # a run in one of these changes no more by itself; "broken" stands in for a state that cannot be read
 OVER = frozenset({"finished", "stopped", "failed", "preempted", "crashed", "broken"})
 

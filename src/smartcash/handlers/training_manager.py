@@ -377,8 +377,8 @@ class TrainingManager:
     def result(self, run: Run) -> dict[str, Any]:
         """What is recorded of a run: state, times, best epoch, figures of validation and test."""
         folder = self.find(run)
-        self.service.state(folder)
-        return folder.description()
+        state = self.service.state(folder)
+        return {**folder.description(), "state": state}
 
     def find(self, run: Run) -> RunFolder:
         """The run of that id, beginning of an id, or folder; "latest" is the newest. Raises RunNotFound."""

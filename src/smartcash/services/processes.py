@@ -11,9 +11,12 @@ from typing import Any
 
 import psutil
 
+from smartcash.domain.records import ACTIVE
+
 HEARTBEAT = "heartbeat"
 SILENT_S = 30.0  # an observer on another machine gives a worker up after so long without a heartbeat
 SAME_START_S = 1.0
+STARTING_S = 5.0  # a worker without its identity yet is given so long
 
 
 def identity(pid: int) -> dict[str, Any]:
@@ -39,3 +42,11 @@ def is_alive(folder: Path, worker: Mapping[str, Any]) -> bool:
         return same and bool(process.status() != psutil.STATUS_ZOMBIE)
     except (psutil.NoSuchProcess, KeyError, ValueError, TypeError, OverflowError):
         return False
+
+
+def has_died(folder: Path, facts: Mapping[str, Any]) -> bool:
+    """Whether a run with these facts in its `run.json` is said to be active, and nobody is at work on it."""
+    worker = facts.get("worker") or {}
+    if facts.get("state") not in ACTIVE or is_alive(folder, worker):
+        return False
+    return bool(worker) or time.time() - (folder / "run.json").stat().st_mtime >= STARTING_S

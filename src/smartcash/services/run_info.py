@@ -59,6 +59,19 @@ def is_alive(path: Path) -> bool:
     return not ended and isinstance(worker, dict) and processes.is_alive(path, worker)
 
 
+def has_died(path: Path) -> bool:
+    """Is the run in the folder `path` said to be active, and nobody is at work on it?"""
+    try:
+        facts = _json(path / "run.json")
+        if not isinstance(facts.get("worker") or {}, dict) or not processes.has_died(path, facts):
+            return False
+        return (
+            _json(path / "run.json").get("state") == facts["state"]
+        )  # it may have ended properly in between
+    except _Broken:
+        return False
+
+
 def _read(path: Path, first: RunInfo) -> RunInfo:
     facts, config = _json(path / "run.json"), _config(path / "config.yaml")
     model, training = _table(config, "model"), _table(config, "training")

@@ -28,14 +28,15 @@ from filelock import FileLock, Timeout
 
 from smartcash.domain.config import TrainConfig
 from smartcash.domain.errors import RunNotFound, RunNotResumable, RunRefused
-from smartcash.domain.records import OVER, Change, RunFilter, RunInfo
+from smartcash.domain.records import ACTIVE, OVER, Change, RunFilter, RunInfo
 from smartcash.services.event_log import finite
 from smartcash.services.labels import Labels, read_labels, refuse_if_locked, write_labels
-from smartcash.services.run_info import is_alive, read_run
-from smartcash.utils.files import fsync_folder, remove, write_bytes
+from smartcash.services.run_info import has_died, is_alive, read_run
+from smartcash.utils.files import UNWRITABLE, fsync_folder, remove, write_bytes
 from smartcash.utils.logger import get_logger
 
 MOST_NAMED = 5  # runs that an error lists
+ROOM_FOR_A_RECORD = 1 << 18  # bytes free; below, a disk counts as full
 
 
 def home() -> Path:
@@ -331,7 +332,7 @@ class RunStore:
             if changed or gone:
                 self._index.save({path: now[path] for path in changed}, gone)
             self._known = now
-            return [run for _, run in now.values()]
+            return [_as_it_stands(run) for _, run in now.values()]
 
     def _folders(self) -> Iterator[str]:
         """The paths of all folders that may be runs."""
@@ -344,6 +345,19 @@ class RunStore:
                         for run in runs:
                             if not run.name.startswith(".") and run.is_dir():
                                 yield run.path
+
+
+def _as_it_stands(run: RunInfo) -> RunInfo:
+    """A run whose worker has died is written down as crashed by whoever notices; where nothing can be written, a list
+    says so all the same."""
+    folder = Path(run.path)
+    if run.state not in ACTIVE or _takes_writes(folder):
+        return run
+    return replace(run, state="crashed") if has_died(folder) else run
+
+
+def _takes_writes(folder: Path) -> bool:
+    return os.access(folder, os.W_OK) and shutil.disk_usage(folder).free >= ROOM_FOR_A_RECORD
 
 
 def _ordered(runs: Iterable[RunInfo], wanted: RunFilter | None, sort: str) -> list[RunInfo]:
@@ -413,7 +427,9 @@ class _Index:
         try:
             remove(self.path)
             remove(self.path.with_name(f"{self.path.name}-journal"))
-        except PermissionError as error:
+        except OSError as error:
+            if error.errno not in UNWRITABLE:
+                raise
             get_logger("runs").debug("%s: %s", self.path, error)
 
     def _is_ours(self, db: sqlite3.Connection) -> bool:

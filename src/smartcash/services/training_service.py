@@ -10,7 +10,7 @@ come back at any time, and any number of them may look at the same home.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,18 @@ from typing import Any
 from smartcash.domain.config import TrainConfig
 from smartcash.domain.errors import RunNotReady, RunNotResumable
 from smartcash.domain.ports import Command
+from smartcash.domain.records import ACTIVE as ACTIVE
 from smartcash.services.control import send_command
 from smartcash.services.event_log import EventTail
-from smartcash.services.processes import HEARTBEAT, is_alive
+from smartcash.services.processes import HEARTBEAT, has_died
 from smartcash.services.run_store import RunFolder, RunStore
 from smartcash.services.workers import Turns, begin_worker, end_orphans, last_lines
+from smartcash.utils.files import UNWRITABLE
+from smartcash.utils.logger import get_logger
 
-ACTIVE = ("checking", "queued", "running", "paused", "stopping")
 RESUMABLE = ("stopped", "preempted", "failed", "crashed")
 ENDED = ("ready", "finished", *RESUMABLE)
 POLL_S = 0.2
-STARTING_S = 5.0  # a worker without its identity yet is given so long
 
 
 class TrainingService:
@@ -79,10 +80,11 @@ class TrainingService:
         send_command(run.control, command)
 
     def state(self, run: RunFolder) -> str:
-        """How the run stands now; a worker that died is noticed here, and the run becomes "crashed"."""
+        """How the run stands now; a worker that died is noticed here, and the run becomes "crashed", written down where
+        that is possible."""
         facts = run.description()
         state = str(facts.get("state"))
-        if not _has_died(run, facts):
+        if not has_died(run.path, facts):
             return state
         again = str(run.description().get("state"))
         if again != state:
@@ -90,14 +92,13 @@ class TrainingService:
         end_orphans(facts.get("worker", {}))
         heard = run.path / HEARTBEAT
         ended = datetime.fromtimestamp(heard.stat().st_mtime, UTC) if heard.exists() else datetime.now(UTC)
-        run.describe(
-            {
-                "state": "crashed",
-                "was": state,
-                "ended": ended.isoformat(timespec="seconds"),
-                "error": last_lines(run),
-            }
-        )
+        crashed = {"state": "crashed", "was": state, "ended": ended.isoformat(timespec="seconds")}
+        try:
+            run.describe({**crashed, "error": last_lines(run)})
+        except OSError as error:
+            if error.errno not in UNWRITABLE:
+                raise
+            get_logger("runs").debug("%s: %s", run.path, error)
         return "crashed"
 
     def settle(self) -> list[RunFolder]:
@@ -108,7 +109,7 @@ class TrainingService:
     def dead(self) -> list[RunFolder]:
         """The runs that are said to be active and whose worker has died; looks only."""
         active = [RunFolder(Path(run.path)) for run in self.store.runs() if run.state in ACTIVE]
-        return [run for run in active if _has_died(run, run.description())]
+        return [run for run in active if has_died(run.path, run.description())]
 
     def waiting(self, config: TrainConfig) -> list[RunFolder]:
         """The runs in line for the device of `config`."""
@@ -142,11 +143,3 @@ class TrainingService:
         state = self.state(run)
         if state not in states:
             raise RunNotReady(code, run=run.id, state=state)
-
-
-def _has_died(run: RunFolder, facts: Mapping[str, Any]) -> bool:
-    """Whether a run with these facts is said to be active, and nobody is at work on it."""
-    worker = facts.get("worker", {})
-    if facts.get("state") not in ACTIVE or is_alive(run.path, worker):
-        return False
-    return bool(worker) or time.time() - (run.path / "run.json").stat().st_mtime >= STARTING_S

@@ -23,6 +23,8 @@ from typing import BinaryIO
 from filelock import FileLock, Timeout
 
 CHUNK = 1 << 22
+# what a disk that is full or only to be read, or a folder of somebody else, answers to a write
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 _LARGE = 1 << 18
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.tmp")
 
@@ -105,6 +107,16 @@ class DurableFile:
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError inside the block names `path` if it names no file: a write to an open one does not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextmanager
 def atomic_write(path: Path, *, mode: int = 0o644) -> Iterator[DurableFile]:
     """`with atomic_write(path) as file: file.write(data)`: `path` appears whole and durable, or not at all.
 
@@ -114,8 +126,9 @@ def atomic_write(path: Path, *, mode: int = 0o644) -> Iterator[DurableFile]:
     try:
         file = DurableFile(temporary, mode=mode)
         try:
-            yield file
-            file.finish()
+            with naming(path):
+                yield file
+                file.finish()
         finally:
             file.close()
         temporary.replace(path)
@@ -140,9 +153,10 @@ def copy_proven(source: BinaryIO, target: Path, sha256: str) -> bool:
         remove(target)  # and never through a link that someone planted
         file = DurableFile(target)
         try:
-            while chunk := source.read(CHUNK):
-                file.write(chunk)
-            file.finish()
+            with naming(target):
+                while chunk := source.read(CHUNK):
+                    file.write(chunk)
+                file.finish()
         finally:
             file.close()
         with target.open("rb") as written:

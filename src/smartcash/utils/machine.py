@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import math
 import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 
@@ -102,14 +104,33 @@ def nearest_existing(path: Path) -> Path:
 
 
 def is_writable_folder(path: Path) -> bool:
-    """Whether the folder can be written in, or made where it does not exist yet. Writes nothing."""
+    """Whether the folder can be written in, or made where it does not exist yet. Leaves nothing behind."""
     nearest = nearest_existing(path)
-    return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        return False
+    return psutil.disk_usage(str(nearest)).total > 0 or _takes_a_folder(nearest)
+
+
+def _takes_a_folder(folder: Path) -> bool:
+    """What has no size is a drive that does not say, or no disk at all, such as /proc: only trying tells."""
+    try:
+        with TemporaryDirectory(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def free_disk(path: Path) -> int:
     """Free bytes on the disk on which `path` lies, or would lie."""
     return int(psutil.disk_usage(str(nearest_existing(path))).free)
+
+
+def require_room(folder: Path, needed_bytes: int) -> None:
+    """Raises the OSError of a full disk where `folder` lies on one that has less room; a drive that does not say how
+    large it is passes. For what writes through a library that words a full disk in its own way."""
+    disk = psutil.disk_usage(str(nearest_existing(folder)))
+    if disk.total and disk.free < needed_bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def missing_drive(path: Path) -> Path | None:

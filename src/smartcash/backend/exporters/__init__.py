@@ -57,8 +57,10 @@ from smartcash.domain.banknotes import values_of
 from smartcash.domain.errors import ExportFailed, ExportRefused
 from smartcash.domain.exports import METADATA, PROOF, ExportRequest, Proof
 from smartcash.utils.files import fsync_folder, sha256_of, write_bytes
+from smartcash.utils.machine import require_room
 
 DRAFT, LOCK = ".export-", ".lock"  # a folder that is being written, and what its process holds
+SMALLER = {"fp32": 1, "fp16": 2, "int8": 4}  # weights in a file, by precision
 REFERENCE_PICTURES = 3
 REFERENCE_DRAWN = 24  # among so many are those looked for in which a file with NMS finds something
 REFERENCE_SEED = 20  # far from the seeds of data sets that people draw
@@ -146,7 +148,8 @@ def export(
     pictures = None if calibration is None else _calibration(calibration, predictor.preprocess)
     job = Job(graph, request, predictor.preprocess.image_size, {}, rule, pictures)
     job = replace(job, metadata=describe(form, predictor, job, lineage))
-    with _written_beside(target, form) as draft:
+    weights = sum(tensor.nbytes for tensor in predictor.model.state_dict().values())
+    with _written_beside(target, weights // SMALLER[request.precision]) as draft:
         with warnings.catch_warnings():
             # the converters warn of their own insides, which nobody here can act on
             warnings.simplefilter("ignore")
@@ -362,9 +365,11 @@ def _move(source: Path, end: Path) -> None:
 
 
 @contextmanager
-def _written_beside(target: Path, form: Format) -> Iterator[Path]:
-    """A name in a folder of its own beside `target`, gone afterwards; one that a killed export left goes now."""
+def _written_beside(target: Path, least_bytes: int) -> Iterator[Path]:
+    """A name in a folder of its own beside `target`, gone afterwards; one that a killed export left goes now. There must
+    be room for a file of `least_bytes`."""
     try:
+        require_room(target.parent, least_bytes)
         target.parent.mkdir(parents=True, exist_ok=True)
         for lock in target.parent.glob(f"{DRAFT}*/{LOCK}"):
             if _is_free(lock):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import stat
 import tempfile
 import zipfile
@@ -17,6 +16,8 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from smartcash.domain.errors import DataInvalid
+from smartcash.utils.files import naming
+from smartcash.utils.machine import free_disk
 
 MAX_FILES = 500_000
 MAX_BYTES = 64 * 2**30
@@ -71,8 +72,9 @@ def _checked(archive: zipfile.ZipFile, path: Path) -> list[tuple[zipfile.ZipInfo
     total = sum(info.file_size for info in infos)
     if total > MAX_BYTES or total > _RATIO_FREE_BYTES + MAX_RATIO * path.stat().st_size:
         raise refuse(f"{path.stat().st_size} → {total} bytes")
-    if total > shutil.disk_usage(_existing(cache_folder())).free:
-        raise refuse(f"{total} bytes > free disk")
+    if total > (free := free_disk(cache_folder())):
+        facts = {"needed": -(-total >> 20), "free": free >> 20, "folder": str(cache_folder())}
+        raise DataInvalid("data_zip_no_room", path=str(path), **facts)
     entries = []
     for info in infos:
         name = PurePosixPath(info.filename.replace("\\", "/"))
@@ -87,10 +89,6 @@ def _checked(archive: zipfile.ZipFile, path: Path) -> list[tuple[zipfile.ZipInfo
     return entries
 
 
-def _existing(path: Path) -> Path:
-    return next(folder for folder in (path, *path.parents) if folder.exists())
-
-
 def _extract(
     archive: zipfile.ZipFile, entries: list[tuple[zipfile.ZipInfo, PurePosixPath]], out: Path, path: Path
 ) -> None:
@@ -100,7 +98,7 @@ def _extract(
         target = out / name
         target.parent.mkdir(parents=True, exist_ok=True)
         written = 0
-        with archive.open(info) as source, target.open("xb") as file:
+        with naming(target), archive.open(info) as source, target.open("xb") as file:
             while piece := source.read(_PIECE_BYTES):
                 written += len(piece)
                 if written > info.file_size:

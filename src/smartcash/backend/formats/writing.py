@@ -69,5 +69,6 @@ def writing(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        path, reason = error.filename or place, error.strerror or type(error).__name__
+        # of a copy that failed, the second name is the new file
+        path, reason = error.filename2 or error.filename or place, error.strerror or type(error).__name__
         raise DataInvalid("data_out_unwritable", path=str(path), reason=reason) from error

@@ -44,6 +44,7 @@ from smartcash.handlers.checkpoint.checkpoint_utils import (
 )
 from smartcash.utils.files import remove, sha256_of, temporary_beside
 from smartcash.utils.i18n import text
+from smartcash.utils.machine import require_room
 
 _REQUIRED = ("epoch", "model_state_dict")
 _MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "sum")
@@ -252,6 +253,8 @@ class CheckpointLoader:
             target = self._folder.path / f"smartcash_imported_{slug(path.stem)}.pth"
             temporary = temporary_beside(target)
             try:
+                with writing(target):
+                    require_room(target, path.stat().st_size)
                 _convert_in_child(path, temporary)
                 with temporary.open("rb") as file:
                     content = read_plain(file, path)
