@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,7 @@ from smartcash.domain.events import (
     CheckpointSaved,
     Commanded,
     EpochEnded,
+    EpochStarted,
     EvaluationStarted,
     Event,
     RunFinished,
@@ -298,6 +300,23 @@ def test_checkpoints_fall_within_an_epoch_by_steps_and_by_minutes(notes: Path, t
         assert [saved.step for saved in heard] == [0, 1, 2, 3, 4, 4, 5, 6, 7, 8, 8]
         kinds = [info.kind for info in CheckpointManager(output_dir=str(run.weights)).list_checkpoints()]
         assert kinds.count("epoch") == 0 and kinds.count("latest") >= 7
+
+
+def test_a_checkpoint_is_told_of_with_the_moment_that_the_log_has(notes: Path, tmp_path: Path) -> None:
+    """A14: however long after it is on the disk anybody is told."""
+
+    def late(event: Event) -> None:
+        if isinstance(event, EpochStarted):
+            time.sleep(1)
+
+    run, _ = train(toy_config(notes, training={"epochs": 2}), tmp_path, late)
+    told = [each for each in read_events(run.events) if each["type"] == "CheckpointSaved"]
+    lines = (run.path / "train.log").read_text(encoding="utf-8").splitlines()
+    for each in told:
+        line = next(line for line in lines if each["path"] in line)
+        logged = datetime.strptime(" ".join(line.split()[:2]), "%Y-%m-%d %H:%M:%S,%f").astimezone()
+        assert abs(logged.timestamp() - each["saved_at"]) < 0.5
+    assert max(each["time"] - each["saved_at"] for each in told) > 0.9
 
 
 class Commander:

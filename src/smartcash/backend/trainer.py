@@ -426,7 +426,7 @@ class _Saver:
         )  # fmt: skip
         epoch, step = progress.epoch, progress.step
         self.saved_at, self.saved_step = time.monotonic(), step
-        self.pending = lambda: CheckpointSaved(epoch, step, str(saved["path"]), is_best)
+        self.pending = lambda: CheckpointSaved(epoch, step, str(saved["path"]), is_best, saved["saved_at"])
 
     def save_if_due(self) -> None:
         """Save within an epoch when so many steps or minutes have gone by."""

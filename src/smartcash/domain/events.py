@@ -113,12 +113,14 @@ class EpochEnded(Event):
 
 @dataclass(frozen=True)
 class CheckpointSaved(Event):
-    """A checkpoint was handed to the store."""
+    """A checkpoint is on the disk since `saved_at` (s since 1970): it is said when the next is due, because to ask
+    earlier would hold the training up. None: not told, as by earlier versions."""
 
     epoch: int
     step: int
     path: str
     is_best: bool
+    saved_at: float | None = None
 
 
 @dataclass(frozen=True)

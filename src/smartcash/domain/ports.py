@@ -56,7 +56,8 @@ class CheckpointStore(Protocol):
         extra: dict[str, Any] | None = None,
         kind: str | None = None,
     ) -> Mapping[str, Any]:
-        """Keep everything needed to go on. Reading the answer's `path` waits until it is on the disk."""
+        """Keep everything needed to go on. Reading the answer's `path` and `saved_at` (when, s since 1970) waits until
+        it is on the disk."""
 
     def load_checkpoint(self, *, which: str | int = "best") -> dict[str, Any]:
         """The newest whole checkpoint of that sort ("best", "latest", an epoch), as it was saved."""

@@ -58,7 +58,7 @@ class ReadingStore:
         self.manager = manager
 
     def save_checkpoint(self, *parts: Any, **named: Any) -> Mapping[str, Any]:
-        return {"path": ""}
+        return {"path": "", "saved_at": None}
 
     def load_checkpoint(self, *, which: str | int = "best") -> dict[str, Any]:
         return self.manager.load_checkpoint(which=which)

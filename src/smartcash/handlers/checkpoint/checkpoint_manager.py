@@ -78,9 +78,9 @@ class CheckpointManager:
         `is_best=None` lets `monitor` decide; NaN is never best. `extra`: further plain values and (nested)
         tensors, stored under their own top-level keys. `kind` ("best", "epoch", "latest") says what it counts
         as, whatever `is_best` and `epoch_every` would. Returns a mapping with `path, type, size` (bytes),
-        `epoch_path, sequence, sha256`; reading from it waits for the commit. Raises
-        CheckpointWriteFailed, also for an earlier background save that failed unseen; ValueError for an
-        unknown kind.
+        `epoch_path, sequence, sha256, saved_at` (s since 1970, as the log says it); reading from it
+        waits for the commit. Raises CheckpointWriteFailed, also for an earlier background save that failed
+        unseen; ValueError for an unknown kind.
         """
         return self._saver.save(
             model, optimizer, scheduler, config, epoch, metrics, is_best, save_optimizer, extra, kind

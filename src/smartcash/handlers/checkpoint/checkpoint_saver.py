@@ -139,16 +139,17 @@ def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
     return a.dtype is b.dtype and a.shape == b.shape and a.stride() == b.stride()
 
 
+_Committed = tuple[CheckpointInfo, float]  # and when: s since 1970
+
+
 class SaveResult(dict[str, Any]):
-    """What `save_checkpoint` returns: `path, type, size, epoch_path, sequence, sha256`.
+    """What `save_checkpoint` returns: `path, type, size, epoch_path, sequence, sha256, saved_at`.
 
     Reading anything from it waits until the checkpoint is committed, or raises why it could not be:
     whoever holds a path holds a whole file. `done()` asks without waiting.
     """
 
-    def __init__(
-        self, future: Future[CheckpointInfo], seen: Callable[[Future[CheckpointInfo]], None]
-    ) -> None:
+    def __init__(self, future: Future[_Committed], seen: Callable[[Future[_Committed]], None]) -> None:
         super().__init__()
         self._future = future
         self._seen = seen
@@ -159,7 +160,7 @@ class SaveResult(dict[str, Any]):
 
     def _committed(self) -> dict[str, Any]:
         try:
-            info = self._future.result()
+            info, saved_at = self._future.result()
         finally:
             self._seen(self._future)
         return {
@@ -169,6 +170,7 @@ class SaveResult(dict[str, Any]):
             "epoch_path": info.path if info.kind == "epoch" else None,
             "sequence": info.sequence,
             "sha256": info.sha256,
+            "saved_at": saved_at,
         }
 
     def __getitem__(self, key: str) -> Any:
@@ -227,7 +229,7 @@ class CheckpointSaver:
         self._run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
         self._turn = threading.RLock()
         self._writer = ThreadPoolExecutor(1, "checkpoint-writer")
-        self._pending: Future[CheckpointInfo] | None = None
+        self._pending: Future[_Committed] | None = None
         self._buffers = _Buffers()
 
     # saving
@@ -271,7 +273,7 @@ class CheckpointSaver:
             if pending is not None:
                 pending.result()
 
-    def _forget(self, seen: Future[CheckpointInfo]) -> None:
+    def _forget(self, seen: Future[_Committed]) -> None:
         with self._turn:
             if self._pending is seen:
                 self._pending = None
@@ -342,11 +344,11 @@ class CheckpointSaver:
             }
             copied = self._copied(described)
             futures = {kind: self._writer.submit(self._write, copied, None, kind, 0.0) for kind in kinds}
-            return {kind: future.result().path for kind, future in futures.items()}
+            return {kind: future.result()[0].path for kind, future in futures.items()}
 
     def _write(
         self, state: dict[str, Any], is_best: bool | None, kind: str | None, stall_s: float
-    ) -> CheckpointInfo:
+    ) -> _Committed:
         """In the writer thread: temporary file, fsync, rename, sidecar, history."""
         started = time.perf_counter()
         try:
@@ -365,6 +367,7 @@ class CheckpointSaver:
         except CheckpointWriteFailed as error:
             self._logger.error(str(error))
             raise
+        saved_at = time.time()
         self._logger.info(
             text(
                 "checkpoint.saved",
@@ -372,7 +375,7 @@ class CheckpointSaver:
                 stall_ms=stall_s * 1000, write_s=time.perf_counter() - started, sha256=info.sha256[:12],
             )
         )  # fmt: skip
-        return info
+        return info, saved_at
 
     def _value(self, state: dict[str, Any]) -> float | None:
         value = state["metrics"].get(self._monitor)
