@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect
 
 from smartcash.backend.samples import write_samples
 from smartcash.domain.config import merge
@@ -131,22 +131,32 @@ class Watched:
     hosts: set[str] = field(default_factory=set)
     errors: list[str] = field(default_factory=list)
 
+    def hear(self, said: ConsoleMessage, refused: bool) -> None:
+        """What the console shows: a normal act must not look like a failure there."""
+        provoked = not refused and re.search(r"status of 4(22|28)", said.text)
+        if "Content Security Policy" in said.text or provoked:
+            self.errors.append(f"{said.text} {said.location}")
+
 
 @contextmanager
 def visiting(
-    browser: Browser, studio: Studio, *, language: str = "id", base: str | None = None, **more: Any
+    browser: Browser,
+    studio: Studio,
+    *,
+    language: str = "id",
+    base: str | None = None,
+    refused: bool = False,
+    **more: Any,
 ) -> Iterator[Page]:
-    """A page that is signed in, in a browser of its own. A request to another host, an error of a script and a refusal
-    of the content policy fail the test."""
+    """A page that is signed in, in a browser of its own. A request to another host, an error of a script, a refusal
+    of the content policy, and a request that the server refuses as wrong or unconfirmed (but where `refused` says that
+    this is what is tried) fail the test."""
     locale = {"id": "id-ID", "en": "en-GB"}[language]
     context: BrowserContext = browser.new_context(locale=locale, **more)
     watched = Watched()
     context.on("request", lambda request: watched.hosts.add(urlsplit(request.url).hostname or ""))
     context.on("weberror", lambda error: watched.errors.append(str(error.error)))
-    context.on(
-        "console",
-        lambda said: watched.errors.append(said.text) if "Content Security Policy" in said.text else None,
-    )
+    context.on("console", lambda said: watched.hear(said, refused))
     page = context.new_page()
     page.goto(studio.at(f"?token={studio.token}", base))
     expect(page.locator("h1")).to_be_visible()

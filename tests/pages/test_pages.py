@@ -73,7 +73,7 @@ def test_every_page_speaks_the_language_of_the_browser_and_changes_it_in_place(
 def test_no_page_scrolls_sideways_on_a_telephone(
     browser: Browser, studio: Studio, home: Path, language: str
 ) -> None:
-    """A33; and each has a title of its own, and shows in its line of pages where one is."""
+    """A33; nothing is cut off, and each has a title of its own."""
     run = next(home.glob("*/*/run.json")).parent.name
     places = [*PAGES, *(f"runs/{run}?tab={tab}" for tab in TABS), "models/v99", "nowhere"]
     size = {"width": 390, "height": 844}
@@ -84,8 +84,85 @@ def test_no_page_scrolls_sideways_on_a_telephone(
             page.wait_for_timeout(300)
             assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], place
             assert re.fullmatch(r"\S.* · SmartCash", page.title()), place
-            for chosen in page.locator("nav [aria-current], [role=tab][aria-selected=true]").all():
-                expect(chosen).to_be_in_viewport(ratio=1)
+            assert page.evaluate(CUT) == [], place
+
+
+# What a telephone does not show whole: words that stand beyond the edge of what holds them, but in a table that fades
+# where it goes on.
+CUT = """() => [...document.querySelectorAll("a, button, h1, h2, h3, label, p, dt, dd, th, td, summary, small, code")]
+    .filter((each) => each.checkVisibility() && each.textContent.trim() && !each.closest(".table.on, .unseen, .skip"))
+    .filter((each) => {
+        const { left, right } = each.getBoundingClientRect();
+        const beyond = left < -1 || right > document.documentElement.clientWidth + 1;
+        return beyond || (getComputedStyle(each).overflowX !== "visible" && each.scrollWidth > each.clientWidth + 1);
+    })
+    .map((each) => `${each.tagName} ${each.className} ${each.textContent.trim().slice(0, 60)}`)"""
+
+
+def test_a_finished_run_leads_to_its_model_and_the_list_of_models_back_to_the_run(
+    browser: Browser, studio: Studio, home: Path
+) -> None:
+    """A19: the version is a link, Try opens it where it is tried; models show their run's name, and what a figure is."""
+    run = next(home.glob("*/*/run.json")).parent.name
+    with visiting(browser, studio, language="en") as page:
+        page.goto(studio.at(f"runs/{run}"))
+        page.locator("header.head").get_by_role("link", name="v1").click()
+        expect(page.locator("h1")).to_have_text("v1")
+        page.goto(studio.at(f"runs/{run}"))
+        page.get_by_role("link", name="Try it").click()
+        expect(page.locator("#try")).to_be_focused()
+        expect(page.locator(".drop")).to_be_in_viewport(ratio=1)
+        page.goto(studio.at("models"))
+        row = page.locator("tbody tr").first
+        expect(row).to_contain_text("mAP50-95")
+        row.get_by_role("link", name="contoh").click()
+        expect(page.locator("h1")).to_have_text("contoh")
+
+
+def test_a_file_that_is_no_picture_is_said_once_and_takes_the_answer_before_away(
+    browser: Browser, studio: Studio, notes: Path
+) -> None:
+    """A34."""
+    with visiting(browser, studio, language="en", refused=True) as page:
+        page.goto(studio.at("models/v1"))
+        for _ in range(2):
+            page.locator("#try").set_input_files(next((notes / "images" / "test").glob("*.jpg")))
+            expect(page.locator("#sum")).to_contain_text("Rp", timeout=60_000)
+            expect(page.locator(".failure")).to_have_count(0)
+            page.locator("#try").set_input_files(next((notes / "labels" / "test").glob("*.txt")))
+            expect(page.locator(".failure")).to_be_visible()
+            expect(page.locator("#sum")).to_have_count(0)
+            expect(page.locator(".print")).to_have_count(0)
+        said = page.locator(".failure").inner_text()
+        assert said.count("This picture cannot be used") == 1
+
+
+def test_one_point_of_a_chart_has_a_place_on_its_axis(browser: Browser, studio: Studio) -> None:
+    """A5: in the first epoch too."""
+    axes = """async () => {
+        const { reach } = await import(new URL("chart.js", document.baseURI).href);
+        return [["epoch", 1, 1], ["epoch", 0.2, 0.7], ["epoch", 0.2, 7.5], ["time", 12, 12], ["step", 3, 40]]
+            .map(([axis, low, high]) => reach(axis)(null, low, high));
+    }"""
+    with visiting(browser, studio) as page:
+        assert page.evaluate(axes) == [[0, 1], [0, 1], [0.2, 7.5], [0, 12], [3, 40]]
+
+
+def test_what_is_changed_is_asked_for_before_it_is_sent(browser: Browser, tmp_path: Path) -> None:
+    """A12: the server refuses nothing that a reader does in good order, nor what is typed wrongly."""
+    with running(tmp_path / "new") as studio, visiting(browser, studio, language="en") as page:
+        page.goto(studio.at("train"))
+        page.locator("[name='data.path']").fill(str(tmp_path))
+        page.locator("[name='training.epochs']").fill("many")
+        page.get_by_role("button", name="Save & prepare").click()
+        expect(page.locator("#f-training-epochs-wrong")).to_be_visible()
+        page.locator("[name='training.epochs']").fill("7")
+        page.get_by_role("button", name="Save only").click()
+        dialog = page.get_by_role("dialog")
+        expect(dialog).to_contain_text("7")
+        dialog.get_by_role("button", name="Apply").click()
+        expect(page.locator("ul.differences")).to_have_count(0)
+        expect(page.locator("[name='training.epochs']")).to_have_value("7")
 
 
 def test_a_word_of_the_page_fits_its_count(browser: Browser, studio: Studio) -> None:
@@ -125,8 +202,12 @@ def test_a_run_that_does_not_exist_and_a_server_that_is_gone_are_told(browser: B
     """A34."""
     with running(home) as studio:
         with visiting(browser, studio) as page:
-            page.goto(studio.at("runs/20990101-000000-dead"))
-            expect(page.locator(".failure")).to_contain_text("20990101-000000-dead")
+            for place, key in {"runs/20990101-000000-dead": "runs", "models/v9": "models"}.items():
+                page.goto(studio.at(place))
+                expect(page.locator(".failure")).to_contain_text(place.split("/")[1])
+                expect(page.locator(".failure")).not_to_contain_text("smartcash ")  # no advice for a terminal
+                page.locator(".failure").get_by_role("link", name=text(f"studio.{key}.all", "id")).click()
+                expect(page.locator("h1")).to_have_text(text(f"studio.nav.{key}", "id"))
             page.goto(studio.at("runs"))
             expect(page.locator(".dot.live")).to_be_visible()
             page.wait_for_timeout(3000)  # the other pages are fetched

@@ -239,6 +239,8 @@ def test_a_change_of_a_run_under_way_is_shown_and_confirmed_first(client: httpx.
         wanted: dict[str, Any] = {"action": "epochs", "value": 9}
         review = problem(client.post(f"runs/{run.id}/actions", json=wanted), 428, "unconfirmed")["review"]
         assert [(c["field"], c["old"], c["new"]) for c in review["changes"]] == [("training.epochs", 5, 9)]
+        asked = client.post(f"runs/{run.id}/actions", json=wanted, params={"review": 1})
+        assert (asked.status_code, asked.json()) == (200, {"review": review})  # asked for, so no refusal
         other = {**wanted, "value": 8, "confirm_token": review["confirm_token"]}
         problem(client.post(f"runs/{run.id}/actions", json=other), 409, "token_stale")
         wanted["confirm_token"] = review["confirm_token"]
@@ -276,6 +278,7 @@ def test_the_trash_is_emptied_only_with_its_confirmation(client: httpx.Client, h
     assert (kept["tags"], kept["notes"], kept["locked"]) == (["keep"], "best <b>so far</b>", True)
     assert client.post(f"trash/{runs[1].id}/restore").json()["id"] == runs[1].id
     review = problem(client.request("DELETE", "trash"), 428, "unconfirmed")["review"]
+    assert client.request("DELETE", "trash", params={"review": 1}).json() == {"review": review}
     assert [change["field"] for change in review["changes"]] == [runs[2].id]
     client.delete(f"runs/{runs[1].id}")
     body = {"confirm_token": review["confirm_token"], "significant": True}

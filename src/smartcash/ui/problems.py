@@ -45,7 +45,9 @@ DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES
 
 
 class ReviewNeeded(NotConfirmed):
-    """A change that has to be confirmed first. `review`: what would change and the token, for the page to show."""
+    """A change that has to be confirmed first. `review`: what would change and the token, for the page to show.
+
+    Whoever asks for it (`?review=1`) gets it as the answer; for anybody else it is a refusal."""
 
     def __init__(self, review: Mapping[str, Any], code: str = "unconfirmed") -> None:
         super().__init__(code)
@@ -57,6 +59,9 @@ def add_problems(app: FastAPI) -> None:
 
     @app.exception_handler(SmartCashError)
     def _refused(request: Request, error: SmartCashError) -> Response:
+        asked_for = isinstance(error, ReviewNeeded) and "review" in request.query_params
+        if asked_for and error.code == "unconfirmed":
+            return Response(json.dumps({"review": error.review}), media_type="application/json")
         return response_to(error, language_of(request))
 
     @app.exception_handler(RequestValidationError)

@@ -241,7 +241,8 @@ def show(run: str, studio: Here, language: Language) -> Response:
             "previews": {"epochs": previews["epochs"], "pictures": len(previews["pictures"])},
             "actions": possible_actions(info.state), "saved": view.is_saved(),
             "children": [each.id for each in studio.history.store.runs() if each.parent == info.id],
-            "seq": view.last_seq(), "version": facts.get("version"),
+            "seq": view.last_seq(),
+            "version": next((v.number for v in studio.versions.versions() if v.number == facts.get("version")), None),
         }
     )  # fmt: skip
 

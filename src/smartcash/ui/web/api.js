@@ -5,7 +5,7 @@ export const at = (path) => new URL(`api/v1/${path}`, root).href;
 /** What the server refused, or that it could not be reached (`code` "unreachable"). */
 export class Refusal extends Error {
   constructor(status, problem) {
-    super(problem.detail ?? problem.title ?? String(status));
+    super(problem.detail || problem.title || String(status));
     this.status = status;
     this.code = problem.code ?? "unreachable";
     this.params = problem.params ?? {};

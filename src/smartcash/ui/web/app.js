@@ -1,7 +1,7 @@
 // The studio: the frame around every page, and which page is in it.
-import { html, render, effect, useEffect, useRef, useState } from "./html.js";
+import { html, render, effect, useEffect, useState } from "./html.js";
 import { LANGUAGES, choose, language, percent, speak, t } from "./words.js";
-import { Failure, Question, Remaining, Toasts, Wait, inView, runLink, runName, toast } from "./parts.js";
+import { Failure, Question, Remaining, Toasts, Wait, runLink, runName, toast } from "./parts.js";
 import { Refusal } from "./api.js";
 import { heading, link, page, route } from "./router.js";
 import { THEMES, theme } from "./look.js";
@@ -39,8 +39,6 @@ function Chip() {
 }
 
 function Frame() {
-  const nav = useRef();
-  useEffect(() => inView(nav.current, "[aria-current]"), [page.value, language.value]);
   const toMain = (event) => {
     event.preventDefault();
     document.getElementById("main").focus();
@@ -50,7 +48,7 @@ function Frame() {
       <header class="side">
         <a class="brand" href=${link()}><${Mark} />SmartCash</a>
         <${Chip} />
-        <nav ref=${nav} aria-label=${t("nav.label")}>${NAMES.map((name) => html`<a key=${name} href=${link(...(name ? [name] : []))} aria-current=${page.value === name ? "page" : undefined}>${t(`nav.${name || "home"}`)}</a>`)}</nav>
+        <nav aria-label=${t("nav.label")}>${NAMES.map((name) => html`<a key=${name} href=${link(...(name ? [name] : []))} aria-current=${page.value === name ? "page" : undefined}>${t(`nav.${name || "home"}`)}</a>`)}</nav>
         <div class="foot">
           <div class=${`dot ${connection.value}`} role="status" title=${t(`connection.${connection.value}`)}><span>${t(`connection.${connection.value}`)}</span></div>
           <span class="choice" role="group" aria-label=${t("language")}>${Object.entries(LANGUAGES).map(([key, name]) => html`<button key=${key} type="button" lang=${key} title=${name} aria-label=${name} aria-pressed=${String(language.value === key)} onClick=${() => choose(key)}>${key.toUpperCase()}</button>`)}</span>

@@ -3,7 +3,7 @@ import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./h
 import uPlot from "./vendor/uplot.js";
 import { ink, painted } from "./look.js";
 import { t, decimal, figure, duration, whole } from "./words.js";
-import { download } from "./parts.js";
+import { Sheet, download } from "./parts.js";
 
 const HEIGHT = 250;
 const TABLE_ROWS = 200;
@@ -52,7 +52,7 @@ function columns(lines, weight, log) {
 
 function drawn({ role, line }) {
   const stroke = ink(line.colour);
-  const dots = { show: line.points ?? false, size: 5, fill: stroke };
+  const dots = { show: line.points || line.y.length === 1, size: 5, fill: stroke };
   if (role === "line") return { stroke, width: 2, dash: line.dash, spanGaps: true, points: dots };
   if (role === "raw") return { stroke: ink(line.colour, 0.28), width: 1, spanGaps: true, points: { show: false } };
   return { stroke: "transparent", width: 0, spanGaps: true, points: { show: false } };
@@ -68,6 +68,13 @@ export function ticked(value, step) {
   return decimal(value, Math.min(3, digits + Number(split)));
 }
 
+/** From where to where the horizontal axis goes: in the first epoch too it has two figures, and one point has a place. */
+export const reach = (axis) => (_, low, high) => {
+  if (low === null) return [low, high];
+  if (low === high) return [0, high || 1];
+  return axis === "epoch" && Math.floor(high) - Math.ceil(low) < 1 ? [Math.floor(low), Math.ceil(high)] : [low, high];
+};
+
 function options({ axis, log, plan, width, onCursor }) {
   const quiet = ink("var(--ink-2)");
   const grid = { stroke: ink("var(--line)"), width: 1 };
@@ -80,7 +87,7 @@ function options({ axis, log, plan, width, onCursor }) {
     width, height: HEIGHT, legend: { show: false }, bands,
     padding: [10, 8, 0, 0],
     cursor: { y: false, points: { size: 7 }, drag: { x: true, y: false } },
-    scales: { x: { time: false }, y: log ? { distr: 3 } : { range: (_, low, high) => (low === high && !low ? [0, 1] : uPlot.rangeNum(low, high, 0.1, true)) } },
+    scales: { x: { time: false, range: reach(axis) }, y: log ? { distr: 3 } : { range: (_, low, high) => (low === high && !low ? [0, 1] : uPlot.rangeNum(low, high, 0.1, true)) } },
     axes: [
       { stroke: quiet, font, grid: { show: false }, ticks: { show: false }, size: 30, values: (_, splits) => (axis === "time" ? clock(splits) : splits.map((each) => (Number.isInteger(each) ? whole(each) : ""))) },
       { stroke: quiet, font, grid, ticks: { show: false }, size: 56, values: (_, splits, __, ___, step) => splits.map((each) => (each === null ? "" : log ? figure(each) : ticked(each, step))) },
@@ -164,10 +171,10 @@ function told(line, axis) {
 function Figures({ axis, lines, rows, title }) {
   const every = Math.ceil(rows.length / TABLE_ROWS);
   const shown = rows.filter((_, index) => index % every === 0 || index === rows.length - 1);
-  return html`<div class="table" tabindex="0" role="region" aria-label=${title}><table>
+  return html`<${Sheet} role="region" label=${title}><table>
     <thead><tr><th scope="col">${t(`chart.${axis}`)}</th>${lines.map((line) => html`<th key=${line.label} scope="col" class="num">${line.label}</th>`)}</tr></thead>
     <tbody>${shown.map((row) => html`<tr key=${row[0]}><th scope="row">${xText(axis, row[0])}</th>${row.slice(1).map((value, index) => html`<td key=${index} class="num">${figure(value)}</td>`)}</tr>`)}</tbody>
-  </table></div>`;
+  </table><//>`;
 }
 
 /** The chart as a picture that explains itself. */

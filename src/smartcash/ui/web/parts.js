@@ -40,26 +40,22 @@ export function Head({ title, children, acts }) {
   </header>`;
 }
 
-/** Scroll a line that is wider than its place, on a telephone, to the one in it that is chosen. */
-export function inView(line, chosen) {
-  const shown = line.querySelector(chosen);
-  if (shown) line.scrollLeft = shown.offsetLeft - line.offsetLeft - (line.clientWidth - shown.offsetWidth) / 2;
-}
-
 export const Empty = ({ title, children }) => html`<div class="empty"><h2>${title}</h2>${children}</div>`;
 export const Wait = ({ what }) => html`<p class="quiet" role="status">${what ?? t("wait")}</p>`;
 
 /** What went wrong, and the way out. */
-export function Failure({ error, retry }) {
-  const unreachable = error.code === "unreachable";
-  const says = unreachable ? t("unreachable.text") : (error.problem?.detail ?? error.message);
+export function Failure({ error, retry, children }) {
+  const [title, ...lines] = error.code === "unreachable" ? [t("unreachable.title"), t("unreachable.text")] : (error.problem?.detail ?? error.message).split("\n");
   return html`<div class="failure" role="alert">
-    <p><b>${unreachable ? t("unreachable.title") : (error.problem?.title ?? t("failed"))}</b></p>
-    ${says !== error.problem?.title && html`<p>${says}</p>`}
+    <p><b>${title}</b></p>
+    ${lines.map((each) => html`<p key=${each}>${each}</p>`)}
     ${(error.problem?.problems ?? []).map((each) => html`<p key=${each.field}><code>${each.field}</code> ${each.message}</p>`)}
-    ${retry && html`<p><button type="button" class="link" onClick=${retry}>${t("again")}</button></p>`}
+    ${children}${retry && html`<p><button type="button" class="link" onClick=${retry}>${t("again")}</button></p>`}
   </div>`;
 }
+
+/** What an address names and is not there: said for the page, where the server names a command; the way out is `list`. */
+export const Lacking = ({ says, list, all }) => html`<${Failure} error=${{ message: says }}><p><a class="button" href=${link(list)}>${all}</a></p><//>`;
 
 /** A page's content once it is there; else what keeps it. */
 export function Loaded({ from, children, what }) {
@@ -139,9 +135,24 @@ export function Choice({ label, options, value, onChoose }) {
  *  there, each row is a paragraph. */
 const place = (column) => [column.num && "num", column.wide && "wide"].filter(Boolean).join(" ");
 
+/** Around a table, which may be wider than its place: its edge fades where it goes on. */
+export function Sheet({ label, role = "group", kind = "", children }) {
+  const box = useRef();
+  const look = () => {
+    const { scrollWidth, scrollLeft, clientWidth, classList } = box.current;
+    classList.toggle("on", scrollWidth - Math.ceil(scrollLeft) - clientWidth > 1);
+  };
+  useLayoutEffect(() => {
+    const seen = new ResizeObserver(look);
+    for (const each of [box.current, box.current.firstElementChild]) seen.observe(each);
+    return () => seen.disconnect();
+  }, []);
+  return html`<div class="table ${kind}" tabindex="0" role=${role} aria-label=${label} ref=${box} onScroll=${look}>${children}</div>`;
+}
+
 export function Table({ columns, rows, id = (row) => row.id, sort, onSort, label, mark, stacked }) {
   const order = (key) => (sort === key ? "ascending" : sort === `-${key}` ? "descending" : "none");
-  return html`<div class="table" tabindex="0" role="region" aria-label=${label}><table class=${stacked ? "stacked" : undefined}>
+  return html`<${Sheet} role="region" label=${label}><table class=${stacked ? "stacked" : undefined}>
     <thead><tr>${columns.map((column) => {
       const title = column.sort && onSort ? html`<button type="button" onClick=${() => onSort(sort === `-${column.sort}` ? column.sort : `-${column.sort}`)}>${column.title}</button>` : column.title;
       const sorted = column.sort && onSort ? { "aria-sort": order(column.sort) } : {};
@@ -150,7 +161,7 @@ export function Table({ columns, rows, id = (row) => row.id, sort, onSort, label
     <tbody>${rows.map((row) => html`<tr key=${id(row)} class=${mark?.(row) ?? ""}>
       ${columns.map((column) => html`<td key=${column.key} class=${place(column)}>${column.show ? column.show(row) : plain(row[column.key])}</td>`)}
     </tr>`)}</tbody>
-  </table></div>`;
+  </table><//>`;
 }
 
 export function Modal({ title, onClose, children }) {
@@ -175,17 +186,19 @@ export const ask = (asked) =>
     question.value = { ...asked, key: Math.random(), answer: (said) => { question.value = null; resolve(said); } };
   });
 
-/** Do what may need a confirmation: `send({})`, and when the server wants one, show the changes and send again with its
- *  token. Resolves to the answer, or undefined when it was not confirmed. */
-export async function confirmed(send, words = {}) {
-  try {
-    return await send({});
-  } catch (error) {
-    const review = error.problem?.review;
-    if (error.status !== 428 || !review?.confirm_token) throw error;
-    if (!(await ask({ title: t("changes.title"), yes: t("changes.apply"), ...words, review }))) return undefined;
-    return send({ confirm_token: review.confirm_token, significant: Boolean(review.significant) });
-  }
+/** Show what would change; resolves to what confirms exactly that, or to undefined. */
+export async function agreed(review, words = {}) {
+  const sure = await ask({ title: t("changes.title"), yes: t("changes.apply"), ...words, review });
+  return sure ? { confirm_token: review.confirm_token, significant: Boolean(review.significant) } : undefined;
+}
+
+/** Do what may need a confirmation: ask for its review, which does at once what needs none, and send it again with the
+ *  token. `send`: post or remove. Resolves to the answer, or undefined when it was not confirmed. */
+export async function confirmed(send, path, body, words) {
+  const answer = await send(`${path}?review=1`, body);
+  if (!answer.review) return answer;
+  const token = await agreed(answer.review, words);
+  return token && send(path, { ...body, ...token });
 }
 
 export const Question = () => question.value && html`<${Asked} key=${question.value.key} asked=${question.value} />`;
@@ -224,12 +237,12 @@ export const fieldValue = (field, value) => (field === "export.state" && value ?
 export function Changes({ of, first }) {
   if (!of.length) return html`<p class="quiet">${t("changes.none")}</p>`;
   return html`${first && html`<p class="quiet">${t("changes.first")}</p>`}
-    <div class="table" tabindex="0" role="group" aria-label=${t("changes.title")}><table class="stacked changes">
+    <${Sheet} label=${t("changes.title")}><table class="stacked changes">
     <thead><tr><th scope="col">${t("changes.what")}</th><th scope="col">${t("changes.old")}</th><th scope="col">${t("changes.new")}</th></tr></thead>
     <tbody>${of.map((change) => html`<tr key=${change.field}>
       <th scope="row">${fieldName(change.field)}${change.significant && html`<br /><span class="warn">⚠ ${t("changes.significant")}: ${change.why_text}</span>`}</th>
       <td><del>${fieldValue(change.field, change.old)}</del></td><td><ins>${fieldValue(change.field, change.new)}</ins></td>
-    </tr>`)}</tbody></table></div>`;
+    </tr>`)}</tbody></table><//>`;
 }
 
 // Word of what happened.

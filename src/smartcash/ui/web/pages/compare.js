@@ -4,7 +4,7 @@ import { at, get, query as asQuery } from "../api.js";
 import { bytes, decimal, duration, percent, signed, t, whole, word, wordOr } from "../words.js";
 import { Chart, DASHES } from "../chart.js";
 import { go, link, remember, route } from "../router.js";
-import { Choice, Empty, Failure, Head, Loaded, Picture, Swatch, className, fieldName, fieldValue, metricName, runName, useLoad } from "../parts.js";
+import { Choice, Empty, Failure, Head, Loaded, Picture, Sheet, Swatch, className, fieldName, fieldValue, metricName, runName, useLoad } from "../parts.js";
 
 const COLOURS = ["var(--accent)", "var(--rp100000)", "var(--rp50000)", "var(--rp5000)", "var(--rp10000)", "var(--rp75000)", "var(--rp1000)", "var(--rp2000)"];
 const ASK_AGAIN_MS = 2000;
@@ -70,8 +70,8 @@ function Models({ of }) {
     [t("column.size"), (each) => bytes(each.size_bytes)],
     [t("fact.parameters"), (each) => whole(each.parameters)],
   ];
-  return html`<section><div class="table compared" tabindex="0" role="region" aria-label=${t("compare.models")}><table style=${{ "--models": of.models.length }}><${Heads} of=${of} first=${t("compare.models")} /><tbody>${rows.map(([name, show]) => html`<tr key=${name}><th scope="row">${name}</th>${of.models.map((each) => html`<td key=${each.name} class="num">${show(each)}</td>`)}</tr>`)}
-    <tr><th scope="row">${t("column.run")}</th>${of.models.map((each) => html`<td key=${each.name} class="num">${each.run ? html`<a href=${link("runs", each.run)}>${each.run}</a>` : "–"}</td>`)}</tr></tbody></table></div></section>`;
+  return html`<section><${Sheet} kind="compared" role="region" label=${t("compare.models")}><table style=${{ "--models": of.models.length }}><${Heads} of=${of} first=${t("compare.models")} /><tbody>${rows.map(([name, show]) => html`<tr key=${name}><th scope="row">${name}</th>${of.models.map((each) => html`<td key=${each.name} class="num">${show(each)}</td>`)}</tr>`)}
+    <tr><th scope="row">${t("column.run")}</th>${of.models.map((each) => html`<td key=${each.name} class="num">${each.run ? html`<a href=${link("runs", each.run)}>${each.run}</a>` : "–"}</td>`)}</tr></tbody></table><//></section>`;
 }
 
 function Config({ of }) {
@@ -80,7 +80,7 @@ function Config({ of }) {
     ...of.data.differences.map((each) => ({ ...each, field: each.what, name: wordOr(`studio.differs.${each.what.replace(".", "_")}`, each.what), why: word("changes.why.data") })),
   ];
   return html`<section><div class="title"><h2>${t("compare.config")}</h2><small class="quiet">${t("compare.config_note")}</small></div>
-    ${rows.length ? html`<div class="table compared" tabindex="0" role="region" aria-label=${t("compare.config")}><table style=${{ "--models": of.models.length }}><${Heads} of=${of} first=${t("changes.what")} /><tbody>${rows.map((each) => html`<tr key=${each.field}><th scope="row">${each.name}${each.why && html`<br /><span class="warn">⚠ ${each.why}</span>`}</th>${each.values.map((value, place) => html`<td key=${place} class="num">${each.field === "content_hash" ? String(value ?? "–").slice(0, 12) : fieldValue(each.field, value)}</td>`)}</tr>`)}</tbody></table></div>` : html`<p class="quiet">${t("compare.same")}</p>`}</section>`;
+    ${rows.length ? html`<${Sheet} kind="compared" role="region" label=${t("compare.config")}><table style=${{ "--models": of.models.length }}><${Heads} of=${of} first=${t("changes.what")} /><tbody>${rows.map((each) => html`<tr key=${each.field}><th scope="row">${each.name}${each.why && html`<br /><span class="warn">⚠ ${each.why}</span>`}</th>${each.values.map((value, place) => html`<td key=${place} class="num">${each.field === "content_hash" ? String(value ?? "–").slice(0, 12) : fieldValue(each.field, value)}</td>`)}</tr>`)}</tbody></table><//>` : html`<p class="quiet">${t("compare.same")}</p>`}</section>`;
 }
 
 function Curves({ of, runs }) {
@@ -97,7 +97,7 @@ function Curves({ of, runs }) {
 function Judged({ of }) {
   const judged = of.judged;
   if (judged.state === "none") return html`<section><p class="notice">${t(`compare.${judged.reason}`)}</p><${OtherData} /></section>`;
-  if (judged.state === "failed") return html`<section><${Failure} error=${{ problem: { detail: judged.error }, message: judged.error }} /></section>`;
+  if (judged.state === "failed") return html`<section><${Failure} error=${{ message: `${t("failed")}\n${judged.error}` }} /></section>`;
   if (judged.state === "working") return html`<section><p role="status" class="quiet">${t("compare.working")}</p></section>`;
   return html`<section><div class="title"><h2>${t("compare.figures")}</h2><small class="quiet">${t("compare.figures_note", { count: whole(judged.images), split: t(`split.${judged.split}`), confidence: percent(judged.confidence) })}</small></div>
       ${judged.chosen_on && html`<p class="notice warned">${t("compare.chosen_on")}</p>`}
@@ -118,11 +118,11 @@ function OtherData() {
 const VERDICTS = { better: "▲", worse: "▼", undecided: "≈", too_few: "?" };
 
 function Deltas({ of, rows, label, first = t("compare.figure") }) {
-  return html`<div class="table compared" tabindex="0" role="region" aria-label=${label}><table style=${{ "--models": of.models.length }}><${Heads} of=${of} first=${first} /><tbody>${rows.map((row) => html`<tr key=${row.key ?? row.name}><th scope="row">${row.shown}</th>${row.values.map((value, place) => {
+  return html`<${Sheet} kind="compared" role="region" label=${label}><table style=${{ "--models": of.models.length }}><${Heads} of=${of} first=${first} /><tbody>${rows.map((row) => html`<tr key=${row.key ?? row.name}><th scope="row">${row.shown}</th>${row.values.map((value, place) => {
     const delta = row.deltas[place];
     return html`<td key=${place} class="num">${value ? html`<b>${decimal(value.value)}</b> <span class="quiet">${decimal(value.low)}–${decimal(value.high)}</span>` : "–"}
       ${delta && html`<br /><span class=${delta.verdict === "worse" ? "bad" : delta.verdict === "better" ? "" : "quiet"}>${VERDICTS[delta.verdict]} ${signed(delta.value)} ${t(`compare.${delta.verdict}`)}</span>`}</td>`;
-  })}</tr>`)}</tbody></table></div>`;
+  })}</tr>`)}</tbody></table><//>`;
 }
 
 function Pictures({ of, judged }) {

@@ -3,7 +3,7 @@ import { html, useEffect, useState } from "../html.js";
 import { get, post, query as asQuery } from "../api.js";
 import { t, whole, wordOr } from "../words.js";
 import { link, remember, route } from "../router.js";
-import { Choice, Empty, Failure, Head, Loaded, Picture, Swatch, className, colour, useJob, useLoad } from "../parts.js";
+import { Choice, Empty, Failure, Head, Loaded, Picture, Sheet, Swatch, className, colour, useJob, useLoad } from "../parts.js";
 import { Pages } from "./runs.js";
 
 const PAGE = 24;
@@ -55,7 +55,7 @@ export function Health({ of, brief = "" }) {
       ${!brief && findings.length > AT_ONCE && html`<details><summary class="small">${t("data.more", { count: whole(of.findings_total) })}</summary><${Findings} of=${findings.slice(AT_ONCE, 100)} /></details>`}</section></div>`;
 }
 
-const Findings = ({ of }) => html`<div class="table told" tabindex="0" role="group" aria-label=${t("data.findings")}><table><tbody>${of.map((each, index) => html`<tr key=${index}><th scope="row" class=${each.severity === "error" ? "bad nowrap" : each.severity === "warning" ? "warn nowrap" : "quiet nowrap"}>${word(each.severity)}</th><td>${each.message}${each.file && each.file !== "." && html`<br /><span class="quiet mono">${each.file}${each.line ? `:${each.line}` : ""}</span>`}</td></tr>`)}</tbody></table></div>`;
+const Findings = ({ of }) => html`<${Sheet} kind="told" label=${t("data.findings")}><table><tbody>${of.map((each, index) => html`<tr key=${index}><th scope="row" class=${each.severity === "error" ? "bad nowrap" : each.severity === "warning" ? "warn nowrap" : "quiet nowrap"}>${word(each.severity)}</th><td>${each.message}${each.file && each.file !== "." && html`<br /><span class="quiet mono">${each.file}${each.line ? `:${each.line}` : ""}</span>`}</td></tr>`)}</tbody></table><//>`;
 
 const word = (severity) => t(`severity.${severity}`);
 

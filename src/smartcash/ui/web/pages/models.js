@@ -1,15 +1,23 @@
 // Models: versions and which of them is served under which name; one version with its making, its exports, and a try.
-import { html, useEffect, useState } from "../html.js";
+import { html, useEffect, useRef, useState } from "../html.js";
 import { at, get, patch, post, query as asQuery, remove, upload } from "../api.js";
 import { bytes, decimal, duration, figure, moment, percent, plain, rupiah, t, whole, word, wordOr } from "../words.js";
 import { go, link } from "../router.js";
 import { state } from "../stream.js";
-import { ask, Empty, Failure, Head, Loaded, Picture, Swatch, Table, Tags, attempt, className, confirmed, metricName, useLoad } from "../parts.js";
+import { ask, Empty, Failure, Head, Lacking, Loaded, Picture, Sheet, Swatch, Table, Tags, attempt, className, confirmed, metricName, runName, useLoad } from "../parts.js";
 import { Exports } from "./run.js";
 
 const ASK_AGAIN_MS = 2000;
 const FIRST = ["mAP50_95", "accuracy"];
 const main = (metrics) => FIRST.map((key) => [key, metrics?.[key]]).find(([, value]) => value !== undefined) ?? ["", null];
+
+function Score({ of }) {
+  const [key, value] = main(of);
+  return html`${decimal(value)} ${key && html`<br /><small class="quiet">${metricName(key)}</small>`}`;
+}
+
+/** The run that a version comes from, by its name. */
+const Origin = ({ of }) => (of.run ? html`<a href=${link("runs", of.run)}>${runName({ id: of.run, name: of.config.name })}</a>` : "–");
 
 export default function Models({ path }) {
   return path[1] ? html`<${Version} name=${path[1]} />` : html`<${Versions} />`;
@@ -21,14 +29,13 @@ async function promote(version, aliases) {
   const input = { label: t("models.alias"), value: known[0] ?? t("models.alias_first"), options: known };
   const alias = await ask({ title: t("models.promote_title", { version: version.name }), text: t("models.promote_text"), input, yes: t("next") });
   if (!alias) return undefined;
-  const send = (token) => post(`aliases/${encodeURIComponent(alias)}`, { operation: "promote", version: version.number, ...token });
-  return attempt(() => confirmed(send, { title: t("models.promote_title", { version: version.name }), yes: t("models.promote") }), t("models.promoted", { alias, version: version.name }));
+  const wanted = { operation: "promote", version: version.number };
+  return attempt(() => confirmed(post, `aliases/${encodeURIComponent(alias)}`, wanted, { title: t("models.promote_title", { version: version.name }), yes: t("models.promote") }), t("models.promoted", { alias, version: version.name }));
 }
 
 async function rollBack(alias) {
-  const send = (token) => post(`aliases/${encodeURIComponent(alias)}`, { operation: "roll-back", ...token });
   const words = { title: t("models.back_title", { alias }), text: word("models.ask.roll-back"), acknowledge: t("models.back_understood"), yes: t("models.back"), grave: true };
-  return attempt(() => confirmed(send, words), (version) => t("models.rolled_back", { alias, version: version.name }));
+  return attempt(() => confirmed(post, `aliases/${encodeURIComponent(alias)}`, { operation: "roll-back" }, words), (version) => t("models.rolled_back", { alias, version: version.name }));
 }
 
 function Versions() {
@@ -36,16 +43,16 @@ function Versions() {
   const columns = [
     { key: "name", title: t("column.version"), show: (each) => html`<a href=${link("models", each.name)}>${each.name}</a> <${Tags} of=${each.aliases} />` },
     { key: "backbone", wide: true, title: t("column.backbone") },
-    { key: "valid", title: t("split.valid"), num: true, show: (each) => html`<span title=${metricName(main(each.metrics.valid)[0])}>${decimal(main(each.metrics.valid)[1])}</span>` },
-    { key: "test", wide: true, title: t("split.test"), num: true, show: (each) => decimal(main(each.metrics.test)[1]) },
-    { key: "sum", title: metricName("exact_sum"), num: true, show: (each) => percent(each.metrics.test?.exact_sum ?? each.metrics.valid?.exact_sum, 1) },
-    { key: "run", wide: true, title: t("column.run"), show: (each) => (each.run ? html`<a href=${link("runs", each.run)} class="mono">${each.run}</a>` : "–") },
+    { key: "valid", title: t("split.valid"), num: true, show: (each) => html`<${Score} of=${each.metrics.valid} />` },
+    { key: "test", wide: true, title: t("split.test"), num: true, show: (each) => html`<${Score} of=${each.metrics.test} />` },
+    { key: "sum", wide: true, title: metricName("exact_sum"), num: true, show: (each) => percent(each.metrics.test?.exact_sum ?? each.metrics.valid?.exact_sum, 1) },
+    { key: "run", title: t("column.run"), show: (each) => html`<${Origin} of=${each} />` },
     { key: "created", wide: true, title: t("column.created"), show: (each) => html`<span class="nowrap">${moment(each.created)}</span>` },
     { key: "act", num: true, title: html`<span class="unseen">${t("models.promote")}</span>`, show: (each) => html`<button type="button" onClick=${async () => (await promote(each, from.data.aliases)) && from.reload()}>${t("models.promote")}<span class="unseen"> ${each.name}</span></button>` },
   ];
   return html`<${Head} title=${t("nav.models")} />
     <${Loaded} from=${from}>${(found) => (found.versions.length
-      ? html`<${Served} aliases=${found.aliases} versions=${found.versions} reload=${from.reload} /><section><div class="title"><h2>${t("models.versions")}</h2></div><${Table} columns=${columns} rows=${found.versions} id=${(each) => each.name} label=${t("models.versions")} /></section>`
+      ? html`<${Served} aliases=${found.aliases} versions=${found.versions} reload=${from.reload} /><section><div class="title"><h2>${t("models.versions")}</h2></div><${Table} columns=${columns} rows=${found.versions} id=${(each) => each.name} label=${t("models.versions")} stacked=${true} /></section>`
       : html`<${Empty} title=${t("models.none")}><p>${t("models.none_text")}</p><p><a class="button primary" href=${link("train")}>${t("home.train")}</a></p><//>`)}<//>`;
 }
 
@@ -60,18 +67,19 @@ function Alias({ alias, version, reload }) {
   const back = history.data?.back_to;
   return html`<div class="row"><b>${alias}</b> → ${version ? html`<a href=${link("models", version.name)}>${version.name}</a> <span class="quiet">${version.backbone} · ${metricName(main(version.metrics.valid)[0])} ${decimal(main(version.metrics.valid)[1])}</span>` : "–"}
       ${back && html`<button type="button" onClick=${async () => (await rollBack(alias)) && reload()}>${t("models.back_to", { version: `v${back}` })}</button>`}</div>
-    <details><summary class="small">${t("models.history")}</summary><${Loaded} from=${history}>${(found) => html`<div class="table" tabindex="0" role="group" aria-label=${t("chart.table")}><table><tbody>${[...found.events].reverse().map((each) => html`<tr key=${each.seq}><th scope="row" class="nowrap quiet">${moment(each.time)}</th><td>v${each.version}</td><td>${wordOr(`operations.${each.operation}`, each.operation)}</td><td class="num quiet">#${each.seq}</td></tr>`)}</tbody></table></div>`}<//></details>`;
+    <details><summary class="small">${t("models.history")}</summary><${Loaded} from=${history}>${(found) => html`<${Sheet} label=${t("chart.table")}><table><tbody>${[...found.events].reverse().map((each) => html`<tr key=${each.seq}><th scope="row" class="nowrap quiet">${moment(each.time)}</th><td>v${each.version}</td><td>${wordOr(`operations.${each.operation}`, each.operation)}</td><td class="num quiet">#${each.seq}</td></tr>`)}</tbody></table><//>`}<//></details>`;
 }
 
 function Version({ name }) {
   const from = useLoad(() => get(`models/${encodeURIComponent(name)}`), [name, state.value?.operations]);
   const aliases = useLoad(() => get("models"), [state.value?.operations]);
+  if (from.error?.code === "version_not_found") return html`<${Head} title=${name} /><${Lacking} says=${t("models.absent", { version: name })} list="models" all=${t("models.all")} />`;
   if (from.error && !from.data) return html`<${Head} title=${name} /><${Failure} error=${from.error} retry=${from.reload} />`;
   return html`<${Loaded} from=${from}>${(found) => {
     const act = async (work) => (await work()) && from.reload();
     const bin = async () => {
-      const send = (token) => remove(`models/${found.name}`, token);
-      if (await attempt(() => confirmed(send, { title: t("models.delete_title", { version: found.name }), text: word("models.ask.delete"), acknowledge: t("models.delete_understood"), yes: t("models.delete"), grave: true }), t("models.deleted", { version: found.name }))) go(link("models"));
+      const words = { title: t("models.delete_title", { version: found.name }), text: word("models.ask.delete"), acknowledge: t("models.delete_understood"), yes: t("models.delete"), grave: true };
+      if (await attempt(() => confirmed(remove, `models/${found.name}`, {}, words), t("models.deleted", { version: found.name }))) go(link("models"));
     };
     const lock = () => attempt(() => patch(`models/${found.name}`, { locked: !found.locked }), t("saved"));
     const acts = html`<button type="button" class="primary" disabled=${!aliases.data} onClick=${() => act(() => promote(found, aliases.data.aliases))}>${t("models.promote")}</button>
@@ -84,7 +92,7 @@ function Version({ name }) {
       <section><div class="title"><h2>${t("report.title")}</h2><small class="quiet">${t("report.note")}</small></div><${Report} of=${found} /></section>
       <section><div class="title"><h2>${t("run.tab.exports")}</h2></div><${Exports} of=${`models/${found.name}`} /></section>
       <div class="cols"><section><div class="title"><h2>${t("models.made")}</h2></div><dl class="pairs">
-        <dt>${t("column.run")}</dt><dd>${found.run ? html`<a href=${link("runs", found.run)}>${found.run}</a>` : "–"}</dd>
+        <dt>${t("column.run")}</dt><dd><${Origin} of=${found} /></dd>
         <dt>${t("column.dataset")}</dt><dd>${found.data.path ?? "–"}</dd>
         <dt>${t("progress.epoch")}</dt><dd>${found.epoch}</dd>
         <dt>${t("column.elapsed")}</dt><dd>${duration(found.elapsed_s)}</dd>
@@ -122,6 +130,12 @@ function Try({ model, threshold }) {
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState(null);
   const [over, setOver] = useState(false);
+  const input = useRef();
+  useEffect(() => {
+    if (location.hash !== "#try") return; // else a run has led here
+    input.current.focus({ preventScroll: true });
+    input.current.closest("section").scrollIntoView();
+  }, []);
   const [least, setLeast] = useState(null); // until it is moved: what was chosen for the model, class by class
   const look = async (file) => {
     if (!file) return;
@@ -129,12 +143,17 @@ function Try({ model, threshold }) {
     setError(null);
     try {
       const result = await upload(`predict${asQuery({ model, threshold: least })}`, file);
-      if (shown) URL.revokeObjectURL(shown.url);
       setShown({ file, url: URL.createObjectURL(file), result });
     } catch (refused) {
+      setShown(null); // an answer about another picture
       setError(refused);
     }
+    if (shown) URL.revokeObjectURL(shown.url);
     setBusy(false);
+  };
+  const choose = ({ target }) => {
+    look(target.files[0]);
+    target.value = ""; // the same file may be chosen again
   };
   const drop = (event) => {
     event.preventDefault();
@@ -144,7 +163,7 @@ function Try({ model, threshold }) {
   const result = shown?.result;
   return html`<div class="cols"><div class="stack">
     <div class=${over ? "drop over" : "drop"} onDragOver=${(event) => { event.preventDefault(); setOver(true); }} onDragLeave=${() => setOver(false)} onDrop=${drop}>
-      <label>${t("try.drop")}<input class="unseen" type="file" accept="image/*" id="try" onChange=${(event) => look(event.target.files[0])} /></label></div>
+      <label>${t("try.drop")}<input class="unseen" type="file" accept="image/*" id="try" ref=${input} onChange=${choose} /></label></div>
     ${threshold !== null && html`<label class="row small">${t("preview.least")} <input type="range" min="0.05" max="0.95" step="0.01" value=${least ?? threshold ?? 0.5} onInput=${(event) => setLeast(Number(event.target.value))} onChange=${() => shown && look(shown.file)} /> <b>${percent(least ?? threshold ?? 0.5)}</b></label>`}
     <div role="status">${busy ? t("try.busy") : ""}</div>${error && html`<${Failure} error=${error} />`}
     ${result && html`<dl class="kpis" id="sum"><div><dt>${t("try.sum")}</dt><dd class="big">${rupiah(result.total_rupiah)}</dd><dd class="note">${t("try.took", { ms: whole(result.ms) })}</dd></div></dl>

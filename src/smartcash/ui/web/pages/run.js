@@ -6,7 +6,7 @@ import { Chart, DASHES } from "../chart.js";
 import { epochX, fetchCourse, lengthen, stepX } from "../course.js";
 import { go, link, remember, route } from "../router.js";
 import { follow, state } from "../stream.js";
-import { Changes, Choice, Failure, Head, Loaded, Modal, Picture, Remaining, State, Swatch, Table, Tags, Wait, attempt, className, confirmed, fieldName, fieldValue, inView, metricName, runLink, runName, toast, useJob, useLoad } from "../parts.js";
+import { Changes, Choice, Failure, Head, Lacking, Loaded, Modal, Picture, Remaining, Sheet, State, Swatch, Table, Tags, Wait, attempt, className, confirmed, fieldName, fieldValue, metricName, runLink, runName, toast, useJob, useLoad } from "../parts.js";
 import { Labels } from "./runs.js";
 
 const QUALITY = { detect: ["mAP50_95", "mAP50", "exact_sum"], classify: ["accuracy", "f1", "accuracy_top5"] };
@@ -21,6 +21,7 @@ export default function RunPage({ path }) {
   const now = state.value?.active.find((each) => each.run === id);
   const ended = state.value?.ended.find((each) => each.run === id);
   const from = useLoad(() => get(`runs/${id}`), [id, now?.state, ended?.state, ended?.ended]);
+  if (from.error?.code === "run_not_found") return html`<${Head} title=${id} /><${Lacking} says=${t("run.absent", { run: id })} list="runs" all=${t("runs.all")} />`;
   if (from.error && !from.data) return html`<${Head} title=${id} /><${Failure} error=${from.error} retry=${from.reload} />`;
   return html`<${Loaded} from=${from}>${(run) => html`<${Run} key=${id} id=${id} run=${run} now=${now} reload=${from.reload} />`}<//>`;
 }
@@ -32,18 +33,16 @@ function Run({ id, run, now, reload }) {
   const tab = TABS.includes(asked) ? asked : "watch";
   const [edited, setEdited] = useState(false);
   const progress = now ?? run.progress;
-  const tabs = useRef();
-  useEffect(() => inView(tabs.current, "[aria-selected=true]"), [tab]);
   const begun = info.epochs_done > 0 || (progress?.step_in_run ?? 0) > 0;
   return html`<${Head} title=${runName(info)} acts=${html`<${Acts} id=${id} run=${run} stands=${stands} reload=${reload} />`}>
-      <span class="quiet"><${State} of=${stands} /> · ${[info.backbone, info.dataset, run.version && `v${run.version}`].filter(Boolean).join(" · ")}</span>
+      <span class="quiet"><${State} of=${stands} /> · ${[info.backbone, info.dataset].filter(Boolean).join(" · ")}${run.version && html` · <a href=${link("models", `v${run.version}`)}>v${run.version}</a>`}</span>
     <//>
     <${Progress} of=${progress} info=${info} stands=${stands} />
     ${stands === "ready" && html`<${Ready} run=${run} />`}
     ${stands === "queued" && html`<${Queued} id=${id} />`}
     ${run.problems.length > 0 && html`<${Problems} id=${id} of=${run.problems} />`}
     ${!run.problems.length && ["failed", "crashed", "broken"].includes(info.state) && html`<div class="failure" role="alert"><p><b>${t(`run.why_${info.state}`)}</b></p>${(info.reason_text || info.detail) && html`<pre class="log" tabindex="0">${info.reason_text || info.detail}</pre>`}<p>${run.saved && run.actions.includes("resume") ? t("run.may_resume") : t("run.see_log")}</p></div>`}
-    <div class="tabs" ref=${tabs} role="tablist" aria-label=${t("run.parts")}>${TABS.map((each) => html`<button key=${each} type="button" role="tab" id=${`tab-${each}`} aria-selected=${String(each === tab)} tabindex=${each === tab ? 0 : -1} onKeyDown=${(event) => walk(event, tab)} onClick=${() => remember({ tab: each === "watch" ? "" : each })}>${t(`run.tab.${each}`)}</button>`)}</div>
+    <div class="tabs" role="tablist" aria-label=${t("run.parts")}>${TABS.map((each) => html`<button key=${each} type="button" role="tab" id=${`tab-${each}`} aria-selected=${String(each === tab)} tabindex=${each === tab ? 0 : -1} onKeyDown=${(event) => walk(event, tab)} onClick=${() => remember({ tab: each === "watch" ? "" : each })}>${t(`run.tab.${each}`)}</button>`)}</div>
     <div role="tabpanel" aria-labelledby=${`tab-${tab}`}>
       ${tab === "watch" && (begun || TRAINS.includes(stands) ? html`<${Watch} id=${id} run=${run} stands=${stands} />` : stands !== "queued" && html`<p class="quiet">${t("run.not_begun")}</p>`)}
       ${tab === "result" && html`<${Result} run=${run} />`}
@@ -84,13 +83,14 @@ function Acts({ id, run, stands, reload }) {
   const act = async (action, more = {}) => {
     setOpen("");
     const words = { title: t("changes.title"), yes: t(`act.${named(action)}`) };
-    const answer = await attempt(() => confirmed((token) => post(`runs/${id}/actions`, { action, ...more, ...token }), words), t(`act.${named(action)}_done`));
+    const answer = await attempt(() => confirmed(post, `runs/${id}/actions`, { action, ...more }, words), t(`act.${named(action)}_done`));
     if (answer && answer.run !== id) go(link("runs", answer.run));
     else if (answer) reload();
   };
   const endings = ENDINGS.filter((each) => can.includes(each));
   const numbers = ["patience", "epochs"].filter((each) => can.includes(each));
   return html`
+    ${run.version && html`<a class="button primary" href=${`${link("models", `v${run.version}`)}#try`}>${t("act.try")}</a>`}
     ${numbers.length > 0 && html`<button type="button" onClick=${() => setOpen("change")}>${t("act.change")}</button>`}
     ${SHOWN.filter((each) => can.includes(each)).map((each) => html`<button key=${each} type="button" class=${["start", "continue", "resume"].includes(each) ? "primary" : ""} onClick=${() => (each === "extend" ? setOpen("extend") : act(each))}>${t(`act.${named(each)}`)}</button>`)}
     ${endings.length > 0 && html`<button type="button" class=${stands === "running" ? "primary" : ""} onClick=${() => setOpen("stop")}>${t("act.end")}</button>`}
@@ -325,10 +325,10 @@ function Confusion({ of }) {
   const highest = Math.max(1, ...matrix.flat());
   if (!matrix.length) return null;
   return html`<section><div class="title"><h2>${t("confusion.title")}</h2><small class="quiet">${t("confusion.note")}</small></div>
-    <div class="table" tabindex="0" role="region" aria-label=${t("confusion.title")}><table class="matrix">
+    <${Sheet} role="region" label=${t("confusion.title")}><table class="matrix">
       <thead><tr><th scope="col">${t("confusion.truth")}</th>${names.map((name) => html`<th key=${name} scope="col">${name}</th>`)}</tr></thead>
       <tbody>${matrix.map((row, truth) => html`<tr key=${truth}><th scope="row" class="nowrap">${names[truth]}</th>${row.map((count, guess) => html`<td key=${guess} style=${count ? { background: `color-mix(in oklab, var(${truth === guess ? "--accent" : "--bad"}) ${8 + Math.round((32 * count) / highest)}%, transparent)` } : {}}>${count || html`<span class="quiet">·</span>`}</td>`)}</tr>`)}</tbody>
-    </table></div></section>`;
+    </table><//></section>`;
 }
 
 // everything else that is known
@@ -422,7 +422,7 @@ function Story({ id, stands, run }) {
   const story = useLoad(() => get(`runs/${id}/events${asQuery({ limit: 2000 })}`), [id, seq, stands]);
   const log = useLoad(() => get(`runs/${id}/log?lines=200`), [id, seq, stands]);
   return html`<div class="cols"><section class="plain"><div class="title"><h2>${t("story.title")}</h2></div>
-      <${Loaded} from=${story}>${(found) => html`<div class="table told" tabindex="0" role="group" aria-label=${t("story.title")}><table><tbody>${found.events.map((each) => [each, said(each)]).filter(([, words]) => words).reverse().slice(0, 300).map(([each, words]) => html`<tr key=${each.seq}><th scope="row" class="nowrap quiet">${moment(each.time * 1000, "medium")}</th><td>${words}</td></tr>`)}</tbody></table></div>`}<//></section>
+      <${Loaded} from=${story}>${(found) => html`<${Sheet} kind="told" label=${t("story.title")}><table><tbody>${found.events.map((each) => [each.saved_at ?? each.time, each, said(each)]).filter(([, , words]) => words).sort(([one, a], [other, b]) => other - one || b.seq - a.seq).slice(0, 300).map(([time, each, words]) => html`<tr key=${each.seq}><th scope="row" class="nowrap quiet">${moment(time * 1000, "medium")}</th><td>${words}</td></tr>`)}</tbody></table><//>`}<//></section>
     <section class="plain"><div class="title"><h2>train.log</h2><span class="spring" /><a href=${at(`runs/${id}/files/train.log`)} download>${t("download")}</a></div>
       <${Loaded} from=${log}>${(found) => html`<pre class="log" tabindex="0" aria-label="train.log">${found.lines.join("\n") || t("story.no_log")}</pre>`}<//></section></div>`;
 }

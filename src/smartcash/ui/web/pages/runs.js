@@ -106,7 +106,7 @@ function Trash() {
     from.reload();
   };
   const empty = async () => {
-    await attempt(() => confirmed((token) => remove("trash", token), { title: t("runs.empty_title"), grave: true, yes: t("runs.empty") }), t("runs.emptied"));
+    await attempt(() => confirmed(remove, "trash", {}, { title: t("runs.empty_title"), grave: true, yes: t("runs.empty") }), t("runs.emptied"));
     from.reload();
   };
   const columns = [

@@ -3,7 +3,7 @@ import { html, useState } from "../html.js";
 import { get, post } from "../api.js";
 import { LANGUAGES, bytes, choose, language, t, whole, wordOr } from "../words.js";
 import { THEMES, theme } from "../look.js";
-import { Choice, Failure, Head, Loaded, attempt, useJob, useLoad } from "../parts.js";
+import { Choice, Failure, Head, Loaded, Sheet, attempt, useJob, useLoad } from "../parts.js";
 
 export default function Settings() {
   const from = useLoad(() => get("settings"));
@@ -51,5 +51,5 @@ function Doctor() {
     ${!job && html`<p class="quiet">${t("doctor.text")}</p>`}<div role="status">${busy ? t("wait") : ""}</div>
     ${job?.state === "failed" && html`<${Failure} error=${{ problem: job.error, message: "" }} />`}
     ${result && html`<p><b>${result.healthy ? t("doctor.healthy") : t("doctor.ill", { count: whole(result.findings.filter((each) => each.severity === "error").length) })}</b></p>
-      <div class="table told" tabindex="0" role="group" aria-label=${t("doctor.title")}><table><tbody>${result.findings.map((each, index) => html`<tr key=${index}><th scope="row" class=${each.severity === "error" ? "bad" : each.severity === "warning" ? "warn" : "quiet"}>${t(`severity.${each.severity}`)}</th><td class="nowrap">${wordOr(`doctor.area.${each.area}`, each.area)}</td><td>${each.message}${each.advice && html`<br /><span class="quiet">${each.advice}</span>`}</td></tr>`)}</tbody></table></div>`}</section>`;
+      <${Sheet} kind="told" label=${t("doctor.title")}><table><tbody>${result.findings.map((each, index) => html`<tr key=${index}><th scope="row" class=${each.severity === "error" ? "bad" : each.severity === "warning" ? "warn" : "quiet"}>${t(`severity.${each.severity}`)}</th><td class="nowrap">${wordOr(`doctor.area.${each.area}`, each.area)}</td><td>${each.message}${each.advice && html`<br /><span class="quiet">${each.advice}</span>`}</td></tr>`)}</tbody></table><//>`}</section>`;
 }

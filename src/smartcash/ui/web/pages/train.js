@@ -5,7 +5,7 @@ import { language, t } from "../words.js";
 import { go, link, remember, route } from "../router.js";
 import { active } from "../stream.js";
 import { ESSENTIAL, Field, GROUPS, draft, groupOf, merged, typed, valueAt } from "../form.js";
-import { Choice, Failure, Head, Loaded, Picture, ask, attempt, confirmed, fieldName, fieldValue, runName, useJob, useLoad } from "../parts.js";
+import { Choice, Failure, Head, Loaded, Picture, agreed, ask, attempt, fieldName, fieldValue, runName, useJob, useLoad } from "../parts.js";
 import { Health } from "./data.js";
 
 const CHECK_AFTER_MS = 250;
@@ -29,7 +29,7 @@ function Form({ config, fields, backbones, presets, sets, reload }) {
   useFrom(route.value.query.get("from"), base, fields, () => setTried(true));
   useEffect(() => {
     let current = true;
-    const timer = setTimeout(() => post("config/check", { values }).then((found) => current && (setReview({ ...found, written }), setError(null)), (refused) => current && setError(refused)), CHECK_AFTER_MS);
+    const timer = setTimeout(() => post("config/check", { values }).then((found) => current && (setReview(found), setError(null)), (refused) => current && setError(refused)), CHECK_AFTER_MS);
     return () => {
       current = false;
       clearTimeout(timer);
@@ -56,7 +56,7 @@ function Form({ config, fields, backbones, presets, sets, reload }) {
   };
   const refused = (failure) => {
     if (!(failure instanceof Refusal)) throw failure;
-    if (failure.problem.problems) setReview({ changes: [], ...review, problems: failure.problem.problems, written });
+    if (failure.problem.problems) setReview({ changes: [], ...review, problems: failure.problem.problems });
     else setError(failure);
     toFirst();
   };
@@ -64,17 +64,16 @@ function Form({ config, fields, backbones, presets, sets, reload }) {
   const submit = async (send) => {
     setTried(true);
     setError(null);
-    if (problems.length && review.written === written) {
-      toFirst(); // else the server says what is wrong with what was typed last
-      return undefined;
-    }
     try {
-      const answer = await confirmed(send);
+      const found = await post("config/check", { values }); // what stands there now: the last check may be older
+      setReview(found);
+      if (found.problems.length) return toFirst();
+      const token = found.changes.length ? await agreed(found) : {};
+      const answer = token && (await send(token));
       if (answer) done();
       return answer;
     } catch (failure) {
-      refused(failure);
-      return undefined;
+      return refused(failure);
     }
   };
   const save = async () => {
@@ -83,14 +82,12 @@ function Form({ config, fields, backbones, presets, sets, reload }) {
   };
   const prepare = async (event) => {
     event.preventDefault();
-    const changed = Object.keys(draft.value).length > 0 || config.first; // not what the last check said: it may be older
-    const send = (queue) => (token) => post("runs", { ...(changed && { values }), queue, ...token });
     let queue = false;
     if (active.value) {
       queue = await ask({ title: t("train.busy_title"), text: t("train.busy_text", { run: runName(active.value) }), yes: t("train.queue") });
       if (!queue) return;
     }
-    const made = await submit(send(queue));
+    const made = await submit((token) => post("runs", { ...(token.confirm_token && { values }), queue, ...token }));
     if (made) go(link("runs", made.run));
   };
   const choosePreset = (name) => {
