@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import axe_playwright_python
@@ -196,6 +197,56 @@ def test_an_empty_home_says_what_to_do_first(browser: Browser, tmp_path: Path) -
         }.items():  # fmt: skip
             page.goto(studio.at(place))
             expect(page.locator(".empty h2")).to_have_text(text(f"studio.{key}", "id"))
+
+
+@pytest.mark.parametrize("language", ["id", "en"])
+def test_who_has_no_data_gets_some_in_the_browser_and_trains_on_it(
+    browser: Browser, tmp_path: Path, notes: Path, language: str
+) -> None:
+    """A33: sample notes are drawn, or a zip is uploaded, which may be called off; then it is shown, and one click away
+    from a training."""
+
+    def words(key: str) -> str:
+        return text(f"studio.{key}", language)
+
+    home, zipped = tmp_path / "new", tmp_path / "Foto saya.zip"
+    shutil.make_archive(str(zipped.with_suffix("")), "zip", notes)
+    with running(home) as studio, visiting(browser, studio, language=language) as page:
+        page.add_init_script(path=AXE)
+        page.goto(studio.at(""))
+        page.get_by_role("link", name=words("first.get")).click()
+        expect(page.locator(".empty h2")).to_have_text(words("data.none"))
+        page.locator("[name=images]").fill("30")
+        page.get_by_role("button", name=words("data.draw_it"), exact=True).click()
+        expect(page.locator(".bars")).to_be_visible(timeout=60_000)
+        drawn = home / "data" / words("data.sample_name")
+        expect(page.locator("[name=path]")).to_have_value(str(drawn))
+        page.get_by_role("link", name=words("data.train")).click()
+        expect(page.locator("[name='data.path']")).to_have_value(str(drawn))
+
+        page.goto(studio.at("data"))
+        page.locator("details.group > summary").click()
+        page.locator("#upload").set_input_files(notes / "data.yaml")
+        expect(page.locator(".failure")).to_contain_text("data.yaml")
+        assert violations(page) == []
+        line = page.context.new_cdp_session(page)
+        slow = {"offline": False, "latency": 0, "downloadThroughput": -1}
+        line.send("Network.emulateNetworkConditions", {**slow, "uploadThroughput": 20_000})
+        page.locator("#upload").set_input_files(zipped)
+        cancel = page.get_by_role("button", name=words("cancel"))
+        expect(cancel).to_be_visible()
+        expect(page.locator(".failure")).to_have_count(0)
+        assert violations(page) == []
+        cancel.click()
+        expect(page.locator("#upload")).to_be_attached()
+        line.send("Network.emulateNetworkConditions", {**slow, "uploadThroughput": -1})
+        page.locator("#upload").set_input_files(zipped)
+        expect(page.locator("[name=path]")).to_have_value(str(home / "data" / "Foto-saya.zip"))
+        expect(page.locator(".bars")).to_be_visible(timeout=60_000)
+        expect(page.locator(".prints .print")).not_to_have_count(0)
+        assert sorted(path.name for path in (home / "data").iterdir()) == sorted(
+            [".lock", "Foto-saya.zip", drawn.name]
+        )
 
 
 def test_a_run_that_does_not_exist_and_a_server_that_is_gone_are_told(browser: Browser, home: Path) -> None:

@@ -16,7 +16,8 @@ KEPT = 50
 
 @dataclass(frozen=True)
 class Job:
-    """`state`: running, done or failed. `subject`: what it is about, e.g. a run. Times in s since 1970."""
+    """`state`: running, done or failed. `subject`: what it is about, e.g. a run. Times in s since 1970. `share`: asked
+    how much of it is done, 0 to 1, while it runs; None: it cannot be told."""
 
     id: str
     kind: str
@@ -26,11 +27,13 @@ class Job:
     ended: float | None = None
     result: Any = None
     error: SmartCashError | None = None
+    share: Callable[[], float] | None = None
 
     def facts(self) -> dict[str, Any]:
         """Plain values, without result and error."""
         names = ("id", "kind", "subject", "state", "began", "ended")
-        return {name: getattr(self, name) for name in names}
+        share = self.share() if self.share and self.state == "running" else None
+        return {**{name: getattr(self, name) for name in names}, "share": share}
 
 
 class Jobs:
@@ -40,7 +43,9 @@ class Jobs:
         self._jobs: dict[str, Job] = {}
         self._lock = threading.Lock()
 
-    def begin(self, kind: str, subject: str, work: Callable[[], Any]) -> Job:
+    def begin(
+        self, kind: str, subject: str, work: Callable[[], Any], share: Callable[[], float] | None = None
+    ) -> Job:
         """Run `work` in a thread of its own. One of the same kind and subject that still runs is given back instead.
 
         A SmartCashError makes the job failed; any other error is a fault of the program and is raised in the thread,
@@ -51,7 +56,7 @@ class Jobs:
             )
             if (already := next(same, None)) is not None:
                 return already
-            job = Job(secrets.token_hex(6), kind, subject, "running", time.time())
+            job = Job(secrets.token_hex(6), kind, subject, "running", time.time(), share=share)
             self._jobs[job.id] = job
             over = [each.id for each in self._jobs.values() if each.state != "running"]
             for old in over[: max(0, len(self._jobs) - KEPT)]:

@@ -13,6 +13,7 @@ import hashlib
 import hmac
 import ipaddress
 import json
+import math
 import re
 import secrets
 from collections.abc import Collection, Iterable
@@ -32,6 +33,7 @@ TOKEN_FILE = "studio.json"
 MOST_BYTES = 1_000_000  # of a body
 MOST_PICTURE_BYTES = 20_000_000
 PICTURES = ("/api/v1/predict",)
+UPLOADS = ("/api/v1/data/uploads",)  # go to the disk in pieces, and no further than it has room
 _HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d{1,5})?", re.ASCII)
 SAFE = ("GET", "HEAD", "OPTIONS")
 NOTEBOOKS = (
@@ -86,8 +88,7 @@ class Guard:
         if answer is not None:
             await answer(scope, receive, self._with_headers(send))
             return
-        limit = MOST_PICTURE_BYTES if scope["path"] in PICTURES else MOST_BYTES
-        await self.app(scope, _Bounded(receive, limit), self._with_headers(send))
+        await self.app(scope, _Bounded(receive, _limit(scope["path"])), self._with_headers(send))
 
     def _objection(self, request: Request) -> Response | None:
         """What is answered instead: a refusal, or the way to the page without the token in its address."""
@@ -105,9 +106,9 @@ class Guard:
         if not self._may(request):
             return _refusal(request, 401, "not_signed_in")
         length = request.headers.get("content-length", "0")
-        limit = MOST_PICTURE_BYTES if request.url.path in PICTURES else MOST_BYTES
+        limit = _limit(request.url.path)
         if not (length.isascii() and length.isdigit()) or int(length) > limit:
-            return _refusal(request, 413, "too_large", limit=limit // 1_000_000)
+            return _refusal(request, 413, "too_large", limit=round(limit / 1e6))
         return None
 
     def _known_host(self, host: str) -> bool:
@@ -169,10 +170,17 @@ class Guard:
         return sending
 
 
+def _limit(path: str) -> float:
+    """So many bytes may the body of a request to `path` have."""
+    if path in UPLOADS:
+        return math.inf
+    return MOST_PICTURE_BYTES if path in PICTURES else MOST_BYTES
+
+
 class _Bounded:
     """Receives a body of at most `limit` bytes; beyond, the client seems to have left."""
 
-    def __init__(self, receive: Receive, limit: int) -> None:
+    def __init__(self, receive: Receive, limit: float) -> None:
         self.receive, self.left = receive, limit
 
     async def __call__(self) -> Message:

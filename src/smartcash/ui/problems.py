@@ -39,6 +39,7 @@ STATUSES: tuple[tuple[type[SmartCashError], int], ...] = (
 BY_CODE = {
     "alias_unknown": 404, "config_stale": 412, "unconfirmed": 428, "significant_unconfirmed": 428,
     "version_unconfirmed": 428, "precondition_missing": 428, "too_large": 413, "config_invalid": 422,
+    "upload_above_room": 413, "upload_unwritable": 503,
 }  # fmt: skip
 HTTP_CODES = {400: "request_broken", 404: "not_found", 405: "method_refused"}
 DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
@@ -59,8 +60,11 @@ def add_problems(app: FastAPI) -> None:
 
     @app.exception_handler(SmartCashError)
     def _refused(request: Request, error: SmartCashError) -> Response:
-        asked_for = isinstance(error, ReviewNeeded) and "review" in request.query_params
-        if asked_for and error.code == "unconfirmed":
+        return response_to(error, language_of(request))
+
+    @app.exception_handler(ReviewNeeded)
+    def _to_confirm(request: Request, error: ReviewNeeded) -> Response:
+        if error.code == "unconfirmed" and "review" in request.query_params:
             return Response(json.dumps({"review": error.review}), media_type="application/json")
         return response_to(error, language_of(request))
 

@@ -18,6 +18,7 @@ from smartcash.handlers.run_history import RunHistory
 from smartcash.handlers.run_view import RunView
 from smartcash.handlers.training_manager import TrainingManager
 from smartcash.services.curves import CurveReader
+from smartcash.services.data_sets import DataSets
 from smartcash.services.jobs import Jobs
 from smartcash.services.run_store import RunFolder
 from smartcash.services.training_service import ACTIVE
@@ -44,8 +45,9 @@ class Studio:
         self.log = OperationLog(self.home / "operations.jsonl", self.interface)
         self.curves = CurveReader()
         self.jobs = Jobs()
+        self.sets = DataSets(self.home)
         # a look at a picture does not wait for an export
-        self.data, self.models, self.work = (Workbench(self.home) for _ in range(3))
+        self.data, self.models, self.work, self.drawing = (Workbench(self.home) for _ in range(4))
         self.comparisons = Comparisons(self.home)
         self.reports = Reports(self.home)
         self.stream = Stream(self.history.store, self.manager.service, self.jobs, self.log)
@@ -95,6 +97,7 @@ class Studio:
         self.reports.close()
         self.data.close()
         self.models.close()
+        self.drawing.close()
         self.work.close(at_once=False)
 
 

@@ -13,6 +13,7 @@ import re
 import secrets
 import sys
 import threading
+import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,6 +28,12 @@ CHUNK = 1 << 22
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 _LARGE = 1 << 18
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.tmp")
+
+
+def slug(label: object, limit: int = 48) -> str:
+    """A label as part of a file name: ASCII letters, digits, `.`, `_`, `-`, at most `limit` of them."""
+    ascii_text = unicodedata.normalize("NFKD", str(label)).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", ascii_text)[:limit].strip(".-_") or "unnamed"
 
 
 def temporary_beside(path: Path) -> Path:

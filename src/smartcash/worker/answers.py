@@ -13,7 +13,7 @@ from dataclasses import asdict
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -29,6 +29,7 @@ from smartcash.backend.health import examine
 from smartcash.backend.images import Pixels, decode_image, read_image
 from smartcash.backend.predictor import Predictor
 from smartcash.backend.preprocess import Preprocess
+from smartcash.backend.samples import write_samples
 from smartcash.domain.banknotes import values_of
 from smartcash.domain.config import TrainConfig
 from smartcash.domain.errors import DataInvalid, RunNotResumable
@@ -70,6 +71,12 @@ def check_data(path: str, form: str = "auto", task: str = "auto", seed: int = 0)
         **facts_of(data), "values": _values(data.classes), "findings_total": len(findings),
         "findings": [finding.to_dict() for finding in findings[:SHOWN_FINDINGS]],
     }  # fmt: skip
+
+
+def draw_samples(path: str, images: int, task: Literal["detect", "classify"]) -> Values:
+    """Draw a data set of specimen notes into a new folder, as `smartcash data sample` does."""
+    summary = write_samples(Path(path), images=images, task=task)
+    return {"images": summary.images, "notes": summary.notes, "seconds": round(summary.seconds, 1)}
 
 
 def list_pictures(
@@ -277,6 +284,7 @@ QUESTIONS: dict[str, Callable[..., Any]] = {
     "check_data": check_data,
     "device": torch_facts,
     "doctor": doctor,
+    "draw_samples": draw_samples,
     "export": export,
     "export_formats": export_formats,
     "list_pictures": list_pictures,

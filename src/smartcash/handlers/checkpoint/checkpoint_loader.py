@@ -38,11 +38,10 @@ from smartcash.handlers.checkpoint.checkpoint_utils import (
     open_verified,
     plain,
     plain_metrics,
-    slug,
     verify_file,
     writing,
 )
-from smartcash.utils.files import remove, sha256_of, temporary_beside
+from smartcash.utils.files import remove, sha256_of, slug, temporary_beside
 from smartcash.utils.i18n import text
 from smartcash.utils.machine import require_room
 

@@ -14,7 +14,6 @@ import logging
 import math
 import os
 import re
-import unicodedata
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -40,6 +39,7 @@ from smartcash.utils.files import (
     fsync_folder,
     remove,
     sha256_of,
+    slug,
     temporary_beside,
     temporary_target,
     write_bytes,
@@ -60,12 +60,6 @@ _EARLIER_NAME = re.compile(
 
 
 # --- names -------------------------------------------------------------------------------------------
-
-
-def slug(label: object, limit: int = 48) -> str:
-    """A label as part of a file name: ASCII letters, digits, `.`, `_`, `-`, at most `limit` of them."""
-    ascii_text = unicodedata.normalize("NFKD", str(label)).encode("ascii", "ignore").decode()
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", ascii_text)[:limit].strip(".-_") or "unnamed"
 
 
 def checkpoint_name(

@@ -7,8 +7,10 @@ import secrets
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from smartcash.domain.config import DataFormat
 from smartcash.domain.errors import ConfigInvalid, RunNotFound
@@ -18,6 +20,8 @@ from smartcash.ui.words import job_json, shown
 from smartcash.utils.i18n import text
 
 router = APIRouter(tags=["data"])
+PIECE_BYTES = 1 << 20
+MOST_DRAWN = 10_000
 KEPT_PICTURES = 96
 Task = Literal["auto", "detect", "classify"]
 NAME = r"^[^\x00]+$"
@@ -35,6 +39,15 @@ class Checked(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**31)
 
 
+class Drawn(BaseModel):
+    """Sample notes that are wanted, as `smartcash data sample` draws them."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str = Field(min_length=1, max_length=200)
+    images: int = Field(default=400, ge=1, le=MOST_DRAWN)
+    task: Literal["detect", "classify"] = "detect"
+
+
 class Augmented(Asked):
     """A configuration, and how many pictures of which epoch are wanted."""
 
@@ -44,7 +57,8 @@ class Augmented(Asked):
 
 @router.get("/data/sets")
 def list_sets(studio: Here) -> Response:
-    """The data sets of the runs of this home, and that of the configuration last confirmed."""
+    """The data sets of the runs of this home, that of the configuration last confirmed, and those drawn or uploaded
+    here. `room`: so many bytes may a zip have that is uploaded."""
     found: dict[str, dict[str, Any]] = {}
     config, _, first = studio.manager.confirmed()
     if not first and config.data.path:
@@ -58,7 +72,60 @@ def list_sets(studio: Here) -> Response:
             row = found.setdefault(path, {"path": path, "runs": 0, "last": ""})
             row["runs"] += 1
             row["last"] = max(row["last"], run.id)
-    return shown({"sets": list(found.values())})
+    for each in studio.sets.paths():
+        found.setdefault(str(each), {"path": str(each), "runs": 0, "last": ""})
+    return shown({"sets": list(found.values()), "room": studio.sets.room()})
+
+
+@router.post("/data/samples", status_code=202)
+def draw(asked: Drawn, studio: Here, language: Language) -> Response:
+    """Draw a data set of specimen notes into a new folder; its path is in the job's result."""
+    place = studio.sets.begin(asked.name)
+
+    def work() -> Any:
+        try:
+            facts = studio.drawing.ask(
+                "draw_samples", language=language, path=str(place), images=asked.images, task=asked.task
+            )
+            return {**facts, "path": str(studio.sets.keep(place, asked.name))}
+        finally:
+            studio.sets.discard(place)
+
+    job = studio.jobs.begin("draw", asked.name, work, lambda: studio.sets.pictures(place) / asked.images)
+    return shown(job_json(job, language), 202)
+
+
+@router.post(
+    "/data/uploads",
+    status_code=201,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+)
+async def upload(
+    request: Request, studio: Here, name: Annotated[str, Query(min_length=1, max_length=1000)]
+) -> Response:
+    """Keep the data set in the body, a zip. Whoever leaves before its end leaves nothing behind."""
+    announced = int(request.headers.get("content-length", "0"))
+    coming = await run_in_threadpool(studio.sets.receive, name, announced)
+    try:
+        gathered = bytearray()
+        async for piece in request.stream():
+            gathered += piece
+            if len(gathered) >= PIECE_BYTES:
+                await run_in_threadpool(coming.write, bytes(gathered))
+                gathered.clear()
+        if gathered:
+            await run_in_threadpool(coming.write, bytes(gathered))
+        path = await run_in_threadpool(coming.finish)
+    except ClientDisconnect:
+        return Response(status_code=400)  # which nobody reads
+    finally:
+        coming.close()
+    return shown({"path": str(path)}, 201)
 
 
 @router.post("/data/check", status_code=202)

@@ -13,10 +13,11 @@ export class Refusal extends Error {
   }
 }
 
+const isProblem = (kind) => (kind ?? "").includes("json");
+
 async function answered(response) {
   if (response.ok) return response;
-  const isProblem = (response.headers.get("content-type") ?? "").includes("json");
-  throw new Refusal(response.status, isProblem ? await response.json() : { title: response.statusText });
+  throw new Refusal(response.status, isProblem(response.headers.get("content-type")) ? await response.json() : { title: response.statusText });
 }
 
 async function send(method, path, body, headers = {}) {
@@ -52,3 +53,24 @@ export const patch = (path, body) => json("PATCH", path, body);
 export const remove = (path, body) => json("DELETE", path, body);
 export const raw = (path) => send("GET", path);
 export const upload = (path, file) => json("POST", path, file, file instanceof FormData ? {} : { "Content-Type": file.type });
+
+/** Send a file and hear how much of it is sent, 0 to 1: {done, cancel}. `done` resolves to the answer, or to undefined
+ *  when it was cancelled. (fetch cannot tell.) */
+export function uploading(path, file, hear) {
+  const request = new XMLHttpRequest();
+  const done = new Promise((resolve, reject) => {
+    request.onload = () => {
+      const found = isProblem(request.getResponseHeader("content-type")) ? JSON.parse(request.response) : { title: request.statusText };
+      if (request.status < 300) resolve(found);
+      else reject(new Refusal(request.status, found));
+    };
+    request.onerror = () => reject(new Refusal(0, {}));
+    request.onabort = () => resolve(undefined);
+  });
+  request.upload.onprogress = (event) => hear(event.loaded / event.total);
+  request.open("POST", at(path));
+  request.setRequestHeader("Accept-Language", document.documentElement.lang);
+  request.setRequestHeader("Content-Type", "application/zip");
+  request.send(file);
+  return { done, cancel: () => request.abort() };
+}

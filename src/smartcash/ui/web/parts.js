@@ -272,7 +272,7 @@ export async function attempt(work, done) {
   }
 }
 
-/** Follow a job to its end: {job, begin}. Its changes come with the stream; then its result is fetched once. */
+/** Follow a job to its end: {job, setJob, busy, share}. Its changes come with the stream; then its result is fetched once. */
 export function useJob() {
   const [job, setJob] = useState(null);
   const seen = state.value?.jobs.find((each) => each.id === job?.id);
@@ -281,7 +281,7 @@ export function useJob() {
     if (job && over && job.state !== seen.state) get(`jobs/${job.id}`).then(setJob, () => {});
   }, [over, job?.id]);
   const busy = job !== null && job.state !== "done" && job.state !== "failed";
-  return { job, setJob, busy };
+  return { job, setJob, busy, share: seen?.share ?? 0 };
 }
 
 export const runLink = (run) => link("runs", run.id ?? run.run);

@@ -1,9 +1,10 @@
-// Data: the sets that are known, how they stand, and their pictures with what is labelled in them.
-import { html, useEffect, useState } from "../html.js";
-import { get, post, query as asQuery } from "../api.js";
-import { t, whole, wordOr } from "../words.js";
-import { link, remember, route } from "../router.js";
-import { Choice, Empty, Failure, Head, Loaded, Picture, Sheet, Swatch, className, colour, useJob, useLoad } from "../parts.js";
+// Data: the sets that are known, how they stand, their pictures with what is labelled in them, and how to get one.
+import { html, signal, useEffect, useState } from "../html.js";
+import { get, post, query as asQuery, uploading } from "../api.js";
+import { bytes, percent, t, whole, word, wordOr } from "../words.js";
+import { link, page, remember, route } from "../router.js";
+import { state } from "../stream.js";
+import { Choice, Empty, Failure, Head, Loaded, Picture, Sheet, Swatch, className, colour, toast, useJob, useLoad } from "../parts.js";
 import { Pages } from "./runs.js";
 
 const PAGE = 24;
@@ -12,18 +13,88 @@ const AT_ONCE = 6; // findings; the pictures come after them
 export default function Data() {
   const asked = route.value.query;
   const path = asked.get("path");
-  const sets = useLoad(() => get("data/sets"));
+  const sets = useLoad(() => get("data/sets"), [path]);
   const open = (event) => {
     event.preventDefault();
-    remember({ path: new FormData(event.target).get("path").trim(), split: "", class: "", offset: "" });
+    show(new FormData(event.target).get("path").trim());
   };
   const known = sets.data?.sets ?? [];
   const shown = path ?? known[0]?.path ?? "";
-  return html`<${Head} title=${t("nav.data")} acts=${shown && html`<a class="button" href=${`${link("train")}`}>${t("home.train")}</a>`} />
-    <form class="row low" onSubmit=${open}><label class="stacked">${t("data.path")}<input name="path" list="sets" required defaultValue=${shown} autocomplete="off" spellcheck="false" size="48" /></label>
+  return html`<${Head} title=${t("nav.data")} acts=${shown && html`<a class="button primary" href=${link("train") + asQuery({ data: shown })}>${t("data.train")}</a>`} />
+    <form class="row low" onSubmit=${open}><label class="stacked">${t("data.path")}<input key=${shown} name="path" list="sets" required defaultValue=${shown} autocomplete="off" spellcheck="false" size="48" /></label>
       <datalist id="sets">${known.map((each) => html`<option key=${each.path} value=${each.path}></option>`)}</datalist>
       <button type="submit">${t("data.open")}</button></form>
-    ${shown ? html`<${Set} key=${shown} path=${shown} />` : html`<${Loaded} from=${sets}>${() => html`<${Empty} title=${t("data.none")}><p>${t("data.none_text")}</p><p><code>smartcash data sample --out sample-notes</code></p><//>`}<//>`}`;
+    <${Loaded} from=${sets}>${({ room }) => html`${!shown && html`<${Empty} title=${t("data.none")}><p>${t("data.none_text")}</p><//>`}
+      <details key=${shown} class="group" open=${!shown || sending.value !== null}><summary>${t("data.new")} <small>${t("data.new_text")}</small></summary>
+        <div class="cols"><${Upload} room=${room} /><${Draw} /></div></details>`}<//>
+    ${shown && html`<${Set} key=${shown} path=${shown} />`}`;
+}
+
+const show = (path) => remember({ path, split: "", class: "", offset: "" });
+
+/** A new data set is there: shown, or told of to whoever has gone on to another page. */
+function made({ path }) {
+  if (page.value === "data") show(path);
+  else toast(t("data.made", { path }), link("data") + asQuery({ path }));
+}
+
+const sending = signal(null); // the zip that is on its way: {name, share, cancel}; it goes on while other pages are open
+const unsent = signal(null); // why the last one was not kept
+
+/** What is no zip, or too large, is said at once: the server would say so too, but might have to break off for it. */
+async function send(file, room) {
+  unsent.value = null;
+  const { name, size } = file;
+  const begins = await file.slice(0, 4).arrayBuffer().then((head) => new Uint8Array(head).join(), () => ""); // a folder cannot be read
+  if (begins !== "80,75,3,4") return (unsent.value = { message: word("errors.upload_no_zip", { name }) });
+  if (size > room) return (unsent.value = { message: word("errors.upload_above_room", { name, size: bytes(size), room: bytes(room) }) });
+  const { done, cancel } = uploading(`data/uploads${asQuery({ name })}`, file, (share) => (sending.value = { name, share, cancel }));
+  sending.value = { name, share: 0, cancel };
+  return done.then((kept) => kept && made(kept), (error) => (unsent.value = error.code === "unreachable" ? { message: t("data.broke_off", { name }) } : error)).finally(() => (sending.value = null));
+}
+
+function Upload({ room }) {
+  const [over, setOver] = useState(false);
+  useEffect(() => () => (unsent.value = null), []);
+  const take = (files) => files.length && !sending.value && send(files[0], room);
+  const drop = (event) => {
+    event.preventDefault();
+    setOver(false);
+    take(event.dataTransfer.files);
+  };
+  const choose = ({ target }) => {
+    take(target.files);
+    target.value = ""; // the same file may be chosen again
+  };
+  const { name, share, cancel } = sending.value ?? {};
+  return html`<div class="stack"><h2>${t("data.upload")}</h2><p class="small quiet">${t("data.upload_text", { room: bytes(room) })}</p>
+    ${cancel
+      ? html`<div class="stack" role="status"><p>${name} <b>${percent(share)}</b></p><progress max="1" value=${share} aria-label=${t("progress.label")}></progress><p><button type="button" onClick=${cancel}>${t("cancel")}</button></p></div>`
+      : html`<div class=${over ? "drop over" : "drop"} onDragOver=${(event) => { event.preventDefault(); setOver(true); }} onDragLeave=${() => setOver(false)} onDrop=${drop}><label>${t("data.drop")}<input class="unseen" type="file" accept=".zip" id="upload" onChange=${choose} /></label></div>`}
+    ${unsent.value && html`<${Failure} error=${unsent.value} />`}</div>`;
+}
+
+function Draw() {
+  const { job, setJob, busy, share } = useJob();
+  const [error, setError] = useState(null);
+  const going = state.value?.jobs.find((each) => each.kind === "draw" && each.state === "running");
+  useEffect(() => going && !job && setJob(going), [going?.id]); // begun before this page was opened
+  useEffect(() => job?.state === "done" && made(job.result), [job?.state]);
+  const draw = (event) => {
+    event.preventDefault();
+    setError(null);
+    const given = new FormData(event.target);
+    post("data/samples", { name: given.get("name"), images: Number(given.get("images")), task: given.get("task") }).then(setJob, setError);
+  };
+  return html`<div class="stack"><h2>${t("data.draw")}</h2><p class="small quiet">${t("data.draw_text")}</p>
+    <form class="row low" onSubmit=${draw}>
+      <label class="stacked">${t("data.name")}<input name="name" required maxlength="48" defaultValue=${t("data.sample_name")} autocomplete="off" spellcheck="false" /></label>
+      <label class="stacked">${t("data.pictures_count")}<input type="number" name="images" min="10" max="10000" required defaultValue="400" /></label>
+      <label class="stacked">${t("column.task")}<select name="task">${["detect", "classify"].map((each) => html`<option key=${each} value=${each}>${t(`task.${each}`)}</option>`)}</select></label>
+      <button type="submit" class="primary" disabled=${busy}>${t("data.draw_it")}</button></form>
+    ${busy && html`<div role="status"><p>${t("data.drawing")} <b>${percent(share)}</b></p><progress max="1" value=${share} aria-label=${t("progress.label")}></progress></div>`}
+    ${error && html`<${Failure} error=${error} />`}
+    ${job?.state === "failed" && html`<${Failure} error=${{ problem: job.error, message: "" }} />`}</div>`;
 }
 
 function Set({ path }) {
@@ -55,9 +126,7 @@ export function Health({ of, brief = "" }) {
       ${!brief && findings.length > AT_ONCE && html`<details><summary class="small">${t("data.more", { count: whole(of.findings_total) })}</summary><${Findings} of=${findings.slice(AT_ONCE, 100)} /></details>`}</section></div>`;
 }
 
-const Findings = ({ of }) => html`<${Sheet} kind="told" label=${t("data.findings")}><table><tbody>${of.map((each, index) => html`<tr key=${index}><th scope="row" class=${each.severity === "error" ? "bad nowrap" : each.severity === "warning" ? "warn nowrap" : "quiet nowrap"}>${word(each.severity)}</th><td>${each.message}${each.file && each.file !== "." && html`<br /><span class="quiet mono">${each.file}${each.line ? `:${each.line}` : ""}</span>`}</td></tr>`)}</tbody></table><//>`;
-
-const word = (severity) => t(`severity.${severity}`);
+const Findings = ({ of }) => html`<${Sheet} kind="told" label=${t("data.findings")}><table><tbody>${of.map((each, index) => html`<tr key=${index}><th scope="row" class=${each.severity === "error" ? "bad nowrap" : each.severity === "warning" ? "warn nowrap" : "quiet nowrap"}>${t(`severity.${each.severity}`)}</th><td>${each.message}${each.file && each.file !== "." && html`<br /><span class="quiet mono">${each.file}${each.line ? `:${each.line}` : ""}</span>`}</td></tr>`)}</tbody></table><//>`;
 
 function Pictures({ path, of }) {
   const asked = route.value.query;

@@ -67,9 +67,12 @@ function score(version) {
 
 /** What a new user does first. */
 function First() {
+  const sets = useLoad(() => get("data/sets"));
   const steps = ["data", "train", "watch", "use"];
+  const known = sets.data?.sets.length > 0;
+  const ways = [html`<a key="train" class=${known ? "button primary" : "button"} href=${link("train")}>${t("home.train")}</a>`, html`<a key="data" class=${known ? "button" : "button primary"} href=${link("data")}>${t(known ? "first.look" : "first.get")}</a>`];
   return html`<section class="plain"><div class="empty"><h2>${t("first.title")}</h2><p>${t("first.text")}</p>
-    <ol class="stack">${steps.map((each) => html`<li key=${each}><b>${t(`first.${each}`)}</b><br /><span class="quiet">${t(`first.${each}_text`)}${each === "data" && html` <code>smartcash data sample --out sample-notes</code>`}</span></li>`)}</ol>
-    <p class="row"><a class="button primary" href=${link("train")}>${t("home.train")}</a> <a class="button" href=${link("data")}>${t("first.look")}</a></p>
+    <ol class="stack">${steps.map((each) => html`<li key=${each}><b>${t(`first.${each}`)}</b><br /><span class="quiet">${t(`first.${each}_text`)}</span></li>`)}</ol>
+    <p class="row">${known ? ways : ways.reverse()}</p>
   </div></section>`;
 }

@@ -4,7 +4,7 @@ import { Refusal, get, post, put } from "../api.js";
 import { language, t } from "../words.js";
 import { go, link, remember, route } from "../router.js";
 import { active } from "../stream.js";
-import { ESSENTIAL, Field, GROUPS, draft, groupOf, merged, typed, valueAt } from "../form.js";
+import { ESSENTIAL, Field, GROUPS, draft, groupOf, merged, typed, valueAt, write } from "../form.js";
 import { Choice, Failure, Head, Loaded, Picture, agreed, ask, attempt, fieldName, fieldValue, runName, useJob, useLoad } from "../parts.js";
 import { Health } from "./data.js";
 
@@ -27,6 +27,12 @@ function Form({ config, fields, backbones, presets, sets, reload }) {
   const written = JSON.stringify(values);
 
   useFrom(route.value.query.get("from"), base, fields, () => setTried(true));
+  useEffect(() => {
+    const path = route.value.query.get("data");
+    if (!path) return;
+    write({ field: "data.path" }, path, base);
+    remember({ data: "" });
+  }, []);
   useEffect(() => {
     let current = true;
     const timer = setTimeout(() => post("config/check", { values }).then((found) => current && (setReview(found), setError(null)), (refused) => current && setError(refused)), CHECK_AFTER_MS);
@@ -156,7 +162,7 @@ function DataOf({ values }) {
   const look = () => attempt(async () => setJob(await post("data/check", { path, format: values.data.format })));
   useEffect(() => setJob(null), [path]);
   return html`<section><div class="title"><h2>${t("train.data")}</h2><span class="spring" /><button type="button" onClick=${look} disabled=${busy || !path}>${t("data.check")}</button></div>
-    ${!job && html`<p class="quiet">${path ? t("train.data_text") : t("train.data_first")}</p>`}
+    ${!job && html`<p class="quiet">${path ? t("train.data_text") : html`${t("train.data_first")} <a href=${link("data")}>${t("data.new")}</a>`}</p>`}
     ${busy && html`<p role="status" class="quiet">${t("data.checking")}</p>`}
     ${job?.state === "failed" && html`<${Failure} error=${{ problem: job.error, message: "" }} />`}
     ${job?.state === "done" && html`<${Health} of=${job.result} brief=${path} />`}</section>`;
