@@ -65,9 +65,8 @@ def has_died(path: Path) -> bool:
         facts = _json(path / "run.json")
         if not isinstance(facts.get("worker") or {}, dict) or not processes.has_died(path, facts):
             return False
-        return (
-            _json(path / "run.json").get("state") == facts["state"]
-        )  # it may have ended properly in between
+        again = _json(path / "run.json")  # it may have ended properly in between
+        return bool(again.get("state") == facts["state"])
     except _Broken:
         return False
 
