@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -85,6 +87,15 @@ def send(client: httpx.Client, name: str, body: Any, **headers: str) -> httpx.Re
     return client.post("data/uploads", params={"name": name}, content=body, headers={**ZIP, **headers})
 
 
+def head_of(server: StudioProcess, name: str, path: Path) -> bytes:
+    """What a browser sends before the file at `path`."""
+    lines = (
+        f"POST /api/v1/data/uploads?name={name} HTTP/1.1", f"Host: 127.0.0.1:{server.port}",
+        f"Authorization: Bearer {server.token}", f"Content-Length: {path.stat().st_size}", "", "",
+    )  # fmt: skip
+    return "\r\n".join(lines).encode()
+
+
 def test_an_uploaded_zip_is_a_data_set_that_can_be_looked_at(
     server: StudioProcess, client: httpx.Client, notes: bytes
 ) -> None:
@@ -129,13 +140,8 @@ def test_what_is_no_zip_is_refused_and_not_kept(
 def test_a_zip_that_breaks_off_leaves_nothing_behind(server: StudioProcess, large: Path) -> None:
     """As when the browser is closed in the middle."""
     before = kept(server)
-    head = (
-        f"POST /api/v1/data/uploads?name=lost.zip HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
-        f"Authorization: Bearer {server.token}\r\nContent-Type: application/zip\r\n"
-        f"Content-Length: {large.stat().st_size}\r\n\r\n"
-    )
     with socket.create_connection(("127.0.0.1", server.port)) as browser, large.open("rb") as file:
-        browser.sendall(head.encode() + file.read(8 * MB))
+        browser.sendall(head_of(server, "lost.zip", large) + file.read(8 * MB))
         wait_for(lambda: len(kept(server)) == len(before) + 1)
         (coming,) = set(kept(server)) - set(before)
         assert coming.startswith(".")  # no data set that anybody could choose
@@ -243,6 +249,26 @@ def test_sample_notes_are_drawn_beside_what_is_there(server: StudioProcess, clie
     write_samples(place, images=10, size_px=96)
     assert DataSets(server.home).pictures(place) == 10  # which the share is made of
     shutil.rmtree(place)
+
+
+def test_a_server_that_ends_takes_what_is_half_made_away(tmp_path: Path, large: Path) -> None:
+    """And says nothing of it: a drawing and an upload are ended in good order."""
+    server = StudioProcess(tmp_path / "runs")
+    with server.client() as client, large.open("rb") as file:
+        client.post("data/samples", json={"name": "many", "images": 5000})
+        wait_for(lambda: kept(server))
+        browser = socket.create_connection(("127.0.0.1", server.port))
+        browser.sendall(head_of(server, "half.zip", large) + file.read(2 * MB))
+        wait_for(lambda: len(kept(server)) == 2)
+        server.process.send_signal(signal.SIGINT)
+        browser.settimeout(30)
+        with contextlib.suppress(OSError):  # the server may have closed it
+            while server.process.poll() is None:
+                browser.sendall(file.read(1000))
+                time.sleep(0.01)
+        browser.close()
+        server.process.wait(30)
+    assert kept(server) == [] and server.said[1:] == []
 
 
 def test_too_few_sample_notes_are_refused_in_words(server: StudioProcess, client: httpx.Client) -> None:

@@ -41,6 +41,7 @@ class Jobs:
 
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
+        self._threads: dict[str, threading.Thread] = {}  # of those that run
         self._lock = threading.Lock()
 
     def begin(
@@ -61,7 +62,9 @@ class Jobs:
             over = [each.id for each in self._jobs.values() if each.state != "running"]
             for old in over[: max(0, len(self._jobs) - KEPT)]:
                 del self._jobs[old]
-        threading.Thread(target=self._run, args=(job, work), name=f"job-{kind}", daemon=True).start()
+            thread = threading.Thread(target=self._run, args=(job, work), name=f"job-{kind}", daemon=True)
+            self._threads[job.id] = thread
+        thread.start()
         return job
 
     def _run(self, job: Job, work: Callable[[], Any]) -> None:
@@ -73,6 +76,14 @@ class Jobs:
         finally:
             with self._lock:
                 self._jobs[job.id] = replace(ended, ended=time.time())
+                del self._threads[job.id]
+
+    def settle(self, kind: str) -> None:
+        """Wait until no job of this kind runs any more."""
+        with self._lock:
+            threads = [thread for name, thread in self._threads.items() if self._jobs[name].kind == kind]
+        for thread in threads:
+            thread.join()
 
     def find(self, name: str) -> Job | None:
         """The job with this id."""

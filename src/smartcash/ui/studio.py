@@ -98,6 +98,7 @@ class Studio:
         self.data.close()
         self.models.close()
         self.drawing.close()
+        self.jobs.settle("draw")  # whose half-drawn pictures are taken away
         self.work.close(at_once=False)
 
 

@@ -114,6 +114,8 @@ async def upload(
     try:
         gathered = bytearray()
         async for piece in request.stream():
+            if studio.stream.closing():
+                return Response(status_code=503)  # the server ends, and does not wait for the rest
             gathered += piece
             if len(gathered) >= PIECE_BYTES:
                 await run_in_threadpool(coming.write, bytes(gathered))
