@@ -17,7 +17,7 @@ function Score({ of }) {
 }
 
 /** The run that a version comes from, by its name. */
-const Origin = ({ of }) => (of.run ? html`<a href=${link("runs", of.run)}>${runName({ id: of.run, name: of.config.name })}</a>` : "–");
+const Origin = ({ of }) => (of.run ? html`<a href=${link("runs", of.run)}>${runName({ id: of.run, name: of.config?.name })}</a>` : "–");
 
 export default function Models({ path }) {
   return path[1] ? html`<${Version} name=${path[1]} />` : html`<${Versions} />`;
