@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ import pytest
 from PIL import Image
 
 import smartcash
-from smartcash.backend.predictor import Outcome, Predictor
+from smartcash.backend.predictor import Outcome, Predictor, Prepared
 from smartcash.backend.samples import write_samples
+from smartcash.cli import count as count_command
 from smartcash.cli import main
 from smartcash.cli.count import total
 from smartcash.domain.config import TrainConfig
@@ -23,7 +25,7 @@ from smartcash.domain.errors import CheckpointCorrupt, DataInvalid, RunNotFound,
 from smartcash.handlers.model_versions import ModelVersions
 from smartcash.services.run_store import RunFolder
 from smartcash.services.thresholds import Thresholds, write_thresholds
-from smartcash.worker import count_files, open_model, train
+from smartcash.worker import answers, count_files, open_model, train
 
 NOTES = ("1000", "10000", "100000")
 
@@ -96,6 +98,39 @@ def test_what_a_report_has_chosen_is_used_class_by_class() -> None:
     assert said(abstain=0.1) == (110_000, [], 0.1)
     assert said(threshold=0.45) == (111_000, ["1000", "10000"], 0.55)
     assert model.reaching(model.limits(), model(picture, 0.0)).labels_N.tolist() == [1, 2]
+
+
+def test_a_note_that_only_the_users_threshold_leaves_out_is_in_doubt() -> None:
+    """D15: it scores more than the limit of doubt, and nothing else would speak of it."""
+    model = Scripted("detect", {"1000": 0.95, "10000": 0.7, "100000": 0.35})
+    model.threshold, model.abstain = 0.4, 0.3
+    picture = np.zeros((4, 4, 3), np.uint8)
+
+    def said(**asked: float) -> tuple[int, bool, list[str]]:
+        facts = model.count(picture, **asked)
+        return facts["total_rupiah"], facts["sure"], [row["class"] for row in facts["doubts"]]
+
+    assert said() == (11_000, True, []), "chosen limits: a report has judged them as they are"
+    assert said(threshold=0.9) == (1_000, False, ["10000", "100000"])
+    assert said(threshold=0.9, abstain=0.6) == (1_000, False, ["10000"])
+    assert said(threshold=0.3) == (111_000, True, [])
+    assert said(threshold=0.9, abstain=0.0) == (1_000, True, []), "0 never abstains"
+    model.abstain = None  # then the limit is the model's own threshold, not the one asked for
+    assert said(threshold=0.9) == (1_000, False, ["10000"])
+    assert said(threshold=0.3) == (111_000, False, ["100000"])
+
+
+def test_doubts_are_told_line_by_line_the_likeliest_first_and_not_all(english: None) -> None:
+    """D15: a picture of many notes stays readable; JSON has everything."""
+    counts = [{"class": name, "value": int(name), "notes": 1} for name in NOTES]
+    doubts = [{"class": NOTES[each % 3], "score": each / 100, "value": 1} for each in range(20, 60)]
+    facts = {"file": "a.jpg", "counts": counts, "total_rupiah": 111_000, "sure": False, "doubts": doubts}
+    first, *lines, last = count_command._line(facts).splitlines()
+    assert first == "a.jpg: 1 × Rp1.000, 1 × Rp10.000, 1 × Rp100.000  =  Rp111.000  ⚠ not sure; in doubt:"
+    assert lines[0] == "    Rp100.000  59%" and len(lines) == count_command.SHOWN_DOUBTS
+    assert last == f"    and {40 - len(lines)} more (--json lists all)"
+    facts["doubts"] = doubts[:1]
+    assert count_command._line(facts).splitlines()[1:] == ["    Rp100.000  20%"]
 
 
 def test_the_total_is_that_of_all_pictures() -> None:
@@ -195,6 +230,29 @@ def test_counting_agrees_with_predicting_and_names_what_cannot_be_read(
     assert "Together" in capsys.readouterr().out
     with pytest.raises(DataInvalid):
         model.predict(junk)
+
+
+def test_trying_a_picture_runs_the_network_once_and_says_what_predict_and_count_say(
+    home: Path, real: Callable[[int], RunFolder], photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D15: with the model's own limits and with others."""
+    ModelVersions(home).register_run(real(5))
+    model = open_model("v1", "cpu")[0]
+    looked: list[int] = []
+
+    def together(self: Predictor, pictures: Sequence[Prepared]) -> list[Outcome]:
+        looked.append(len(pictures))
+        return whole(self, pictures)
+
+    whole = Predictor.together
+    picture, pixels = base64.b64encode(photo.read_bytes()).decode(), np.asarray(Image.open(photo))
+    for threshold, abstain in ((None, None), (0.001, None), (0.6, None), (0.01, 0.02), (0.3, 0.0)):
+        expected = model.predict(pixels, threshold) | model.count(pixels, abstain, threshold)
+        with monkeypatch.context() as counted:
+            counted.setattr(Predictor, "together", together)
+            said = answers.predict("v1", picture, threshold, abstain)
+        assert {key: said[key] for key in expected} == expected
+    assert looked == [1] * 5
 
 
 def test_chosen_limits_belong_to_one_checkpoint_and_are_read_with_it(

@@ -176,18 +176,27 @@ class Predictor:
         `total_rupiah`, `sure`, `doubts`, the possible notes that make it unsure, and the `abstain` that was used.
 
         Notes count from `threshold` on. A possible note that scores at least half of that, but below `abstain`, is a
-        doubt: it may be one that was missed, or counted wrongly. The one note of a classifier always counts, and is
-        in doubt below `abstain`. Both are by default what was chosen for this model."""
+        doubt: it may be one that was missed, or counted wrongly. So is a note from `abstain` on that only a `threshold`
+        above the chosen one leaves out. The one note of a classifier always counts, and is in doubt below `abstain`.
+        Both are by default what was chosen for this model; with an `abstain` of 0 nothing is in doubt."""
         limits_C = self.limits(threshold)
-        return self.counted(limits_C, self(image_HW3, DOUBT * limits_C.min()), abstain)
+        return self.counted(limits_C, self(image_HW3, self.lowest(limits_C, abstain)), abstain)
+
+    def lowest(self, limits_C: np.ndarray, abstain: float | None = None) -> float:
+        """The score from which on `counted` must be shown every note."""
+        possible = float(DOUBT * limits_C.min())
+        return min(possible, self._abstain(abstain) or possible)
+
+    def _abstain(self, asked: float | None) -> float:
+        if asked is not None:
+            return asked
+        return float(self.limits().max()) if self.abstain is None else self.abstain
 
     def counted(self, limits_C: np.ndarray, seen: Outcome, abstain: float | None = None) -> dict[str, Any]:
-        """What `count` says of an outcome that holds every note from `DOUBT` times the lowest limit on."""
-        if abstain is None:
-            abstain = float(limits_C.max()) if self.abstain is None else self.abstain
+        """What `count` says of an outcome that holds every note from the score `lowest` on."""
+        abstain = self._abstain(abstain)
         counted = self.reaching(limits_C, seen)
-        possible = self.reaching(DOUBT * limits_C, seen)
-        doubted = possible.where(possible.scores_N < abstain)
+        doubted = seen.where(self._in_doubt(limits_C, seen, abstain))
         notes = np.bincount(counted.labels_N, minlength=len(self.classes)).tolist()
         rows = zip(self.classes, values_of(self.classes), notes)
         return {
@@ -197,6 +206,15 @@ class Predictor:
             "doubts": self.describe(doubted)["found"],
             "abstain": abstain,
         }
+
+    def _in_doubt(self, limits_C: np.ndarray, seen: Outcome, abstain: float) -> np.ndarray:
+        """Which notes, (N,), make a count unsure."""
+        scores_N, limits_N = seen.scores_N, limits_C[seen.labels_N]
+        unsure_N = scores_N < abstain
+        if self.task != "detect" or not abstain:
+            return unsure_N
+        raised_N = limits_N > self.limits()[seen.labels_N]
+        return np.where(unsure_N, scores_N >= DOUBT * limits_N, raised_N & (scores_N < limits_N))
 
     def describe(self, outcome: Outcome) -> dict[str, Any]:
         """An outcome as plain JSON values, with the sum in Rupiah where classes have a value."""

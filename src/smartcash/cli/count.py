@@ -16,6 +16,8 @@ from smartcash.cli.options import TargetFile, json_option, models_home_option
 from smartcash.cli.predict import files_in
 from smartcash.utils.i18n import text
 
+SHOWN_DOUBTS = 5  # of one picture; --json has all
+
 
 @language_option
 @click.command("count", help=text("cli.count.help"), epilog=text("cli.count.example"))
@@ -74,7 +76,7 @@ def total(pictures: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _line(facts: dict[str, Any]) -> str:
-    """A picture's notes and their sum; where it is not sure, what might be there."""
+    """A picture's notes and their sum; where it is not sure, the likeliest of what might be there, a line each."""
     from smartcash.domain.banknotes import format_rupiah
 
     names = _names(facts["counts"])
@@ -83,8 +85,12 @@ def _line(facts: dict[str, Any]) -> str:
     line = f"{facts['file']}: {notes or text('predict.nothing')}{value}"
     if facts["sure"]:
         return line
-    doubts = ", ".join(f"{names[row['class']]} {row['score']:.0%}" for row in facts["doubts"])
-    return f"{line}  ⚠ {text('count.not_sure', doubts=doubts)}"
+    doubts = sorted(facts["doubts"], key=lambda row: row["score"], reverse=True)
+    lines = [f"{line}  ⚠ {text('count.not_sure')}"]
+    lines += [f"    {names[row['class']]}  {row['score']:.0%}" for row in doubts[:SHOWN_DOUBTS]]
+    if len(doubts) > SHOWN_DOUBTS:
+        lines.append(f"    {text('count.more_doubts', count=len(doubts) - SHOWN_DOUBTS)}")
+    return "\n".join(lines)
 
 
 def _show_total(whole: dict[str, Any]) -> None:

@@ -191,11 +191,13 @@ def predict(model: str, picture: str, threshold: float | None = None, abstain: f
     predictor = _predictor(str(path), sha256, limits.created if limits else "")
     image = decode_image(base64.b64decode(picture), "picture")
     began = time.perf_counter()
-    said = predictor.predict(image, threshold)
+    limits_C = predictor.limits(threshold)
+    seen = predictor(image, predictor.lowest(limits_C, abstain))  # once, for both
+    said = predictor.describe(predictor.reaching(limits_C, seen))
     ms = (time.perf_counter() - began) * 1000
     height, width = image.shape[:2]
     return {
-        **said, **predictor.count(image, abstain, threshold),
+        **said, **predictor.counted(limits_C, seen, abstain),
         "threshold": predictor.threshold if threshold is None else threshold, "width": width, "height": height,
         "ms": round(ms, 1), "values": _values(predictor.classes), "model": {"name": model, "sha256": sha256},
     }  # fmt: skip

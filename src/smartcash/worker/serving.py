@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from smartcash.backend.images import decode_image, read_header
-from smartcash.backend.predictor import DOUBT, Outcome, Predictor, Prepared
+from smartcash.backend.predictor import Outcome, Predictor, Prepared
 from smartcash.domain.errors import ServingRefused, SmartCashError
 from smartcash.domain.ports import ServingState
 from smartcash.handlers.model_versions import ModelVersions
@@ -113,7 +113,10 @@ class ServedModel:
         served = self._served
         predictor, limits_C = served.predictor, served.predictor.limits()
         return self._ask(
-            served, picture, DOUBT * limits_C.min(), lambda seen: predictor.counted(limits_C, seen, abstain)
+            served,
+            picture,
+            predictor.lowest(limits_C, abstain),
+            lambda seen: predictor.counted(limits_C, seen, abstain),
         )
 
     def state(self) -> ServingState:
