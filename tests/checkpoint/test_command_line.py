@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,7 +99,8 @@ def test_only_what_predicts_is_marked_as_good(
     tmp_path: Path, toy: Toy, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """B18: a check mark of `validate` and `import` means that predict and resume take the file."""
-    version = Path(__file__).parents[1] / "project" / "format_1" / "models" / "v1" / "model.pth"
+    kept = Path(__file__).parents[1] / "project" / "format_1" / "models" / "v1" / "model.pth"
+    version = Path(shutil.copy(kept, tmp_path))
     foreign = tmp_path / "resnet18.pth"
     torch.save(toy.model.state_dict(), foreign)
     code, out, _ = run(capsys, "validate", version, foreign)
