@@ -253,9 +253,12 @@ def test_a_run_that_does_not_exist_and_a_server_that_is_gone_are_told(browser: B
     """A34."""
     with running(home) as studio:
         with visiting(browser, studio) as page:
-            for place, key in {"runs/20990101-000000-dead": "runs", "models/v9": "models"}.items():
+            dead = "20990101-000000-dead"
+            for place, named, key in (
+                (f"runs/{dead}", dead, "runs"), (f"compare?runs={dead},x", dead, "runs"), ("models/v9", "v9", "models"),
+            ):  # fmt: skip
                 page.goto(studio.at(place))
-                expect(page.locator(".failure")).to_contain_text(place.split("/")[1])
+                expect(page.locator(".failure")).to_contain_text(named)
                 expect(page.locator(".failure")).not_to_contain_text("smartcash ")  # no advice for a terminal
                 page.locator(".failure").get_by_role("link", name=text(f"studio.{key}.all", "id")).click()
                 expect(page.locator("h1")).to_have_text(text(f"studio.nav.{key}", "id"))

@@ -4,7 +4,7 @@ import { at, get, query as asQuery } from "../api.js";
 import { bytes, decimal, duration, percent, signed, t, whole, word, wordOr } from "../words.js";
 import { Chart, DASHES } from "../chart.js";
 import { go, link, remember, route } from "../router.js";
-import { Choice, Empty, Failure, Head, Loaded, Picture, Sheet, Swatch, className, fieldName, fieldValue, metricName, runName, useLoad } from "../parts.js";
+import { Choice, Empty, Failure, Head, Lacking, Loaded, Picture, Sheet, Swatch, className, fieldName, fieldValue, metricName, runName, useLoad } from "../parts.js";
 
 const COLOURS = ["var(--accent)", "var(--rp100000)", "var(--rp50000)", "var(--rp5000)", "var(--rp10000)", "var(--rp75000)", "var(--rp1000)", "var(--rp2000)"];
 const ASK_AGAIN_MS = 2000;
@@ -51,6 +51,7 @@ function Comparison({ runs }) {
     const timer = setTimeout(() => setAgain((each) => each + 1), ASK_AGAIN_MS);
     return () => clearTimeout(timer);
   }, [working, again]);
+  if (from.error?.code === "run_not_found") return html`<${Lacking} says=${t("run.absent", { run: from.error.params.name })} list="runs" all=${t("runs.all")} />`;
   return html`<${Loaded} from=${from}>${(found) => html`<${Models} of=${found} />
     <${Config} of=${found} /><${Curves} of=${found} runs=${runs} /><${Judged} of=${found} />`}<//>`;
 }
