@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
+import sys
+import tarfile
 import threading
 import time
 import zipfile
@@ -11,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import psutil
 import pytest
 
 from smartcash.backend.exporters import environments
@@ -58,7 +63,7 @@ def test_an_environment_hides_what_does_not_fit_sees_the_rest_and_is_made_once(
 
 
 @pytest.mark.slow
-def test_an_environment_whose_borrowed_package_went_is_completed(
+def test_an_environment_whose_borrowed_package_went_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """A19, A34: somebody uninstalls, from the environment this one was made from, what its converter needs."""
@@ -82,6 +87,78 @@ def test_an_environment_whose_borrowed_package_went_is_completed(
         place()
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     assert not place().is_relative_to(ours)
+
+
+SLOW = """
+import os, subprocess, sys, time
+from pathlib import Path
+
+def build_wheel(folder, settings=None, metadata=None):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+    Path("PLACE", "begun").write_text(f"{os.getpid()} {os.getppid()} {child.pid}")
+    time.sleep(300)
+"""
+EXPORT = """
+import sys
+from smartcash.backend.exporters.environments import environment
+environment("thing", sys.argv[1:], "1 MB")
+"""
+
+
+def slow_package(folder: Path) -> Path:
+    """A package that takes minutes to install; as soon as it is at it, it writes down its processes."""
+    source = folder / "slow"
+    source.mkdir()
+    (source / "pyproject.toml").write_text(
+        '[project]\nname = "slow"\nversion = "1.0"\n'
+        '[build-system]\nrequires = []\nbuild-backend = "slowly"\nbackend-path = ["."]\n'
+    )
+    (source / "slowly.py").write_text(SLOW.replace("PLACE", str(folder)))
+    return source
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("earlier", [False, True])
+def test_an_export_that_is_ended_while_pip_works_takes_everything_along_and_the_next_one_goes_well(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, ending: signal.Signals, earlier: bool
+):
+    """A34: pip, what it builds with, and what that has begun; nothing must be deleted by hand. `earlier`: the
+    environment was there, and lacked something by now."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    slow, ours = slow_package(tmp_path), tmp_path / "site-packages"
+    ours.mkdir()
+    monkeypatch.syspath_prepend(ours)
+    whole = wheel(tmp_path, "slow", "1.0")
+    if earlier:
+        with zipfile.ZipFile(whole) as archive:
+            archive.extractall(ours)
+    wanted = [wheel(tmp_path, "converter", "1.0", requires="slow")]
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    hidden = Path(whole).rename(tmp_path / "hidden")
+    with tarfile.open(tmp_path / "slow-1.0.tar.gz", "w:gz") as archive:
+        archive.add(slow, "slow-1.0")
+    if earlier:
+        environment("thing", wanted, "1 MB")
+        shutil.rmtree(ours / "slow-1.0.dist-info")
+    begun = tmp_path / "begun"
+    path = os.pathsep.join(filter(None, [str(ours), os.environ.get("PYTHONPATH")]))
+    with subprocess.Popen(
+        [sys.executable, "-c", EXPORT, *wanted], env=os.environ | {"PYTHONPATH": path}
+    ) as export:
+        while not begun.exists() or len(begun.read_text().split()) < 3:
+            with pytest.raises(subprocess.TimeoutExpired):
+                export.wait(0.1)
+        left = [psutil.Process(int(pid)) for pid in begun.read_text().split()]
+        export.send_signal(ending)
+    _, alive = psutil.wait_procs(left, timeout=20)
+    assert not alive
+
+    (tmp_path / "slow-1.0.tar.gz").unlink()
+    hidden.rename(whole)
+    python = environment("thing", wanted, "1 MB")
+    subprocess.run([python, "-I", "-c", "import converter, slow"], check=True)
+    assert [path.name for path in cache.iterdir() if path.is_dir()] == [python.parents[1].name]
 
 
 @pytest.mark.slow
@@ -110,7 +187,7 @@ def test_two_that_want_an_environment_at_once_make_one_and_half_a_one_is_never_u
         time.sleep(0.3)
 
     monkeypatch.setattr(environments, "_make", slowly)
-    monkeypatch.setattr(environments, "_install", lambda *whole: None)
+    monkeypatch.setattr(environments, "_is_whole", lambda folder, requirements: folder.is_dir())
     with pytest.raises(KeyboardInterrupt):
         environment("thing", ["a"], "1 MB")
     assert not made[0].exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from smartcash.backend.exporters.environments import TETHERED
 from smartcash.backend.exporters.known.litert import CONVERTER
 
 SLOW = """
@@ -30,12 +32,12 @@ def test_the_converter_ends_when_the_export_that_asked_for_it_is_gone(tmp_path: 
     job = {"program": str(tmp_path / "program.pt2"), "shape": [1, 3], "file": "-", "result": "-"}
     (tmp_path / "job.json").write_text(json.dumps(job))
     with subprocess.Popen(
-        [sys.executable, CONVERTER, tmp_path / "job.json"], stdin=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        [sys.executable, TETHERED, CONVERTER, tmp_path / "job.json"], stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(tmp_path)}, start_new_session=True,
     ) as converter:  # fmt: skip
         while not (tmp_path / "begun").exists():
             with pytest.raises(subprocess.TimeoutExpired):  # it waits for its work, not for its stdin
                 converter.wait(0.2)
         assert converter.stdin is not None
         converter.stdin.close()
-        assert converter.wait(10) == 1
+        assert converter.wait(10) == -signal.SIGKILL

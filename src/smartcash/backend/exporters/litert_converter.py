@@ -1,28 +1,18 @@
 """From a `.pt2` to a `.tflite`, by litert-torch; run by the Python of its own environment, without SmartCash:
 
-    python litert_converter.py JOB.json
+    python tethered.py litert_converter.py JOB.json
 
 The job names `program`, the `shape` of its input, the `file` to write, and `result`, a JSON file for the versions used.
-Nothing is read from stdin: when it ends, whoever asked for the file is gone, and so is this process.
 """
 
 import json
-import os
 import sys
-import threading
 from importlib.metadata import version
 from pathlib import Path
 
 import litert_torch
 import torch
 
-
-def end_with_stdin() -> None:
-    os.read(0, 1)
-    os._exit(1)
-
-
-threading.Thread(target=end_with_stdin, daemon=True).start()
 job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
 program = torch.export.load(job["program"]).module()
 litert_torch.convert(program, (torch.zeros(job["shape"]),)).export(job["file"])

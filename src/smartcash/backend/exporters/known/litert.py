@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from smartcash.backend.exporters.environments import environment, last_line
+from smartcash.backend.exporters.environments import environment, last_line, run_tethered
 from smartcash.backend.exporters.known.pt2 import traced
 from smartcash.backend.exporters.model import Format, Job, Outputs, Run
 
@@ -28,20 +27,10 @@ def write(job: Job, path: Path) -> None:
     torch.export.save(traced(job), program)
     files = {"program": str(program), "file": str(path), "result": str(result)}
     order.write_text(json.dumps({**files, "shape": list(images.shape)}), encoding="utf-8")
-    with (
-        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said,
-        # it ends when its stdin does: it does not outlive this process, whatever ends that
-        subprocess.Popen(
-            [python, "-I", CONVERTER, order], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said
-        ) as converter,
-    ):
-        try:
-            failed = converter.wait()
-        finally:
-            converter.kill()  # nothing, once it has ended
-        if failed:
-            said.seek(0)
-            raise ValueError(last_line(said.read()))
+    try:
+        run_tethered(str(python), str(CONVERTER), str(order))
+    except subprocess.CalledProcessError as error:
+        raise ValueError(last_line(error.output)) from error
     tools = json.loads(result.read_text(encoding="utf-8"))
     metadata = {**job.metadata, "tools": {**job.metadata["tools"], **tools}}
     with zipfile.ZipFile(path, "a") as archive:
