@@ -291,6 +291,8 @@ def test_weights_of_another_program_are_told_from_checkpoints_and_from_damage(
         ("lightning", {"state_dict": weights, "epoch": 3}),
         ("torchvision", {"model": weights, "epoch": 3}),
         ("no epoch", {"model_state_dict": weights}),
+        ("list", [weights]),
+        ("nested", {"model": {"state": {"w": torch.zeros(2)}}}),
     ):
         torch.save(content, tmp_path / f"{name}.pth")
         valid, info = manager.validate_checkpoint(tmp_path / f"{name}.pth")
@@ -303,6 +305,18 @@ def test_weights_of_another_program_are_told_from_checkpoints_and_from_damage(
     other = Toy()
     manager.load_checkpoint(tmp_path / "states.pth", model=other.model)  # as the message says
     assert same(dict(other.model.state_dict()), dict(weights))
+
+
+@pytest.mark.parametrize("part", ["config", "classes", "preprocess", "ema_state_dict"])
+def test_parts_in_another_form_are_no_model_of_ours(
+    manager: CheckpointManager, toy: Toy, tmp_path: Path, part: str
+) -> None:
+    """B18: whatever a file holds under the names that ours have, it is told and nothing breaks."""
+    parts = {"config": {"a": 1}, "classes": ["a"], "preprocess": {"a": 1}, "ema_state_dict": {"model": {}}}
+    state = {"epoch": 1, "model_state_dict": toy.model.state_dict(), **parts, part: torch.arange(3)}
+    torch.save(state, tmp_path / "other.pth")
+    valid, info = manager.validate_checkpoint(tmp_path / "other.pth")
+    assert (valid, info["smartcash"]) == (True, False) and part in info["message"]
 
 
 def test_the_doctor_leaves_weights_of_another_program_where_they_are(

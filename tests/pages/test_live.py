@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from smartcash.domain.records import ACTIVE
 from smartcash.handlers.training_manager import TrainingManager
 from smartcash.services.event_log import read_events
 from smartcash.services.run_store import RunFolder
-from smartcash.services.training_service import ACTIVE
 
 from .conftest import Studio, running, toy, visiting
 from .proxies import proxied

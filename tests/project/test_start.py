@@ -220,6 +220,8 @@ def test_what_is_no_yaml_is_named_by_its_line(tmp_path, content, told):
     ):
         answer = smartcash(*command, "--lang", "en")
         assert answer.returncode != 0 and told in answer.stderr and "unicode string" not in answer.stderr
+    (tmp_path / "data.yaml").write_text(f"{'x' * 100_000}: 1\n{'x' * 100_000}: 2\n")
+    assert len(smartcash("train", "--config", str(tmp_path / "data.yaml"), "--lang", "en").stderr) < 1000
 
 
 def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -147,6 +148,23 @@ def test_a_full_disk_is_found_out_where_the_system_names_no_file(
     picture.touch()
     code, said = run(capsys, "predict", "latest", picture, "--csv", disk / "table.csv")
     assert code == 1 and f"✗ {disk / 'table.csv'}: No space left" in said, said
+
+
+def test_what_is_no_place_on_a_disk_is_not_the_full_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A33: a link that leads nowhere, a folder that is on no disk; and only a full disk is looked for."""
+    monkeypatch.chdir(tmp_path)
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "gone")
+    for number, told in ((errno.ENOSPC, "No space left"), (errno.EROFS, "Read-only")):
+
+        def refuse(*_: object, number: int = number, **__: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr("smartcash.worker.predict_files", refuse)
+        code, said = run(capsys, "predict", "latest", link, "/proc/self", "--home", tmp_path)
+        assert code == 1 and told in said and "/proc" not in said and str(link) not in said
 
 
 def test_a_home_that_cannot_be_made_is_not_called_full(capsys: pytest.CaptureFixture[str]) -> None:

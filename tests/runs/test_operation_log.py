@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from smartcash.cli import main
+from smartcash.cli.moments import shown
 from smartcash.domain.records import CONFIRMATIONS, OPERATIONS, Change, Operation
 from smartcash.handlers.operation_log import BEGINNING, OperationLog, Verification
 from smartcash.utils.i18n import LANGUAGES, catalogue
@@ -309,6 +310,20 @@ def command(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int
         main(["log", *map(str, arguments)])
     shown = capsys.readouterr()
     return int(caught.value.code or 0), shown.out, shown.err
+
+
+@pytest.mark.parametrize("width", [60, 80, 400])
+@pytest.mark.usefixtures("english")
+def test_a_narrow_terminal_leaves_nothing_of_the_log_out(
+    log: OperationLog, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    """A13, D4: every entry with who, when, what, old → new and upon whose word."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(width))
+    _, out, _ = command(capsys, "--home", log.path.parent)
+    assert "…" not in out and out.count("optimizer.lr: 0.001 → 0.002") == out.count("asked") == COUNT
+    assert all(shown(each.time) in out and each.run in out for each in log.operations())
 
 
 @pytest.mark.usefixtures("english")

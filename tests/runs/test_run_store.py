@@ -311,11 +311,22 @@ def test_a_run_is_found_by_the_name_it_was_given_unless_another_has_it_too(tmp_p
         made(tmp_path, config={"name": name}) for name in ("dompet siang", "pasar", "pasar")
     )
     assert find_run("dompet siang", tmp_path).id == RunStore(tmp_path).find("dompet siang").id == run.id
+    year = made(tmp_path, config={"name": "2026"})  # as the ids of several begin
+    assert find_run("2026", tmp_path).id == RunStore(tmp_path).find("2026").id == year.id
     for find in (RunStore(tmp_path).find, lambda name: find_run(name, tmp_path)):
         with pytest.raises(RunNotFound) as caught:
             find("pasar")
         told = caught.value.message("en")
         assert caught.value.code == "run_ambiguous" and first.id in told and second.id in told
+
+
+def test_a_data_set_in_the_home_is_no_run_whatever_its_files_are_called(tmp_path: Path) -> None:
+    """A30."""
+    run = made(tmp_path)
+    shutil.copytree(run.path, tmp_path / "data" / "notes")
+    assert ids(RunStore(tmp_path).runs()) == [run.id] and find_run("latest", tmp_path).id == run.id
+    with pytest.raises(RunNotFound):
+        find_run("notes", tmp_path)
 
 
 def test_an_exact_id_is_meant_before_a_beginning_and_before_a_folder_of_that_name(

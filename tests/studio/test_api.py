@@ -421,6 +421,8 @@ def test_the_api_describes_itself_without_any_other_host(client: httpx.Client) -
     page = client.get("docs").text
     assert all(path in page for path in described["paths"]) and "http" not in page
     assert all(method.get("description") for path in described["paths"].values() for method in path.values())
+    asked = described["paths"]["/api/v1/trash"]["delete"]
+    assert "review" in [each["name"] for each in asked["parameters"]], "what would change can be asked for"
 
 
 def test_runs_are_compared_side_by_side(client: httpx.Client, home: Path, first: str) -> None:

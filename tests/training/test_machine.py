@@ -50,6 +50,17 @@ def test_the_memory_of_an_older_container_is_known_too(groups: Path) -> None:
     assert machine.memory_bytes() == (500_000, 1_000_000)
 
 
+@pytest.mark.parametrize("stat", [None, "total_cache 600000"])
+def test_what_a_kernel_does_not_tell_is_not_asked_for(groups: Path, stat: str | None) -> None:
+    """A28, A34: an old kernel has no total_shmem, a sandbox no memory.stat; without a limit nothing is read."""
+    written(groups / "memory", memory__limit_in_bytes=str(2**63 - 4096))
+    assert machine.memory_bytes()[1] < 2**60
+    written(groups / "memory", memory__limit_in_bytes="1000000", memory__usage_in_bytes="900000")
+    if stat:
+        written(groups / "memory", memory__stat=stat)
+    assert machine.memory_bytes() == (300_000 if stat else 900_000, 1_000_000)
+
+
 def test_no_more_threads_than_a_container_has_time_for(groups: Path) -> None:
     """A28, D7: 64 threads on two cores' time would each wait for the others."""
     bound = machine.available_cores()

@@ -24,7 +24,7 @@ from smartcash.backend.samples import write_samples
 from smartcash.cli.progress import TrainingDisplay
 from smartcash.domain.config import merge
 from smartcash.domain.errors import ConfigInvalid, DataInvalid, TrainingFailed
-from smartcash.domain.events import EpochEnded, Event, RunReady, StepEnded
+from smartcash.domain.events import DataFound, EpochEnded, Event, RunReady, StepEnded
 from smartcash.services.event_log import read_events
 from smartcash.services.run_info import read_run
 from smartcash.worker import evaluate_model, open_model, predict_files, preview_data, train, training
@@ -334,3 +334,9 @@ def test_a_training_on_a_zip_names_the_zip_and_warns_of_its_data_in_words(
     assert not [line for line in warned if "data_" in line or "()" in line or "(.)" in line]
     assert run.description()["data"]["path"] == str(archive)
     assert read_run(run.path).dataset == "my notes.zip"
+
+
+def test_a_finding_that_another_version_wrote_is_shown_by_its_code(capsys: pytest.CaptureFixture[str]) -> None:
+    """A34: what is read from a file of events may name what this version does not know."""
+    TrainingDisplay()(DataFound("data_from_the_future", "error", 2, "a.jpg"))
+    assert "data_from_the_future (a.jpg" in capsys.readouterr().out

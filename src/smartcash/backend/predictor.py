@@ -24,7 +24,7 @@ from smartcash.backend.preprocess import Preprocess
 from smartcash.domain.banknotes import values_of
 from smartcash.domain.config import TrainConfig
 from smartcash.domain.errors import CheckpointMismatch
-from smartcash.domain.records import MODEL_PARTS
+from smartcash.domain.records import missing_parts
 from smartcash.utils.machine import available_cores
 
 DEFAULT_THRESHOLD = 0.5
@@ -81,7 +81,7 @@ class Predictor:
         """From the content of a SmartCash checkpoint; its averaged weights are used.
 
         Raises CheckpointMismatch when it is not one of a training, or does not fit its own configuration."""
-        missing = [key for key in MODEL_PARTS if not state.get(key)]
+        missing = missing_parts(state)
         if missing:
             raise CheckpointMismatch("checkpoint_not_a_model", missing=", ".join(missing))
         config = TrainConfig.parse(state["config"]).replaced(model={"pretrained": False})

@@ -7,6 +7,7 @@ Nothing here, and nothing a command module imports at its top, may load torch, t
 from __future__ import annotations
 
 import errno
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -153,12 +154,17 @@ def _place_of(error: OSError, arguments: list[str]) -> str:
     if named := error.filename2 or error.filename:  # of a copy, the second name is the new file
         path = Path(str(named))
         return str(path.with_name(temporary_target(path.name) or path.name))
-    from smartcash.utils.machine import free_disk, nearest_existing
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return str(Path.cwd())
+    from psutil import disk_usage
+
+    from smartcash.utils.machine import nearest_existing
 
     homes = [os.environ.get(name) for name in ("SMARTCASH_HOME", "SMARTCASH_CACHE")]
     words = [word for argument in arguments for word in (argument, argument.partition("=")[2])]
-    places = [Path(word) for word in [*words, *homes, gettempdir()] if word]
-    return str(nearest_existing(min([Path.cwd(), *places], key=free_disk)))
+    places = [nearest_existing(Path(word)) for word in [*words, *homes, gettempdir()] if word]
+    there = {str(place): disk_usage(str(place)) for place in [Path.cwd(), *places] if place.exists()}
+    return min(there, key=lambda place: there[place].free if there[place].total else math.inf)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -98,15 +98,14 @@ def verify(outer: Path | None, home: Path | None, as_json: bool) -> None:
 
 
 def show_operations(operations: Sequence[Operation]) -> None:
-    """Print one row per entry. What the log holds is shown as it is, without markup or control characters."""
+    """Print one row per entry, or, on a terminal too narrow for a table, one paragraph. What the log holds is shown as
+    it is, without markup or control characters."""
     from rich.text import Text
 
-    from smartcash.cli.tables import list_table, show_list
+    from smartcash.cli.tables import is_too_wide, list_table, show_list
     from smartcash.utils.printable import plain
 
     table = list_table("operation_log.column", COLUMNS, whole=("seq", "run"))
-    for column in table.columns:
-        column.overflow = "fold"  # nothing of a log is left out
     for each in operations:
         cells = (
             str(each.seq), shown(each.time), f"{each.who.user}@{each.who.host} ({each.who.interface})",
@@ -114,7 +113,13 @@ def show_operations(operations: Sequence[Operation]) -> None:
             text(f"operation_log.confirmed.{each.confirmed}"), "✓" if each.result == "done" else each.result,
         )  # fmt: skip
         table.add_row(*(Text(plain(cell)) for cell in cells))
-    show_list(table, [text("operation_log.column.confirmed")])
+    if not is_too_wide(table):
+        show_list(table)
+        return
+    for row in zip(*(map(str, column.cells) for column in table.columns)):
+        facts = dict(zip(COLUMNS, row))
+        changes = [f"\n    {line}" for line in facts.pop("changes").splitlines()]
+        click.echo("  ".join(filter(None, facts.values())) + "".join(changes))
 
 
 def changes_text(changes: Sequence[Change]) -> str:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from smartcash.cli.tables import classification_table, detection_table
 from smartcash.domain import events
-from smartcash.utils.i18n import text
+from smartcash.utils.i18n import catalogue, text
 
 
 class TrainingDisplay:
@@ -47,7 +47,8 @@ class TrainingDisplay:
             case events.DataFound(code=code, severity=severity, count=count, example=example) if (
                 severity != "note"
             ):
-                found = text(f"data.found.{code}", count=count)
+                known = f"data.found.{code}"  # one that another version wrote may have no words here
+                found = text(known, count=count) if known in catalogue("en") else code
                 key = "train.finding_example" if example else "train.finding"
                 self.console.print(f"⚠ {text(key, found=found, example=example, count=count)}", markup=False)
             case events.RunReady():

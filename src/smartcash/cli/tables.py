@@ -16,6 +16,7 @@ from smartcash.domain.banknotes import colour_of, display_names
 from smartcash.utils.i18n import text
 
 NOT_DEFINED = "–"
+UNBOUNDED = 10_000  # characters of a line
 
 
 def detection_table(figures: Mapping[str, Any]) -> Table:
@@ -58,12 +59,21 @@ def show_list(table: Table, spare: Sequence[str] = ()) -> None:
     """Print a table without the columns that are empty; into a file or a pipe it is as wide as it needs. On a terminal
     that is too narrow it does without those with the heads `spare`, one after the other."""
     table.columns = [column for column in table.columns if any(map(str, column.cells))]
-    console = Console(highlight=False, width=None if Console().is_terminal else 10_000)
-    wide = console.options.update(width=10_000)
     for head in spare:
-        if console.measure(table, options=wide).maximum > console.width:
+        if is_too_wide(table):
             table.columns = [column for column in table.columns if column.header != head]
-    console.print(table)
+    _console().print(table)
+
+
+def is_too_wide(table: Table) -> bool:
+    """Whether the terminal is too narrow for a table as it is."""
+    console = _console()
+    return console.measure(table, options=console.options.update(width=UNBOUNDED)).maximum > console.width
+
+
+def _console() -> Console:
+    """As wide as the terminal; a file or a pipe has no width."""
+    return Console(highlight=False, width=None if Console().is_terminal else UNBOUNDED)
 
 
 def spreadsheet_cell(value: str) -> str:

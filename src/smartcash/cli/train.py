@@ -14,7 +14,9 @@ from smartcash.utils.i18n import text
 @language_option
 @click.command("train", help=text("cli.train.help"), epilog=text("cli.train.example"))
 @click.argument("data", required=False, default="")
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help=text("cli.train.config"))
+@click.option(
+    "--config", "config_file", type=click.Path(path_type=Path, dir_okay=False), help=text("cli.train.config")
+)
 @click.option("--backbone", help=text("cli.train.backbone"))
 @click.option("--epochs", type=int, help=text("cli.train.epochs"))
 @click.option("--batch-size", help=text("cli.train.batch_size"))

@@ -22,10 +22,12 @@ from ruamel.yaml.reader import ReaderError
 
 from smartcash.domain.errors import ConfigInvalid, Problem
 from smartcash.domain.records import LONGEST_NOTES, LONGEST_TAG, MOST_TAGS, tag_fits
+from smartcash.utils.printable import plain
 
 Auto = Literal["auto"]
 DataFormat = Literal["auto", "yolo", "coco", "voc", "folders"]
 MAX_CONFIG_BYTES = 1_000_000
+LONGEST_REASON = 200  # characters of what a library says
 
 # pydantic names the branch of a union in a place: data.batch_size.int
 _UNION_BRANCH = re.compile(r"(int|float|literal\[.*|function-after.*)$")
@@ -575,7 +577,8 @@ def yaml_problem(where: str, error: YAMLError, content: str) -> Problem:
         line, reason = error.problem_mark.line, str(error.problem)
     else:
         before = content[: error.position] if isinstance(error, ReaderError) else ""
-        line, reason = before.count("\n"), " ".join(str(error).split())[:200]
+        line, reason = before.count("\n"), str(error)
+    reason = plain(" ".join(reason.split()))[:LONGEST_REASON]
     shown = (content.splitlines() or [""])[line : line + 1]
     if shown and "\t" in shown[0][: len(shown[0]) - len(shown[0].lstrip())]:
         return Problem(where, "yaml_tab", facts={"line": line + 1})

@@ -15,8 +15,8 @@ INTERFACES = ("cli", "python", "web", "notebook")
 # how a person agreed: was asked and said yes, sent a page's token, gave --yes, or nothing had to be agreed to
 CONFIRMATIONS = ("none", "asked", "token", "--yes")
 
-# what a checkpoint of a SmartCash training holds, and a prediction needs; one that lacks it is of another program
-MODEL_PARTS = ("config", "classes", "preprocess", "ema_state_dict")
+# what a checkpoint of a SmartCash training holds and a prediction needs, and of what kind it is
+_MODEL_PARTS = {"config": (dict,), "classes": (list, tuple), "preprocess": (dict,), "ema_state_dict": (dict,)}
 
 MOST_TAGS, LONGEST_TAG, LONGEST_NOTES = 20, 40, 10_000  # tags; characters
 
@@ -32,6 +32,15 @@ OPERATIONS = (
 ACTIVE = ("checking", "queued", "running", "paused", "stopping")
 # a run in one of these changes no more by itself; "broken" stands in for a state that cannot be read
 OVER = frozenset({"finished", "stopped", "failed", "preempted", "crashed", "broken"})
+
+
+def missing_parts(checkpoint: Mapping[str, Any]) -> list[str]:
+    """What a prediction needs and a checkpoint lacks, or holds in another form; nothing for one of a training."""
+    return [
+        key
+        for key, kinds in _MODEL_PARTS.items()
+        if not isinstance(part := checkpoint.get(key), kinds) or not part
+    ]
 
 
 def tag_fits(tag: str) -> bool:

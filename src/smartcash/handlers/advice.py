@@ -38,12 +38,12 @@ from smartcash.domain.advice import (
 )  # fmt: skip
 from smartcash.domain.config import TrainConfig, merge
 from smartcash.domain.errors import AdviceRefused, ConfigInvalid, NotConfirmed, Problem, RunNotReady
-from smartcash.domain.records import Change, Operation
+from smartcash.domain.records import ACTIVE, Change, Operation
 from smartcash.handlers.model_versions import ModelVersions
 from smartcash.handlers.training_manager import TrainingManager, untried
 from smartcash.services.event_log import read_events
 from smartcash.services.run_store import RunFolder
-from smartcash.services.training_service import ACTIVE, RESUMABLE
+from smartcash.services.training_service import RESUMABLE
 from smartcash.utils.files import write_bytes
 
 FILE = "advice.json"

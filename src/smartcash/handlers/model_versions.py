@@ -27,7 +27,7 @@ from smartcash.domain.errors import (
     SmartCashError,
     VersionRefused,
 )
-from smartcash.domain.records import MODEL_PARTS, AliasEvent, Change, ModelVersion, Operation, RunFilter
+from smartcash.domain.records import AliasEvent, Change, ModelVersion, Operation, RunFilter, missing_parts
 from smartcash.handlers.operation_log import OperationLog
 from smartcash.services.labels import Labels
 from smartcash.services.run_store import RunFolder, RunStore, find_run
@@ -173,7 +173,7 @@ class ModelVersions:
         return self._add(path, manager.load_checkpoint(path), run)
 
     def _add(self, path: Path, state: Mapping[str, Any], run: RunFolder | None) -> ModelVersion:
-        missing = [key for key in MODEL_PARTS if not state.get(key)]
+        missing = missing_parts(state)
         if missing:
             raise CheckpointMismatch("checkpoint_not_a_model", missing=", ".join(missing))
         with path.open("rb") as file:

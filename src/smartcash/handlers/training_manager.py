@@ -381,7 +381,7 @@ class TrainingManager:
         return {**folder.description(), "state": state}
 
     def find(self, run: Run) -> RunFolder:
-        """The run of that id, beginning of an id, or folder; "latest" is the newest. Raises RunNotFound."""
+        """The run of that id, beginning of an id, name, or folder; "latest" is the newest. Raises RunNotFound."""
         return run if isinstance(run, RunFolder) else find_run(run, self.home)
 
 

@@ -35,6 +35,7 @@ from smartcash.services.run_info import has_died, is_alive, read_run
 from smartcash.utils.files import UNWRITABLE, fsync_folder, remove, write_bytes
 from smartcash.utils.logger import get_logger
 
+DATA = "data"  # the folder of a home with data sets, whatever files these hold
 MOST_NAMED = 5  # runs that an error lists
 ROOM_FOR_A_RECORD = 1 << 18  # bytes free; below, a disk counts as full
 
@@ -128,7 +129,7 @@ def find_run(name: str, base: Path | None = None) -> RunFolder:
 
     Raises RunNotFound."""
     base = base or home()
-    found = [path.parent for path in base.glob("*/*/run.json")]
+    found = [path.parent for path in base.glob("*/*/run.json") if path.parent.parent.name != DATA]
     return RunFolder(_meant(name, found, base, lambda path: read_run(path).name, anywhere=True))
 
 
@@ -149,7 +150,8 @@ def _meant(
             return Path(name)
     elif not matching and name:
         matching = [path for path in folders if path.name.startswith(name)]
-        matching = matching or [path for path in folders if named(path) == name]
+        if len(matching) != 1:
+            matching = [path for path in folders if named(path) == name] or matching
     if not matching and Path(name).is_file():
         raise RunNotFound("run_is_a_file", name=name)
     if len(matching) > 1:
@@ -212,7 +214,7 @@ class RunStore:
         return ordered[offset : None if limit is None else offset + limit]
 
     def find(self, name: str) -> RunInfo:
-        """The run with this id, folder, or beginning of an id; "latest" is the newest. Raises RunNotFound."""
+        """The run with this id, folder, beginning of an id, or name; "latest" is the newest. Raises RunNotFound."""
         return self._one(name, self._all())
 
     def label(
@@ -340,7 +342,7 @@ class RunStore:
             return
         with os.scandir(self.home) as tasks:
             for task in tasks:
-                if not task.name.startswith(".") and task.is_dir():
+                if not task.name.startswith(".") and task.name != DATA and task.is_dir():
                     with os.scandir(task.path) as runs:
                         for run in runs:
                             if not run.name.startswith(".") and run.is_dir():

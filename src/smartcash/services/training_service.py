@@ -18,7 +18,7 @@ from typing import Any
 from smartcash.domain.config import TrainConfig
 from smartcash.domain.errors import RunNotReady, RunNotResumable
 from smartcash.domain.ports import Command
-from smartcash.domain.records import ACTIVE as ACTIVE
+from smartcash.domain.records import ACTIVE
 from smartcash.services.control import send_command
 from smartcash.services.event_log import EventTail
 from smartcash.services.processes import HEARTBEAT, has_died
@@ -89,7 +89,7 @@ class TrainingService:
         again = str(run.description().get("state"))
         if again != state:
             return again  # it ended properly between the two looks
-        end_orphans(facts.get("worker", {}))
+        end_orphans(facts.get("worker") or {})
         heard = run.path / HEARTBEAT
         ended = datetime.fromtimestamp(heard.stat().st_mtime, UTC) if heard.exists() else datetime.now(UTC)
         crashed = {"state": "crashed", "was": state, "ended": ended.isoformat(timespec="seconds")}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
@@ -55,6 +55,18 @@ class ReviewNeeded(NotConfirmed):
         self.review = review
 
 
+def _wishes_review(
+    request: Request,
+    review: Annotated[
+        bool, Query(description="Answer what would change with 200 instead of refusing it with 428.")
+    ] = False,
+) -> None:
+    request.state.review_wished = review
+
+
+REVIEWED = Depends(_wishes_review)  # of every operation that may raise ReviewNeeded
+
+
 def add_problems(app: FastAPI) -> None:
     """Have every error of the application answered as a problem."""
 
@@ -64,7 +76,7 @@ def add_problems(app: FastAPI) -> None:
 
     @app.exception_handler(ReviewNeeded)
     def _to_confirm(request: Request, error: ReviewNeeded) -> Response:
-        if error.code == "unconfirmed" and "review" in request.query_params:
+        if error.code == "unconfirmed" and request.state.review_wished:
             return Response(json.dumps({"review": error.review}), media_type="application/json")
         return response_to(error, language_of(request))
 

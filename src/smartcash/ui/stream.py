@@ -22,13 +22,13 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from smartcash.domain.records import RunInfo
+from smartcash.domain.records import ACTIVE, RunInfo
 from smartcash.handlers.operation_log import OperationLog
 from smartcash.handlers.run_view import RunView
 from smartcash.services.event_log import EventTail
 from smartcash.services.jobs import Jobs
 from smartcash.services.run_store import RunFolder, RunStore
-from smartcash.services.training_service import ACTIVE, TrainingService
+from smartcash.services.training_service import TrainingService
 
 TICK_S = 0.025
 POLL_S = 0.05

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from fastapi import Request
 
 from smartcash.domain.errors import Problem, RunNotFound
-from smartcash.domain.records import RunInfo
+from smartcash.domain.records import ACTIVE, RunInfo
 from smartcash.handlers.comparison import Comparisons
 from smartcash.handlers.model_versions import ModelVersions
 from smartcash.handlers.operation_log import OperationLog
@@ -21,12 +22,12 @@ from smartcash.services.curves import CurveReader
 from smartcash.services.data_sets import DataSets
 from smartcash.services.jobs import Jobs
 from smartcash.services.run_store import RunFolder
-from smartcash.services.training_service import ACTIVE
 from smartcash.services.workbench import Workbench
 from smartcash.ui.stream import Stream
 from smartcash.utils.i18n import LANGUAGES
 
 LONGEST_NAME = 200
+MOST_NAMES = 1000  # of backbones that are remembered
 
 
 @dataclass
@@ -38,7 +39,9 @@ class Studio:
 
     def __post_init__(self) -> None:
         self.manager = TrainingManager(
-            self.home, interface=self.interface, try_backbone=self._problems_of_backbone
+            self.home,
+            interface=self.interface,
+            try_backbone=lru_cache(MOST_NAMES)(self._problems_of_backbone),
         )
         self.history = RunHistory(self.home, self.interface)
         self.versions = ModelVersions(self.home, self.interface)
@@ -58,13 +61,13 @@ class Studio:
         return [Problem(**problem) for problem in self.models.ask("problems_of_backbone", name=name)]
 
     def run(self, name: str) -> RunInfo:
-        """The run of this home with this id, or beginning of an id; "latest" is the newest. Never one at a path.
+        """The run of this home with this id, beginning of an id, or name; "latest" is the newest. Never one at a path.
 
         Raises RunNotFound."""
         return self.history.store.find(self._plain(name))
 
     def trashed(self, name: str) -> RunInfo:
-        """The run in the trash with this id, or beginning of an id. Raises RunNotFound."""
+        """The run in the trash with this id, beginning of an id, or name. Raises RunNotFound."""
         return self.history.store.find_trashed(self._plain(name))
 
     def _plain(self, name: str) -> str:

@@ -15,6 +15,7 @@ import psutil
 
 CGROUP = Path("/sys/fs/cgroup")
 OWN_GROUPS = Path("/proc/self/cgroup")  # one line per hierarchy: number:controllers:path
+CPU_FILES = ("cpu.cfs_quota_us", "cpu.cfs_period_us")  # of version 1; version 2 has both in cpu.max
 # of a control group, version 2 and 1: the limit, what is in use, and in memory.stat the pages of files, those of
 # shared memory among them
 MEMORY_FILES = (
@@ -33,9 +34,8 @@ def available_cores() -> int:
 def memory_bytes() -> tuple[int, int]:
     """Bytes in use and bytes there are: of the container or job that leaves the least, else of the machine."""
     machine = psutil.virtual_memory()
-    limits = [each for each in _memory_limits() if each[1] < machine.total]
     whole = machine.total - machine.available, machine.total
-    return min(limits, key=lambda each: each[1] - each[0], default=whole)
+    return min(_memory_limits(machine.total), key=lambda each: each[1] - each[0], default=whole)
 
 
 def free_memory() -> int:
@@ -58,37 +58,35 @@ def keep_freed_memory() -> None:
 def _core_limits() -> Iterator[float]:
     """How many cores' time each control group of this process has, where that is limited."""
     for folder in _control_groups("cpu"):
-        if (both := folder / "cpu.max").is_file():
-            quota, period = both.read_text().split()
-        elif (alone := folder / "cpu.cfs_quota_us").is_file():
-            quota, period = alone.read_text().strip(), (folder / "cpu.cfs_period_us").read_text()
-        else:
-            continue
-        if quota.isdigit():  # "max" or -1: no limit
+        told = _content(folder / "cpu.max") or " ".join(_content(folder / name) for name in CPU_FILES)
+        quota, period, *_ = *told.split(), "", ""
+        if quota.isdigit() and period.isdigit():  # "max" or -1: no limit
             yield int(quota) / int(period)
 
 
-def _memory_limits() -> Iterator[tuple[int, int]]:
-    """Bytes in use and the limit of each control group of this process that has one."""
+def _memory_limits(machine_bytes: int) -> Iterator[tuple[int, int]]:
+    """Bytes in use and the limit of each control group of this process that has less than the machine."""
     for folder in _control_groups("memory"):
         for limit_file, used_file, cached, shared in MEMORY_FILES:
-            if (
-                not (file := folder / limit_file).is_file()
-                or not (limit := file.read_text().strip()).isdigit()
-            ):
+            limit = _content(folder / limit_file).strip()  # none: "max", or in version 1 a very large number
+            if not limit.isdigit() or int(limit) >= machine_bytes:
                 continue
-            # pages of files can be given back, so they are not in use; those of shared memory cannot
-            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-            reclaimable = int(stat[cached]) - int(stat[shared])
-            yield int((folder / used_file).read_text()) - reclaimable, int(limit)
+            # pages of files can be given back, so they are not in use; those of shared memory cannot. Old kernels and
+            # sandboxes do not tell of all of it
+            stat = dict(line.split() for line in _content(folder / "memory.stat").splitlines())
+            reclaimable = int(stat.get(cached, 0)) - int(stat.get(shared, 0))
+            yield int(_content(folder / used_file) or 0) - max(0, reclaimable), int(limit)
+
+
+def _content(file: Path) -> str:
+    """What a file of the kernel says; nothing where it does not exist."""
+    return file.read_text() if file.is_file() else ""
 
 
 def _control_groups(controller: str) -> Iterator[Path]:
     """The folders of the control groups that this process is in and of those around them, as far as they can be seen:
     a container sees its own as the topmost."""
-    if not OWN_GROUPS.is_file():
-        return
-    for line in OWN_GROUPS.read_text().splitlines():
+    for line in _content(OWN_GROUPS).splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue

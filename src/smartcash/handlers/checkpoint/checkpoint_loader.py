@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ from smartcash.domain.errors import (
     CheckpointUntrusted,
     CheckpointWriteFailed,
 )
-from smartcash.domain.records import MODEL_PARTS
+from smartcash.domain.records import missing_parts
 from smartcash.handlers.checkpoint.checkpoint_finder import CheckpointFinder
 from smartcash.handlers.checkpoint.checkpoint_history import CheckpointHistory
 from smartcash.handlers.checkpoint.checkpoint_saver import Stateful, plain_key, unwrapped
@@ -160,7 +160,7 @@ class CheckpointLoader:
         info["size"], info["epoch"] = path.stat().st_size, checkpoint["epoch"]
         proof = text(f"checkpoint.proof_{info['proof']}")
         facts = {"epoch": info["epoch"], "size": info["size"] / 1e6, "proof": proof}
-        missing = [key for key in MODEL_PARTS if not checkpoint.get(key)]
+        missing = missing_parts(checkpoint)
         info["smartcash"] = not missing
         info["message"] = (
             text("checkpoint.valid_foreign", missing=", ".join(missing), **facts)
@@ -252,8 +252,9 @@ class CheckpointLoader:
             target = self._folder.path / f"smartcash_imported_{slug(path.stem)}.pth"
             temporary = temporary_beside(target)
             try:
+                size = path.stat().st_size
                 with writing(target):
-                    require_room(target, path.stat().st_size)
+                    require_room(target.parent, size)
                 _convert_in_child(path, temporary)
                 with temporary.open("rb") as file:
                     content = read_plain(file, path)
@@ -363,19 +364,33 @@ def read_plain(
             ) from error
         raise CheckpointCorrupt("checkpoint_unreadable", path=str(path), reason=_first_line(error)) from error
     if not isinstance(content, Mapping):
-        raise _incomplete({}, path, ", ".join(_REQUIRED))
+        raise _incomplete(content, path, ", ".join(_REQUIRED))
     missing = [key for key in _REQUIRED if content.get(key) is None]
     if "model_state_dict" in missing:
         raise _incomplete(content, path, ", ".join(missing))
     return dict(content)
 
 
-def _incomplete(content: Mapping[Any, Any], path: Path, missing: str) -> CheckpointCorrupt:
+def _incomplete(content: object, path: Path, missing: str) -> CheckpointCorrupt:
     """What is wrong with a file that reads well and is no checkpoint: its weights are another program's, or it has none."""
-    inside = [value.values() if isinstance(value, Mapping) else [value] for value in content.values()]
-    has_weights = any(isinstance(value, torch.Tensor) for values in inside for value in values)
-    code = "checkpoint_foreign" if has_weights else "checkpoint_incomplete"
+    code = "checkpoint_foreign" if _has_tensors(content) else "checkpoint_incomplete"
     return CheckpointCorrupt(code, path=str(path), missing=missing)
+
+
+def _has_tensors(content: object) -> bool:
+    """Whether a tensor lies anywhere in mappings and lists; without recursion, whatever is read."""
+    level = [content]
+    while level:
+        if any(isinstance(each, torch.Tensor) for each in level):
+            return True
+        level = [inner for each in level for inner in _inside(each)]
+    return False
+
+
+def _inside(content: object) -> Iterable[object]:
+    if isinstance(content, Mapping):
+        return content.values()
+    return content if isinstance(content, list | tuple) else ()
 
 
 def _check_archive(file: BinaryIO, path: Path) -> None:

@@ -15,7 +15,7 @@ from smartcash.domain.config import TrainConfig
 from smartcash.domain.errors import ConfigInvalid, NotConfirmed
 from smartcash.handlers.training_manager import Review
 from smartcash.services.run_store import RunFolder
-from smartcash.ui.problems import ReviewNeeded, pointer
+from smartcash.ui.problems import REVIEWED, ReviewNeeded, pointer
 from smartcash.ui.studio import Studio, language_of, studio_of
 from smartcash.ui.words import changes_json, review_json, shown
 from smartcash.utils.i18n import catalogue, text
@@ -103,7 +103,7 @@ def check(asked: Asked, studio: Here, language: Language) -> Response:
     return shown(review_json(review, etag_for(studio, asked.run), language))
 
 
-@router.put("/config")
+@router.put("/config", dependencies=[REVIEWED])
 def confirm(
     confirmed: Confirmed,
     studio: Here,

@@ -19,7 +19,7 @@ from smartcash.domain.exports import ExportRecord
 from smartcash.domain.records import ModelVersion, RunInfo
 from smartcash.handlers.exports import Exports, version_exports
 from smartcash.handlers.model_versions import VersionReview
-from smartcash.ui.problems import ReviewNeeded
+from smartcash.ui.problems import REVIEWED, ReviewNeeded
 from smartcash.ui.routes.config import Here, Language
 from smartcash.ui.routes.runs import NOT_AGREED, Agreed, Labelled, in_utc
 from smartcash.ui.studio import Studio
@@ -105,7 +105,7 @@ def label(name: str, labelled: Labelled, studio: Here) -> Response:
     return shown(version_json(version))
 
 
-@router.delete("/models/{name}")
+@router.delete("/models/{name}", dependencies=[REVIEWED])
 def delete(
     name: str, studio: Here, language: Language, agreed: Annotated[Agreed, Body()] = NOT_AGREED
 ) -> Response:
@@ -131,7 +131,7 @@ def served(alias: str, studio: Here, at: datetime | None = None) -> Response:
     return shown({"alias": alias, "at": moment and moment.isoformat(), "version": version})
 
 
-@router.post("/aliases/{alias}")
+@router.post("/aliases/{alias}", dependencies=[REVIEWED])
 def change_alias(alias: str, wanted: AliasChange, studio: Here, language: Language) -> Response:
     """Give an alias to a version, or take it back to an earlier one; needs its confirmation."""
     if wanted.operation == "promote":

@@ -16,12 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import FileResponse
 
 from smartcash.domain.errors import ConfigInvalid, NotConfirmed, Problem, RunNotReady, RunRefused
-from smartcash.domain.records import RunFilter
+from smartcash.domain.records import ACTIVE, RunFilter
 from smartcash.handlers.run_view import RunView
 from smartcash.handlers.training_manager import Review
 from smartcash.services.run_store import SORTS, RunFolder
-from smartcash.services.training_service import ACTIVE
-from smartcash.ui.problems import ReviewNeeded, problem_json
+from smartcash.ui.problems import REVIEWED, ReviewNeeded, problem_json
 from smartcash.ui.routes.config import Here, Language, etag_for, read_numbers, require_confirmation
 from smartcash.ui.studio import Studio
 from smartcash.ui.words import (
@@ -156,7 +155,7 @@ def list_trash(studio: Here, language: Language) -> Response:
     return shown({"runs": [run_json(run, language) for run in studio.history.store.trashed()]})
 
 
-@router.delete("/trash")
+@router.delete("/trash", dependencies=[REVIEWED])
 def empty_trash(studio: Here, language: Language, agreed: Annotated[Agreed, Body()] = NOT_AGREED) -> Response:
     """Delete everything in the trash for good; needs its confirmation."""
     names = [run.id for run in studio.history.store.trashed()]
@@ -186,7 +185,7 @@ def restore(run: str, studio: Here, language: Language) -> Response:
 # --- one run
 
 
-@router.post("/runs", status_code=202)
+@router.post("/runs", status_code=202, dependencies=[REVIEWED])
 def begin(asked: Begin, studio: Here, language: Language) -> Response:
     """Confirm what is to be changed, make the run and have it prepared; `start` follows when it is ready."""
     config = studio.manager.confirmed()[0]
@@ -279,7 +278,7 @@ def trash(run: str, studio: Here, language: Language) -> Response:
     return shown(run_json(studio.history.trash(studio.run(run).id), language))
 
 
-@router.post("/runs/{run}/actions", status_code=202)
+@router.post("/runs/{run}/actions", status_code=202, dependencies=[REVIEWED])
 def act(run: str, wanted: Wanted, studio: Here, language: Language) -> Response:
     """Prepare, start, steer, resume or extend a run."""
     manager, found = studio.manager, studio.folder(run)
