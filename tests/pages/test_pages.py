@@ -8,7 +8,7 @@ from pathlib import Path
 
 import axe_playwright_python
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from smartcash.utils.i18n import text
 
@@ -247,6 +247,67 @@ def test_who_has_no_data_gets_some_in_the_browser_and_trains_on_it(
         assert sorted(path.name for path in (home / "data").iterdir()) == sorted(
             [".lock", "Foto-saya.zip", drawn.name]
         )
+
+
+def test_a_drawing_that_was_begun_elsewhere_takes_nobody_away(
+    browser: Browser, tmp_path: Path, notes: Path
+) -> None:
+    """Who looks at another data set is told of it, and stays there."""
+    with running(tmp_path) as studio, visiting(browser, studio) as page:
+        page.goto(studio.at(f"data?path={notes}"))
+        expect(page.locator(".bars")).to_be_visible(timeout=60_000)
+        page.evaluate(
+            """fetch("api/v1/data/samples", {method: "POST", headers: {"Content-Type": "application/json"},
+            body: JSON.stringify({name: "lain", images: 300})})"""
+        )
+        drawing = page.locator("details.group [role=status]")
+        expect(drawing).to_have_count(1)
+        expect(page.locator(".toast a")).to_contain_text(str(tmp_path / "data" / "lain"), timeout=60_000)
+        expect(page.locator("[name=path]")).to_have_value(str(notes))
+        expect(drawing).to_have_count(0)
+        page.locator(".toast a").click()
+        expect(page.locator("[name=path]")).to_have_value(str(tmp_path / "data" / "lain"))
+
+
+def test_of_two_zips_that_are_dropped_at_once_one_is_sent_and_its_end_is_told_however_it_is(
+    browser: Browser, tmp_path: Path, notes: Path
+) -> None:
+    zipped = Path(shutil.make_archive(str(tmp_path / "foto"), "zip", notes))
+    twice = """bytes => {
+        const files = new DataTransfer();
+        files.items.add(new File([new Uint8Array(bytes)], "foto.zip"));
+        for (const _ of [1, 2]) document.querySelector(".drop").dispatchEvent(new DragEvent("drop", {dataTransfer: files}));
+    }"""
+    with running(tmp_path / "home") as studio, visiting(browser, studio) as page:
+        sent: list[str] = []
+        page.on("request", lambda request: sent.append(request.url) if "uploads" in request.url else None)
+        page.goto(studio.at("data"))
+        page.evaluate(twice, list(zipped.read_bytes()))
+        expect(page.locator("[name=path]")).to_have_value(str(tmp_path / "home" / "data" / "foto.zip"))
+        expect(page.locator(".bars")).to_be_visible(timeout=60_000)
+        assert len(sent) == 1
+        page.route(
+            "**/uploads?*", lambda route: route.fulfill(body="<html>", content_type="application/json")
+        )
+        page.locator("details.group > summary").click()
+        page.locator("#upload").set_input_files(zipped)  # a proxy in between may answer anything
+        expect(page.locator(".failure")).to_be_visible()
+        expect(page.locator("#upload")).to_be_attached()
+
+
+def test_what_to_do_first_stands_still_once_it_is_there(browser: Browser, tmp_path: Path) -> None:
+    """The button that is pressed first is not another one a moment later."""
+    with running(tmp_path) as studio, visiting(browser, studio) as page:
+        held: list[Route] = []
+        page.route("**/api/v1/data/sets", lambda route: held.append(route))
+        page.goto(studio.at(""))
+        expect(page.locator(".empty li")).to_have_count(4)
+        page.wait_for_timeout(300)
+        expect(page.locator(".empty a.button")).to_have_count(0)
+        assert len(held) == 1
+        held[0].continue_()
+        expect(page.locator(".empty a.button")).to_have_count(2)
+        expect(page.locator(".empty a.primary")).to_have_text(text("studio.first.get", "id"))
 
 
 def test_a_run_that_does_not_exist_and_a_server_that_is_gone_are_told(browser: Browser, home: Path) -> None:

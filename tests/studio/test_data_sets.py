@@ -10,8 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections import namedtuple
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,9 +27,13 @@ from starlette.testclient import TestClient
 from studio_process import StudioProcess
 
 from smartcash.backend.samples import write_samples
-from smartcash.services import data_sets
-from smartcash.services.data_sets import STALE_S, DataSets
-from smartcash.ui.server import create_app
+from smartcash.domain.errors import DataInvalid, WorkbenchFailed
+from smartcash.services.data_sets import PICTURE_BYTES, STALE_S, DataSets
+from smartcash.services.jobs import Jobs
+from smartcash.services.workbench import Workbench
+from smartcash.ui.routes import data
+from smartcash.ui.server import Server, create_app, guarded
+from smartcash.utils.files import slug
 
 ZIP = {"content-type": "application/zip"}
 MB = 1_000_000
@@ -64,9 +71,9 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def kept(server: StudioProcess) -> list[str]:
-    """What lies in the folder, hidden or not, but its lock."""
-    folder = server.home / "data"
+def kept(server: StudioProcess | Path) -> list[str]:
+    """What lies in the folder of a server or home, hidden or not, but its lock."""
+    folder = (server if isinstance(server, Path) else server.home) / "data"
     return sorted(path.name for path in folder.iterdir() if path.name != ".lock") if folder.is_dir() else []
 
 
@@ -87,13 +94,22 @@ def send(client: httpx.Client, name: str, body: Any, **headers: str) -> httpx.Re
     return client.post("data/uploads", params={"name": name}, content=body, headers={**ZIP, **headers})
 
 
-def head_of(server: StudioProcess, name: str, path: Path) -> bytes:
+def head_of(token: str, name: str, path: Path) -> bytes:
     """What a browser sends before the file at `path`."""
     lines = (
-        f"POST /api/v1/data/uploads?name={name} HTTP/1.1", f"Host: 127.0.0.1:{server.port}",
-        f"Authorization: Bearer {server.token}", f"Content-Length: {path.stat().st_size}", "", "",
+        f"POST /api/v1/data/uploads?name={name}&lang=en HTTP/1.1", "Host: localhost",
+        f"Authorization: Bearer {token}", f"Content-Length: {path.stat().st_size}", "", "",
     )  # fmt: skip
     return "\r\n".join(lines).encode()
+
+
+def workers(home: Path) -> list[psutil.Process]:
+    """The processes that answer for a studio of this home, whoever has begun them."""
+    found = psutil.process_iter(["cmdline"])
+    return [each for each in found if {"answer", str(home)} <= set(each.info["cmdline"] or ())]
+
+
+Disk = namedtuple("Disk", "total free")
 
 
 def test_an_uploaded_zip_is_a_data_set_that_can_be_looked_at(
@@ -113,7 +129,8 @@ def test_an_uploaded_zip_is_a_data_set_that_can_be_looked_at(
     "name",
     [
         "../../../evil.zip", "C:\\Users\\me\\evil.zip", "/etc/evil.zip", "..", ".zip", ".hidden.zip", "evil.zip/..", " ",
-        "<img src=x onerror=alert(1)>.zip", "🪙.zip", "a\0b.zip", "x" * 900, "evil.zip\r\nset-cookie: a=b", "data.yaml",
+        "con.zip", "<img src=x onerror=alert(1)>.zip", "🪙.zip", "a\0b.zip", "x" * 900, "evil.zip\r\nset-cookie: a=b",
+        "data.yaml",
     ],
 )  # fmt: skip
 def test_a_name_leads_nowhere_else(
@@ -125,6 +142,19 @@ def test_a_name_leads_nowhere_else(
     (new,) = set(server.home.rglob("*")) - before - {server.home / "data", server.home / "data" / ".lock"}
     assert new.parent == server.home / "data" and new.suffix == ".zip" and not new.name.startswith(".")
     assert new.name.isascii() and len(new.name) < 60 and str(new) == answer.json()["path"]
+    assert new.stem != "con"
+
+
+@pytest.mark.parametrize("name", ["con", "NUL", "Com1", "lpt9.tar", "aux."])
+def test_no_name_is_that_of_a_device(name: str) -> None:
+    """On Windows a file of that name cannot be made, whatever its folder and its ending."""
+    assert slug(name) == f"x-{name.rstrip('.')}" == slug(slug(name))
+    assert [slug(each) for each in ("console", "com10", "my.con", "lpt")] == [
+        "console",
+        "com10",
+        "my.con",
+        "lpt",
+    ]
 
 
 @pytest.mark.parametrize("body", [b"", b"PK", b"not a zip" * 1000, b"PK\3\4" + bytes(3 * MB)])
@@ -141,7 +171,7 @@ def test_a_zip_that_breaks_off_leaves_nothing_behind(server: StudioProcess, larg
     """As when the browser is closed in the middle."""
     before = kept(server)
     with socket.create_connection(("127.0.0.1", server.port)) as browser, large.open("rb") as file:
-        browser.sendall(head_of(server, "lost.zip", large) + file.read(8 * MB))
+        browser.sendall(head_of(server.token, "lost.zip", large) + file.read(8 * MB))
         wait_for(lambda: len(kept(server)) == len(before) + 1)
         (coming,) = set(kept(server)) - set(before)
         assert coming.startswith(".")  # no data set that anybody could choose
@@ -170,15 +200,60 @@ def test_a_zip_is_never_in_memory_as_a_whole(
 def test_no_zip_takes_more_than_half_of_the_free_disk(
     tmp_path: Path, notes: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether its length is announced or not; the other half is for what is in it."""
-    monkeypatch.setattr(data_sets, "free_disk", lambda path: 2 * (len(notes) - 1))
+    """Whether its length is announced or not; the other half is for trainings and for what is in it."""
+    monkeypatch.setattr(psutil, "disk_usage", lambda path: Disk(10**12, 2 * (len(notes) - 1)))
     with TestClient(create_app(tmp_path / "runs")) as client:
         assert client.get("/api/v1/data/sets").json()["room"] == len(notes) - 1
         for body in (notes, iter([notes[:100], notes[100:]])):
             answer = client.post("/api/v1/data/uploads?name=big.zip&lang=en", content=body, headers=ZIP)
             assert (answer.status_code, answer.json()["code"]) == (413, "upload_above_room")
-        folder = tmp_path / "runs" / "data"
-        assert not folder.exists() or list(folder.iterdir()) == []
+        assert kept(tmp_path / "runs") == []
+
+
+def test_sample_notes_that_find_no_room_are_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one takes is as measured: a drawn data set takes no more."""
+    write_samples(tmp_path / "drawn", images=40)
+    taken = sum(-(-path.stat().st_size // 4096) * 4096 for path in (tmp_path / "drawn").rglob("*.*"))
+    assert 0.6 * PICTURE_BYTES < taken / 40 < PICTURE_BYTES
+    monkeypatch.setattr(psutil, "disk_usage", lambda path: Disk(10**12, 2 * 40 * PICTURE_BYTES - 1))
+    with TestClient(create_app(tmp_path / "runs")) as client:
+        answer = client.post("/api/v1/data/samples?lang=en", json={"name": "mine", "images": 40})
+        assert (answer.status_code, answer.json()["code"]) == (503, "samples_above_room")
+        assert "mine" in answer.json()["detail"] and client.get("/api/v1/jobs").json()["jobs"] == []
+
+
+def test_a_drive_that_does_not_say_how_large_it_is_takes_what_comes(
+    tmp_path: Path, notes: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psutil, "disk_usage", lambda path: Disk(0, 0))
+    with TestClient(create_app(tmp_path / "runs")) as client:
+        assert client.get("/api/v1/data/sets").json()["room"] is None
+        answer = client.post("/api/v1/data/uploads?name=big.zip", content=notes, headers=ZIP)
+        assert answer.status_code == 201 and kept(tmp_path / "runs") == ["big.zip"]
+    assert DataSets(tmp_path / "runs").begin_drawing("many", 10_000).parent == tmp_path / "runs" / "data"
+
+
+def test_what_stands_in_the_way_of_a_data_set_is_told(tmp_path: Path, notes: bytes) -> None:
+    """Of one that is drawn as of one that is uploaded: here a file where the folder should be."""
+    (tmp_path / "data").write_bytes(b"")
+    with TestClient(create_app(tmp_path)) as client:
+        for answer in (
+            client.post("/api/v1/data/samples?lang=en", json={"name": "mine"}),
+            client.post("/api/v1/data/uploads?name=mine&lang=en", content=notes, headers=ZIP),
+        ):
+            assert (answer.status_code, answer.json()["code"]) == (503, "data_set_unwritable")
+            assert all(
+                part in answer.json()["detail"] for part in ("mine", f"{tmp_path / 'data'}: File exists")
+            )
+
+
+def test_what_cannot_be_kept_is_told(tmp_path: Path) -> None:
+    sets = DataSets(tmp_path)
+    with pytest.raises(DataInvalid) as told:
+        sets.keep(sets.begin("mine"), "mine")  # nothing stands there
+    assert (told.value.code, told.value.facts["name"]) == ("data_set_unwritable", "mine")
 
 
 FULL = """
@@ -202,7 +277,7 @@ finally:
 @pytest.mark.skipif(os.name == "nt", reason="no such limit")
 def test_a_disk_that_is_full_is_told_and_nothing_is_left_on_it(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True)
-    assert done.stdout.split() == ["upload_unwritable", "full.zip"], done.stderr
+    assert done.stdout.split() == ["data_set_unwritable", "full.zip"], done.stderr
     assert list((tmp_path / "data").iterdir()) == []
 
 
@@ -215,8 +290,34 @@ def test_what_a_killed_server_has_left_is_swept_away_after_a_day(tmp_path: Path)
     (sets.folder / "notes").mkdir()
     os.utime(sets.folder / "notes", (0, 0))
     sets.begin("next")
-    assert {path.name for path in sets.folder.iterdir()} == {young.name, "notes"}
+    assert {path.name for path in sets.folder.iterdir()} == {young.name, "notes", ".lock"}
     assert [path.name for path in sets.paths()] == ["notes"]
+
+
+def test_who_begins_does_not_mind_that_others_end(tmp_path: Path) -> None:
+    """What lay there when the folder was read may be kept, discarded or swept away by another when it is looked at."""
+    until = time.monotonic() + 3
+    sets = [DataSets(tmp_path) for _ in range(4)]
+
+    def draw(mine: DataSets) -> None:
+        while time.monotonic() < until:
+            place = mine.begin("mine")
+            place.mkdir()
+            mine.paths()
+            mine.discard(place)
+
+    def leave(mine: DataSets) -> None:
+        while time.monotonic() < until:
+            old = mine.begin("old")
+            for number in range(20):
+                (old / str(number)).mkdir(parents=True)
+            os.utime(old, (0, 0))
+
+    with ThreadPoolExecutor(len(sets)) as threads:
+        for done in [*threads.map(threads.submit, (draw, draw, leave, leave), sets)]:
+            done.result()
+    sets[0].begin("last")
+    assert kept(tmp_path) == []
 
 
 @pytest.mark.parametrize(("headers", "status"), [({}, 401), ({"sec-fetch-site": "cross-site"}, 403)])
@@ -251,14 +352,64 @@ def test_sample_notes_are_drawn_beside_what_is_there(server: StudioProcess, clie
     shutil.rmtree(place)
 
 
+def test_another_wish_under_the_same_name_is_another_drawing(
+    server: StudioProcess, client: httpx.Client
+) -> None:
+    wishes = [
+        {"name": "wish", "images": 40, "task": "detect"},
+        {"name": "wish", "images": 20, "task": "classify"},
+    ]
+    first, again, other = (
+        client.post("data/samples", json=wish).json()["id"] for wish in [wishes[0], *wishes]
+    )
+    assert first == again != other
+    jobs = [finished(client, job) for job in (first, other)]
+    assert [(job["state"], job["result"]["images"], job["share"]) for job in jobs] == [
+        ("done", 40, 1.0), ("done", 20, 1.0),
+    ]  # fmt: skip
+    assert (Path(jobs[0]["result"]["path"]) / "data.yaml").exists()
+    assert not (Path(jobs[1]["result"]["path"]) / "data.yaml").exists()
+
+
+def test_a_drawing_whose_process_dies_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    """It is not begun again in what it has left."""
+    server = StudioProcess(tmp_path / "runs")
+    with server.client() as client:
+        job = client.post("data/samples", json={"name": "many", "images": 5000}).json()["id"]
+        wait_for(lambda: kept(server) and list((server.home / "data").rglob("*.jpg")))
+        (worker,) = workers(server.home)
+        worker.kill()
+        over = finished(client, job)
+        assert (over["state"], over["error"]["code"]) == ("failed", "workbench_failed")
+        assert kept(server) == [] and workers(server.home) == []
+    server.end()
+    assert server.said[1:] == []
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="no such limit of another process")
+def test_a_drawing_that_the_disk_does_not_take_is_told_of_its_folder(tmp_path: Path) -> None:
+    """Not of the hidden place in it, and without advice for a command."""
+    server = StudioProcess(tmp_path / "runs")
+    psutil.Process(server.process.pid).rlimit(psutil.RLIMIT_FSIZE, (4096, 4096))
+    with server.client() as client:
+        job = finished(client, client.post("data/samples", json={"name": "mine", "images": 20}).json()["id"])
+    assert (job["state"], job["error"]["code"]) == ("failed", "data_set_unwritable")
+    assert f"mine could not be kept in {server.home / 'data'}: File too large." in job["error"]["detail"]
+    assert ".tmp" not in job["error"]["detail"] and "--" not in job["error"]["detail"]
+    assert kept(server) == []
+    server.end()
+    assert server.said[1:] == []
+
+
 def test_a_server_that_ends_takes_what_is_half_made_away(tmp_path: Path, large: Path) -> None:
-    """And says nothing of it: a drawing and an upload are ended in good order."""
+    """And says nothing of it: a drawing, one that waits for it, and an upload are ended in good order."""
     server = StudioProcess(tmp_path / "runs")
     with server.client() as client, large.open("rb") as file:
-        client.post("data/samples", json={"name": "many", "images": 5000})
+        for name in ("many", "more"):
+            client.post("data/samples", json={"name": name, "images": 5000})
         wait_for(lambda: kept(server))
         browser = socket.create_connection(("127.0.0.1", server.port))
-        browser.sendall(head_of(server, "half.zip", large) + file.read(2 * MB))
+        browser.sendall(head_of(server.token, "half.zip", large) + file.read(2 * MB))
         wait_for(lambda: len(kept(server)) == 2)
         server.process.send_signal(signal.SIGINT)
         browser.settimeout(30)
@@ -268,7 +419,80 @@ def test_a_server_that_ends_takes_what_is_half_made_away(tmp_path: Path, large: 
                 time.sleep(0.01)
         browser.close()
         server.process.wait(30)
+    assert kept(server) == [] and workers(server.home) == [] and server.said[1:] == []
+
+
+def test_a_server_that_ends_does_not_wait_for_an_upload_that_stands_still(
+    tmp_path: Path, large: Path
+) -> None:
+    server = StudioProcess(tmp_path / "runs")
+    with socket.create_connection(("127.0.0.1", server.port)) as browser, large.open("rb") as file:
+        browser.sendall(head_of(server.token, "half.zip", large) + file.read(2 * MB))
+        wait_for(lambda: kept(server))
+        server.end()
     assert kept(server) == [] and server.said[1:] == []
+
+
+def test_an_upload_that_falls_silent_is_ended_in_words(
+    tmp_path: Path, large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "SILENCE_S", 1)
+    app = create_app(tmp_path)
+    ready = threading.Event()
+    server = Server(guarded(app, "token"), app, ready.set)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        assert ready.wait(30)
+        with socket.create_connection(listener.getsockname()) as browser, large.open("rb") as file:
+            browser.settimeout(30)
+            browser.sendall(head_of("token", "half.zip", large) + file.read(2 * MB))
+            answer = http.client.HTTPResponse(browser)
+            answer.begin()
+            told = answer.read()
+        server.should_exit = True
+        thread.join(30)
+    assert answer.status == 408 and b"Nothing more of half.zip has come for 1 s" in told
+    assert kept(tmp_path) == []
+
+
+@pytest.mark.parametrize("length", ["", "-1", "1e9", "2 2", "9" * 5000])
+def test_a_length_that_is_none_is_refused_as_such(tmp_path: Path, length: str) -> None:
+    """Also where no length is too large."""
+    client = TestClient(guarded(create_app(tmp_path), "token"), base_url="http://localhost")
+    headers = {**ZIP, "authorization": "Bearer token", "content-length": length}
+    answer = client.post("/api/v1/data/uploads?name=a.zip", content=b"", headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (400, "request_broken")
+
+
+def test_who_asks_a_workbench_that_is_closed_begins_no_process(tmp_path: Path) -> None:
+    bench = Workbench(tmp_path)
+    bench.close()
+    with pytest.raises(WorkbenchFailed):
+        bench.ask("device")
+    assert workers(tmp_path) == []
+
+
+def test_jobs_are_waited_for_from_the_moment_that_they_are_known() -> None:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        jobs, ended = Jobs(), threading.Event()
+
+        def settle() -> None:
+            while not ended.is_set():
+                jobs.settle("draw")
+
+        with ThreadPoolExecutor(1) as threads:
+            settling = threads.submit(settle)
+            for number in range(1000):
+                jobs.begin("draw", str(number), lambda: None)
+            ended.set()
+            settling.result()
+    finally:
+        sys.setswitchinterval(before)
+    jobs.settle("draw")
+    assert {job.state for job in jobs.all()} == {"done"}
 
 
 def test_too_few_sample_notes_are_refused_in_words(server: StudioProcess, client: httpx.Client) -> None:

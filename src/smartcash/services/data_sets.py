@@ -4,6 +4,7 @@ What stands there under a name is whole, and nothing that stands there is ever o
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
+
+import psutil
 
 from smartcash.domain.errors import DataInvalid
 from smartcash.utils.files import (
@@ -23,15 +26,17 @@ from smartcash.utils.files import (
     temporary_beside,
     temporary_target,
 )
-from smartcash.utils.machine import free_disk
+from smartcash.utils.machine import nearest_existing
 
 ZIP = b"PK\3\4"
-UNPACKED = 2  # a zip is unpacked to be read, so it may take half of what is free
+SHARE = 2  # half of what is free may be taken: trainings and what unpacks a zip need room too
+PICTURE_BYTES = 30_000  # of a disk that a drawn picture and its label take; measured: 26.5 kB on ext4
 STALE_S = 86_400  # nobody has written to it for so long: its maker was killed
 
 
 class DataSets:
-    """The data sets of one home that were made from the page. Safe to use from several threads and processes."""
+    """The data sets of one home that were made from the page. Safe to use from several threads and processes. What
+    makes one raises DataInvalid for all that the disk answers to a write."""
 
     def __init__(self, home: Path) -> None:
         self.folder = home.absolute() / "data"
@@ -42,31 +47,46 @@ class DataSets:
             return []
         there = [path for path in self.folder.iterdir() if not path.name.startswith(".")]
         found = [path for path in there if path.is_dir() or path.suffix == ".zip"]
-        return sorted(found, key=lambda path: path.lstat().st_mtime, reverse=True)
+        return sorted(found, key=_last_written, reverse=True)
 
-    def room(self) -> int:
-        """So many bytes a zip may have."""
-        return free_disk(self.folder) // UNPACKED
+    def room(self) -> int | None:
+        """So many bytes a new data set may have; None: the drive does not say how large it is."""
+        disk = psutil.disk_usage(str(nearest_existing(self.folder)))
+        return int(disk.free) // SHARE if disk.total else None
 
     def begin(self, name: str) -> Path:
         """A hidden place in the folder, where nothing is yet. What others left at theirs when they were killed is swept
-        away. Raises OSError."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for path in self.folder.iterdir():
-            if temporary_target(path.name) and path.lstat().st_mtime < time.time() - STALE_S:
-                self.discard(path)
+        away."""
+        with self.writing(name):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            oldest = time.time() - STALE_S
+            hidden = [path for path in self.folder.iterdir() if temporary_target(path.name)]
+            if stale := [path for path in hidden if _last_written(path) < oldest]:
+                with FolderLock(self.folder):  # of two that sweep one finds nothing
+                    for path in stale:
+                        self.discard(path)
         return temporary_beside(self.folder / slug(name))
 
+    def begin_drawing(self, name: str, images: int) -> Path:
+        """A hidden place for so many drawn pictures. Raises DataInvalid also when there is no room for them."""
+        needed, room = images * PICTURE_BYTES, self.room()
+        if room is not None and needed > room:
+            raise DataInvalid(
+                "samples_above_room", name=name, images=images, size=_megabytes(needed), room=_megabytes(room),
+                folder=str(self.folder),
+            )  # fmt: skip
+        return self.begin(name)
+
     def keep(self, place: Path, name: str, suffix: str = "") -> Path:
-        """Move what stands at `place` to its name: as near to `name` as is safe, with a number where that is taken.
-        Raises OSError."""
+        """Move what stands at `place` to its name: as near to `name` as is safe, with a number where that is taken."""
         stem = slug(name)
-        with FolderLock(self.folder):
-            names = chain([stem], (f"{stem}-{number}" for number in count(2)))
-            paths = (self.folder / f"{each}{suffix}" for each in names)
-            target = next(path for path in paths if not os.path.lexists(path))
-            place.rename(target)
-        fsync_folder(self.folder)
+        with self.writing(name):
+            with FolderLock(self.folder):
+                names = chain([stem], (f"{stem}-{number}" for number in count(2)))
+                paths = (self.folder / f"{each}{suffix}" for each in names)
+                target = next(path for path in paths if not os.path.lexists(path))
+                place.rename(target)
+            fsync_folder(self.folder)
         return target
 
     def pictures(self, place: Path) -> int:
@@ -79,6 +99,17 @@ class DataSets:
             shutil.rmtree(place)
         else:
             remove(place)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[None]:
+        """What the disk answers to a write inside the block is said of the data set `name`."""
+        try:
+            yield
+        except OSError as error:
+            raise self.unwritable(name, error.strerror or str(error)) from error
+
+    def unwritable(self, name: str, reason: str) -> DataInvalid:
+        return DataInvalid("data_set_unwritable", name=name, folder=str(self.folder), reason=reason)
 
     def receive(self, name: str, announced: int) -> Upload:
         """A zip of `announced` bytes (0: not told) is about to come. Raises DataInvalid."""
@@ -93,8 +124,8 @@ class Upload:
         self.sets, self.name = sets, name
         self._room = sets.room()
         self._refuse_above_room(announced)
-        with self._writing():
-            self._place = sets.begin(name)
+        self._place = sets.begin(name)
+        with sets.writing(name):
             self._file = DurableFile(self._place)
 
     def write(self, piece: bytes) -> None:
@@ -102,35 +133,38 @@ class Upload:
         if not self._file.size and not piece.startswith(ZIP):
             raise self._no_zip()
         self._refuse_above_room(self._file.size + len(piece))
-        with self._writing():
+        with self.sets.writing(self.name):
             self._file.write(piece)
 
     def finish(self) -> Path:
         """All has come: the path under which it is kept."""
-        with self._writing():
+        with self.sets.writing(self.name):
             self._file.finish()
-            if not zipfile.is_zipfile(self._place):
-                raise self._no_zip()
-            name = self.name.replace("\\", "/").rpartition("/")[2]
-            return self.sets.keep(self._place, name[:-4] if name.lower().endswith(".zip") else name, ".zip")
+        if not zipfile.is_zipfile(self._place):
+            raise self._no_zip()
+        name = self.name.replace("\\", "/").rpartition("/")[2]
+        return self.sets.keep(self._place, name[:-4] if name.lower().endswith(".zip") else name, ".zip")
 
     def close(self) -> None:
         self._file.close()
         self.sets.discard(self._place)
 
     def _refuse_above_room(self, size: int) -> None:
-        if size > self._room:
-            told = [f"{each / 1e6:.0f} MB" for each in (size, self._room)]
+        if self._room is not None and size > self._room:
+            told = [_megabytes(each) for each in (size, self._room)]
             raise DataInvalid("upload_above_room", name=self.name, size=told[0], room=told[1])
 
     def _no_zip(self) -> DataInvalid:
         return DataInvalid("upload_no_zip", name=self.name)
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            reason = error.strerror or str(error)
-            folder = str(self.sets.folder)
-            raise DataInvalid("upload_unwritable", name=self.name, folder=folder, reason=reason) from error
+
+def _last_written(path: Path) -> float:
+    """When something was last written there, s since 1970. What has gone meanwhile, kept or discarded, is not old."""
+    try:
+        return path.lstat().st_mtime
+    except FileNotFoundError:
+        return math.inf
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.0f} MB"

@@ -32,8 +32,12 @@ class Job:
     def facts(self) -> dict[str, Any]:
         """Plain values, without result and error."""
         names = ("id", "kind", "subject", "state", "began", "ended")
-        share = self.share() if self.share and self.state == "running" else None
-        return {**{name: getattr(self, name) for name in names}, "share": share}
+        return {**{name: getattr(self, name) for name in names}, "share": self._done()}
+
+    def _done(self) -> float | None:
+        if self.share is None or self.state == "failed":
+            return None
+        return self.share() if self.state == "running" else 1.0
 
 
 class Jobs:
@@ -58,13 +62,12 @@ class Jobs:
             if (already := next(same, None)) is not None:
                 return already
             job = Job(secrets.token_hex(6), kind, subject, "running", time.time(), share=share)
-            self._jobs[job.id] = job
+            thread = threading.Thread(target=self._run, args=(job, work), name=f"job-{kind}", daemon=True)
+            thread.start()  # it ends no sooner than it is known here: that takes the lock
+            self._jobs[job.id], self._threads[job.id] = job, thread
             over = [each.id for each in self._jobs.values() if each.state != "running"]
             for old in over[: max(0, len(self._jobs) - KEPT)]:
                 del self._jobs[old]
-            thread = threading.Thread(target=self._run, args=(job, work), name=f"job-{kind}", daemon=True)
-            self._threads[job.id] = thread
-        thread.start()
         return job
 
     def _run(self, job: Job, work: Callable[[], Any]) -> None:

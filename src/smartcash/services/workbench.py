@@ -13,8 +13,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from smartcash.domain.errors import Problem, SmartCashError, WorkbenchFailed
 
@@ -42,63 +43,75 @@ class Workbench:
     def __init__(self, home: Path) -> None:
         self.home = home
         self._turn = threading.Lock()
+        self._beginning = threading.Lock()  # none is begun that `close` would not see
         self._closed = False
         self._process: subprocess.Popen[bytes] | None = None
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115  (what the process prints; closed by `close`)
+        self._said: IO[bytes] = BytesIO()  # what the process prints
 
-    def ask(self, question: str, *, language: str | None = None, **facts: Any) -> Any:
+    def ask(self, question: str, *, language: str | None = None, again: bool = True, **facts: Any) -> Any:
         """The answer to a question (a name in `worker.answers`) about plain values.
 
         A process that ends before it has answered is begun anew, once: it may have ended because nobody asked for
-        long, or was killed meanwhile. Raises Refusal with the worker's own error, WorkbenchFailed when the
-        second one died over it too, or `close` was called."""
+        long, or was killed meanwhile. Not for a question that leaves something half done: `again` is False then.
+        Raises Refusal with the worker's own error, WorkbenchFailed when the last one died over it too, or `close` was
+        called."""
         line = (json.dumps({"ask": question, "language": language, **facts}) + "\n").encode()
+        reason = ""
         with self._turn:
-            for _ in range(2):
+            for _ in range(2 if again else 1):
                 process = self._running()
+                if process is None:
+                    break
                 assert process.stdin is not None and process.stdout is not None
                 try:
                     process.stdin.write(line)
                     process.stdin.flush()
                     answer = process.stdout.readline()
-                except BrokenPipeError:
+                except (BrokenPipeError, ValueError):  # it has ended, or `close` has closed its input
                     answer = b""
                 if answer.endswith(b"\n"):
                     return _understood(answer)
-                self._end()
-                if self._closed:
-                    break
-            raise WorkbenchFailed("workbench_failed", reason=self._last_words())
+                reason = self._end()
+            raise WorkbenchFailed("workbench_failed", reason=reason)
 
     def close(self, *, at_once: bool = True) -> None:
         """End the process: now, or when it has finished what it is at."""
-        self._closed = True
-        process = self._process
+        with self._beginning:
+            self._closed = True
+            process = self._process
         if process is None:
             return
-        if at_once:
+        if self._turn.acquire(blocking=False):  # it is at nothing
+            self._end()
+            self._turn.release()
+        elif at_once:
             process.kill()
-        assert process.stdin is not None
-        process.stdin.close()
+        else:
+            assert process.stdin is not None
+            process.stdin.close()
 
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is not None and self._process.poll() is None:
+    def _running(self) -> subprocess.Popen[bytes] | None:
+        """The process; None after `close`."""
+        with self._beginning:
+            if self._closed:
+                return None
+            if self._process is not None and self._process.poll() is None:
+                return self._process
+            self._end()
+            self._said = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `_end`)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "smartcash", "answer", "--home", str(self.home.absolute())],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, start_new_session=True,
+                env={**os.environ, "SMARTCASH_HOME": str(self.home.absolute())},
+            )  # fmt: skip
             return self._process
-        self._end()
-        self._said.seek(0)
-        self._said.truncate()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "smartcash", "answer", "--home", str(self.home.absolute())],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, start_new_session=True,
-            env={**os.environ, "SMARTCASH_HOME": str(self.home.absolute())},
-        )  # fmt: skip
-        return self._process
 
-    def _end(self) -> None:
+    def _end(self) -> str:
+        """End the process, if there is one; the last that it said."""
         if self._process is None:
-            return
+            return ""
         self._process.kill()
-        self._process.wait()
+        code = self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             try:
@@ -106,12 +119,9 @@ class Workbench:
             except BrokenPipeError:  # it died before it had read everything
                 continue
         self._process = None
-
-    def _last_words(self) -> str:
-        """The end of what the process printed."""
-        size = self._said.seek(0, os.SEEK_END)
-        self._said.seek(max(0, size - LAST_BYTES))
-        return self._said.read().decode(errors="replace").strip()
+        with self._said as said:
+            said.seek(max(0, said.seek(0, os.SEEK_END) - LAST_BYTES))
+            return said.read().decode(errors="replace").strip() or f"exit {code}"
 
 
 def _understood(answer: bytes) -> Any:

@@ -34,6 +34,7 @@ MOST_BYTES = 1_000_000  # of a body
 MOST_PICTURE_BYTES = 20_000_000
 PICTURES = ("/api/v1/predict",)
 UPLOADS = ("/api/v1/data/uploads",)  # go to the disk in pieces, and no further than it has room
+_LENGTH = re.compile(r"[0-9]{1,18}")
 _HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d{1,5})?", re.ASCII)
 SAFE = ("GET", "HEAD", "OPTIONS")
 NOTEBOOKS = (
@@ -106,8 +107,10 @@ class Guard:
         if not self._may(request):
             return _refusal(request, 401, "not_signed_in")
         length = request.headers.get("content-length", "0")
+        if not _LENGTH.fullmatch(length):
+            return _refusal(request, 400, "request_broken")
         limit = _limit(request.url.path)
-        if not (length.isascii() and length.isdigit()) or int(length) > limit:
+        if int(length) > limit:
             return _refusal(request, 413, "too_large", limit=round(limit / 1e6))
         return None
 

@@ -16,6 +16,7 @@ from smartcash.domain.errors import NotConfirmed, Problem, SmartCashError
 from smartcash.services.event_log import finite
 from smartcash.services.workbench import Refusal
 from smartcash.ui.studio import language_of
+from smartcash.utils.files import UNWRITABLE
 from smartcash.utils.i18n import catalogue, text
 
 # the first that fits
@@ -39,10 +40,10 @@ STATUSES: tuple[tuple[type[SmartCashError], int], ...] = (
 BY_CODE = {
     "alias_unknown": 404, "config_stale": 412, "unconfirmed": 428, "significant_unconfirmed": 428,
     "version_unconfirmed": 428, "precondition_missing": 428, "too_large": 413, "config_invalid": 422,
-    "upload_above_room": 413, "upload_unwritable": 503,
+    "upload_above_room": 413, "upload_stalled": 408, "samples_above_room": 503, "data_set_unwritable": 503,
 }  # fmt: skip
 HTTP_CODES = {400: "request_broken", 404: "not_found", 405: "method_refused"}
-DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
+DISK_TROUBLE = UNWRITABLE | {errno.EIO}
 
 
 class ReviewNeeded(NotConfirmed):

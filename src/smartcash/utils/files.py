@@ -27,13 +27,18 @@ CHUNK = 1 << 22
 # what a disk that is full or only to be read, or a folder of somebody else, answers to a write
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 _LARGE = 1 << 18
+_DEVICE = re.compile(
+    r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.ASCII | re.IGNORECASE
+)  # to Windows, in any folder
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.tmp")
 
 
 def slug(label: object, limit: int = 48) -> str:
-    """A label as part of a file name: ASCII letters, digits, `.`, `_`, `-`, at most `limit` of them."""
+    """A label as a file name or part of one: ASCII letters, digits, `.`, `_`, `-`, at most `limit` of them, and on no
+    system the name of a device."""
     ascii_text = unicodedata.normalize("NFKD", str(label)).encode("ascii", "ignore").decode()
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", ascii_text)[:limit].strip(".-_") or "unnamed"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", ascii_text)[:limit].strip(".-_") or "unnamed"
+    return f"x-{name}"[:limit] if _DEVICE.fullmatch(name) else name
 
 
 def temporary_beside(path: Path) -> Path:

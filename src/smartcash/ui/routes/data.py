@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import secrets
 from typing import Annotated, Any, Literal
@@ -13,14 +14,17 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from smartcash.domain.config import DataFormat
-from smartcash.domain.errors import ConfigInvalid, RunNotFound
+from smartcash.domain.errors import ConfigInvalid, DataInvalid, RunNotFound
 from smartcash.handlers.run_view import RunView
+from smartcash.services.workbench import Refusal
 from smartcash.ui.routes.config import Asked, Here, Language, read_numbers
 from smartcash.ui.words import job_json, shown
 from smartcash.utils.i18n import text
 
 router = APIRouter(tags=["data"])
 PIECE_BYTES = 1 << 20
+LOOK_S = 0.2  # so often is it seen that the server ends while nothing of an upload comes
+SILENCE_S = 120  # so long may nothing come
 MOST_DRAWN = 10_000
 KEPT_PICTURES = 96
 Task = Literal["auto", "detect", "classify"]
@@ -58,7 +62,7 @@ class Augmented(Asked):
 @router.get("/data/sets")
 def list_sets(studio: Here) -> Response:
     """The data sets of the runs of this home, that of the configuration last confirmed, and those drawn or uploaded
-    here. `room`: so many bytes may a zip have that is uploaded."""
+    here. `room`: so many bytes may a zip have that is uploaded; null: the drive does not say how large it is."""
     found: dict[str, dict[str, Any]] = {}
     config, _, first = studio.manager.confirmed()
     if not first and config.data.path:
@@ -80,18 +84,28 @@ def list_sets(studio: Here) -> Response:
 @router.post("/data/samples", status_code=202)
 def draw(asked: Drawn, studio: Here, language: Language) -> Response:
     """Draw a data set of specimen notes into a new folder; its path is in the job's result."""
-    place = studio.sets.begin(asked.name)
+    place = studio.sets.begin_drawing(asked.name, asked.images)
+    drawn = 0
 
     def work() -> Any:
         try:
             facts = studio.drawing.ask(
-                "draw_samples", language=language, path=str(place), images=asked.images, task=asked.task
-            )
+                "draw_samples", language=language, again=False, path=str(place), images=asked.images, task=asked.task
+            )  # fmt: skip
             return {**facts, "path": str(studio.sets.keep(place, asked.name))}
+        except Refusal as error:
+            if error.code != "samples_out_not_writable":
+                raise
+            raise studio.sets.unwritable(asked.name, str(error.facts["reason"])) from error
         finally:
             studio.sets.discard(place)
 
-    job = studio.jobs.begin("draw", asked.name, work, lambda: studio.sets.pictures(place) / asked.images)
+    def share() -> float:
+        nonlocal drawn
+        drawn = max(drawn, studio.sets.pictures(place))  # at the end they are moved, and not seen there
+        return drawn / asked.images
+
+    job = studio.jobs.begin("draw", f"{asked.name} {asked.images} {asked.task}", work, share)
     return shown(job_json(job, language), 202)
 
 
@@ -108,26 +122,41 @@ def draw(asked: Drawn, studio: Here, language: Language) -> Response:
 async def upload(
     request: Request, studio: Here, name: Annotated[str, Query(min_length=1, max_length=1000)]
 ) -> Response:
-    """Keep the data set in the body, a zip. Whoever leaves before its end leaves nothing behind."""
+    """Keep the data set in the body, a zip. Whoever leaves or falls silent before its end leaves nothing behind."""
     announced = int(request.headers.get("content-length", "0"))
     coming = await run_in_threadpool(studio.sets.receive, name, announced)
     try:
-        gathered = bytearray()
-        async for piece in request.stream():
+        gathered, silent_s, more = bytearray(), 0.0, True
+        while more:
+            piece, more = await _next_piece(request)
             if studio.stream.closing():
                 return Response(status_code=503)  # the server ends, and does not wait for the rest
+            silent_s = 0.0 if piece else silent_s + LOOK_S
+            if silent_s > SILENCE_S:
+                raise DataInvalid("upload_stalled", name=name, seconds=SILENCE_S)
             gathered += piece
-            if len(gathered) >= PIECE_BYTES:
+            if len(gathered) >= PIECE_BYTES or not more:
                 await run_in_threadpool(coming.write, bytes(gathered))
                 gathered.clear()
-        if gathered:
-            await run_in_threadpool(coming.write, bytes(gathered))
         path = await run_in_threadpool(coming.finish)
     except ClientDisconnect:
         return Response(status_code=400)  # which nobody reads
     finally:
-        coming.close()
+        await run_in_threadpool(coming.close)  # to delete a large file takes long
     return shown({"path": str(path)}, 201)
+
+
+async def _next_piece(request: Request) -> tuple[bytes, bool]:
+    """The next piece of the body, empty if none has come in LOOK_S, and whether there is more. Raises
+    ClientDisconnect."""
+    try:
+        async with asyncio.timeout(LOOK_S):
+            message = await request.receive()
+    except TimeoutError:
+        return b"", True
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    return message.get("body", b""), message.get("more_body", False)
 
 
 @router.post("/data/check", status_code=202)
@@ -164,10 +193,10 @@ def list_pictures(
     limit: Annotated[int, Query(ge=1, le=200)] = 24,
 ) -> Response:
     """A page of a split's pictures with their boxes."""
-    where = {"path": path, "split": split, "form": format, "task": task, "seed": seed}
     found = studio.data.ask(
-        "list_pictures", language=language, label=label, offset=offset, limit=limit, **where
-    )
+        "list_pictures", language=language, path=path, split=split, label=label, offset=offset, limit=limit, form=format,
+        task=task, seed=seed,
+    )  # fmt: skip
     for row in found["pictures"]:
         asked = {
             "path": path, "split": split, "format": format, "task": task, "seed": seed, "index": row["index"],

@@ -59,13 +59,13 @@ export const upload = (path, file) => json("POST", path, file, file instanceof F
 export function uploading(path, file, hear) {
   const request = new XMLHttpRequest();
   const done = new Promise((resolve, reject) => {
-    request.onload = () => {
-      const found = isProblem(request.getResponseHeader("content-type")) ? JSON.parse(request.response) : { title: request.statusText };
-      if (request.status < 300) resolve(found);
-      else reject(new Refusal(request.status, found));
-    };
+    request.onload = () => resolve(true);
     request.onerror = () => reject(new Refusal(0, {}));
-    request.onabort = () => resolve(undefined);
+    request.onabort = () => resolve(false);
+  }).then((whole) => {
+    if (!whole) return undefined;
+    if (request.status < 300) return JSON.parse(request.response);
+    throw new Refusal(request.status, isProblem(request.getResponseHeader("content-type")) ? JSON.parse(request.response) : { title: request.statusText });
   });
   request.upload.onprogress = (event) => hear(event.loaded / event.total);
   request.open("POST", at(path));

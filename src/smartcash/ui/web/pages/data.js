@@ -1,5 +1,5 @@
 // Data: the sets that are known, how they stand, their pictures with what is labelled in them, and how to get one.
-import { html, signal, useEffect, useState } from "../html.js";
+import { html, signal, useEffect, useRef, useState } from "../html.js";
 import { get, post, query as asQuery, uploading } from "../api.js";
 import { bytes, percent, t, whole, word, wordOr } from "../words.js";
 import { link, page, remember, route } from "../router.js";
@@ -25,32 +25,38 @@ export default function Data() {
       <datalist id="sets">${known.map((each) => html`<option key=${each.path} value=${each.path}></option>`)}</datalist>
       <button type="submit">${t("data.open")}</button></form>
     <${Loaded} from=${sets}>${({ room }) => html`${!shown && html`<${Empty} title=${t("data.none")}><p>${t("data.none_text")}</p><//>`}
-      <details key=${shown} class="group" open=${!shown || sending.value !== null}><summary>${t("data.new")} <small>${t("data.new_text")}</small></summary>
+      <details key=${shown} class="group" open=${!shown || sending.value !== null || unsent.value !== null}><summary>${t("data.new")} <small>${t("data.new_text")}</small></summary>
         <div class="cols"><${Upload} room=${room} /><${Draw} /></div></details>`}<//>
     ${shown && html`<${Set} key=${shown} path=${shown} />`}`;
 }
 
 const show = (path) => remember({ path, split: "", class: "", offset: "" });
 
+const tell = ({ path }) => toast(t("data.made", { path }), link("data") + asQuery({ path }));
 /** A new data set is there: shown, or told of to whoever has gone on to another page. */
-function made({ path }) {
-  if (page.value === "data") show(path);
-  else toast(t("data.made", { path }), link("data") + asQuery({ path }));
-}
+const made = (set) => (page.value === "data" ? show(set.path) : tell(set));
 
 const sending = signal(null); // the zip that is on its way: {name, share, cancel}; it goes on while other pages are open
 const unsent = signal(null); // why the last one was not kept
 
 /** What is no zip, or too large, is said at once: the server would say so too, but might have to break off for it. */
 async function send(file, room) {
-  unsent.value = null;
   const { name, size } = file;
-  const begins = await file.slice(0, 4).arrayBuffer().then((head) => new Uint8Array(head).join(), () => ""); // a folder cannot be read
-  if (begins !== "80,75,3,4") return (unsent.value = { message: word("errors.upload_no_zip", { name }) });
-  if (size > room) return (unsent.value = { message: word("errors.upload_above_room", { name, size: bytes(size), room: bytes(room) }) });
-  const { done, cancel } = uploading(`data/uploads${asQuery({ name })}`, file, (share) => (sending.value = { name, share, cancel }));
-  sending.value = { name, share: 0, cancel };
-  return done.then((kept) => kept && made(kept), (error) => (unsent.value = error.code === "unreachable" ? { message: t("data.broke_off", { name }) } : error)).finally(() => (sending.value = null));
+  unsent.value = null;
+  sending.value = { name, share: 0 }; // before anything is waited for: of two files that are dropped one is taken
+  try {
+    const begins = await file.slice(0, 4).arrayBuffer().then((head) => new Uint8Array(head).join(), () => ""); // a folder cannot be read
+    if (begins !== "80,75,3,4") throw new Error(word("errors.upload_no_zip", { name }));
+    if (room !== null && size > room) throw new Error(word("errors.upload_above_room", { name, size: bytes(size), room: bytes(room) }));
+    const { done, cancel } = uploading(`data/uploads${asQuery({ name })}`, file, (share) => (sending.value = { name, share, cancel }));
+    sending.value = { name, share: 0, cancel };
+    const kept = await done;
+    if (kept) made(kept);
+  } catch (error) {
+    unsent.value = error.code === "unreachable" ? { message: t("data.broke_off", { name }) } : error;
+  } finally {
+    sending.value = null;
+  }
 }
 
 function Upload({ room }) {
@@ -67,7 +73,7 @@ function Upload({ room }) {
     target.value = ""; // the same file may be chosen again
   };
   const { name, share, cancel } = sending.value ?? {};
-  return html`<div class="stack"><h2>${t("data.upload")}</h2><p class="small quiet">${t("data.upload_text", { room: bytes(room) })}</p>
+  return html`<div class="stack"><h2>${t("data.upload")}</h2><p class="small quiet">${t("data.upload_text")}${room !== null && ` ${t("data.upload_room", { room: bytes(room) })}`}</p>
     ${cancel
       ? html`<div class="stack" role="status"><p>${name} <b>${percent(share)}</b></p><progress max="1" value=${share} aria-label=${t("progress.label")}></progress><p><button type="button" onClick=${cancel}>${t("cancel")}</button></p></div>`
       : html`<div class=${over ? "drop over" : "drop"} onDragOver=${(event) => { event.preventDefault(); setOver(true); }} onDragLeave=${() => setOver(false)} onDrop=${drop}><label>${t("data.drop")}<input class="unseen" type="file" accept=".zip" id="upload" onChange=${choose} /></label></div>`}
@@ -77,14 +83,18 @@ function Upload({ room }) {
 function Draw() {
   const { job, setJob, busy, share } = useJob();
   const [error, setError] = useState(null);
+  const begun = useRef(""); // the job that was begun here; who looks at something else is not taken away by another
   const going = state.value?.jobs.find((each) => each.kind === "draw" && each.state === "running");
-  useEffect(() => going && !job && setJob(going), [going?.id]); // begun before this page was opened
-  useEffect(() => job?.state === "done" && made(job.result), [job?.state]);
+  useEffect(() => going && !job && setJob(going), [going?.id]);
+  useEffect(() => job?.state === "done" && (job.id === begun.current ? made : tell)(job.result), [job?.state]);
   const draw = (event) => {
     event.preventDefault();
     setError(null);
     const given = new FormData(event.target);
-    post("data/samples", { name: given.get("name"), images: Number(given.get("images")), task: given.get("task") }).then(setJob, setError);
+    post("data/samples", { name: given.get("name"), images: Number(given.get("images")), task: given.get("task") }).then((own) => {
+      begun.current = own.id;
+      setJob(own);
+    }, setError);
   };
   return html`<div class="stack"><h2>${t("data.draw")}</h2><p class="small quiet">${t("data.draw_text")}</p>
     <form class="row low" onSubmit=${draw}>

@@ -73,6 +73,6 @@ function First() {
   const ways = [html`<a key="train" class=${known ? "button primary" : "button"} href=${link("train")}>${t("home.train")}</a>`, html`<a key="data" class=${known ? "button" : "button primary"} href=${link("data")}>${t(known ? "first.look" : "first.get")}</a>`];
   return html`<section class="plain"><div class="empty"><h2>${t("first.title")}</h2><p>${t("first.text")}</p>
     <ol class="stack">${steps.map((each) => html`<li key=${each}><b>${t(`first.${each}`)}</b><br /><span class="quiet">${t(`first.${each}_text`)}</span></li>`)}</ol>
-    <p class="row">${known ? ways : ways.reverse()}</p>
+    <p class="row">${(sets.data || sets.error) && (known ? ways : ways.reverse())}</p>
   </div></section>`;
 }
