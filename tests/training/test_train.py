@@ -336,7 +336,9 @@ def test_a_training_on_a_zip_names_the_zip_and_warns_of_its_data_in_words(
     assert read_run(run.path).dataset == "my notes.zip"
 
 
-def test_a_finding_that_another_version_wrote_is_shown_by_its_code(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finding_that_another_version_wrote_is_shown_by_its_code(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """A34: what is read from a file of events may name what this version does not know."""
     TrainingDisplay()(DataFound("data_from_the_future", "error", 2, "a.jpg"))
     assert "data_from_the_future (a.jpg" in capsys.readouterr().out

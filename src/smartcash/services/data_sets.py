@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from smartcash.domain.errors import DataInvalid
+from smartcash.services.run_store import DATA
 from smartcash.utils.files import (
     DurableFile,
     FolderLock,
@@ -39,7 +40,7 @@ class DataSets:
     makes one raises DataInvalid for all that the disk answers to a write."""
 
     def __init__(self, home: Path) -> None:
-        self.folder = home.absolute() / "data"
+        self.folder = home.absolute() / DATA
 
     def paths(self) -> list[Path]:
         """Those that are there, newest first."""
