@@ -51,10 +51,15 @@ def turn_on(home: Path, device: str) -> Iterator[None]:
 
 
 def backbone_problems(name: str) -> list[Problem]:
-    """What is wrong with the name of a backbone; loads torch."""
-    from smartcash.worker import backbone_problems as found
+    """What is wrong with the name of a backbone; loads torch, and a signal meanwhile is one before a training."""
+    try:
+        with listen_to_signals():
+            from smartcash.worker import backbone_problems as found
 
-    return found(name)
+            return found(name)
+    except Interrupted as interrupted:
+        click.echo(text(f"train.interrupted_{interrupted.reason}"))
+        sys.exit(EXIT_CODES[interrupted.reason])
 
 
 def prepared(manager: TrainingManager, run: RunFolder) -> None:
