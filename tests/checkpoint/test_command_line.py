@@ -115,6 +115,18 @@ def test_only_what_predicts_is_marked_as_good(
     assert code == 0 and f"⚠️ {imported}: The file is whole and safe to load" in out and "✅" not in out
 
 
+def test_the_doctor_takes_a_runs_folder_and_praises_none_without_a_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """B33, A33: what was not looked at is not called healthy."""
+    home = shutil.copytree(Path(__file__).parents[1] / "project" / "format_1", tmp_path / "home")
+    (run_folder,) = (home / "detect").iterdir()
+    code, out, _ = run(capsys, "doctor", run_folder)
+    assert code == 0 and "2 good" in out and "healthy" in out
+    code, out, _ = run(capsys, "doctor", home)
+    assert code == 0 and "no checkpoint in this folder itself" in out and "healthy" not in out
+
+
 def test_looking_into_a_folder_that_does_not_exist_makes_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -311,6 +311,8 @@ def test_a_run_is_found_by_the_name_it_was_given_unless_another_has_it_too(tmp_p
         made(tmp_path, config={"name": name}) for name in ("dompet siang", "pasar", "pasar")
     )
     assert find_run("dompet siang", tmp_path).id == RunStore(tmp_path).find("dompet siang").id == run.id
+    child = made(tmp_path, config={"name": "dompet siang"}, parent={"id": run.id})
+    assert find_run("dompet siang", tmp_path).id == RunStore(tmp_path).find("dompet siang").id == child.id
     year = made(tmp_path, config={"name": "2026"})  # as the ids of several begin
     assert find_run("2026", tmp_path).id == RunStore(tmp_path).find("2026").id == year.id
     for find in (RunStore(tmp_path).find, lambda name: find_run(name, tmp_path)):

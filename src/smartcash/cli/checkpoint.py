@@ -34,12 +34,13 @@ _command = commands_of(command)
 
 
 def _manager(folder: Path) -> CheckpointManager:
-    """The manager of a folder that exists: looking never makes one."""
+    """The manager of a folder that exists, or of a run's: looking never makes one."""
     from smartcash.handlers.checkpoint import CheckpointManager
 
     if not folder.is_dir():
         raise CheckpointNotFound("checkpoint_folder_missing", path=str(folder))
-    return CheckpointManager(folder)
+    weights = folder / "weights"
+    return CheckpointManager(weights if (folder / "run.json").is_file() and weights.is_dir() else folder)
 
 
 def _print_json(value: Any) -> None:
@@ -177,7 +178,9 @@ def doctor(folder: Path, adopt: bool, as_json: bool) -> None:
         for name in report["unverified"]:
             click.echo(f"• {name}: {text('checkpoint.state_unverified')}")
         click.echo(report["summary"])
-        if report["healthy"]:
+        if not (report["good"] or report["unverified"] or report["damaged"]):
+            click.echo(f"! {text('checkpoint.doctor_nothing')}")
+        elif report["healthy"]:
             click.echo(f"✅ {text('checkpoint.doctor_healthy')}")
     if report["damaged"]:
         raise SystemExit(1)

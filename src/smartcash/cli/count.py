@@ -54,6 +54,9 @@ def command(
         click.echo(json.dumps({"pictures": counted, "total": total(good)}, indent=2, ensure_ascii=False))
     elif good:
         _show_total(total(good))
+        if not all(facts["measured"] for facts in good):
+            told = text("count.unmeasured", abstain=f"{good[0]['abstain']:.0%}", model=model)
+            click.echo(f"⚠ {told}")
     if len(good) < len(counted):
         raise SystemExit(1)
 

@@ -16,6 +16,8 @@ from smartcash.cli.tables import classification_table, detection_table
 from smartcash.domain import events
 from smartcash.utils.i18n import catalogue, text
 
+WIDE = 120  # characters of a terminal; the bar of a narrower one leaves the last figures to the lines of the epochs
+
 
 class TrainingDisplay:
     """Hears events and shows them; call it with each."""
@@ -27,7 +29,7 @@ class TrainingDisplay:
         self.reason = ""  # how the training ended
         self.progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=24 if self.console.width >= WIDE else 8),
             TextColumn("{task.fields[facts]}"),
             console=self.console,
             disable=not self.console.is_terminal or self.console.quiet,
@@ -58,7 +60,8 @@ class TrainingDisplay:
                     self.bar, total=event.steps, completed=event.step,
                     description=text("train.epoch", epoch=event.epoch),
                     facts=text(
-                        "train.step", step=event.step, steps=event.steps, loss=f"{event.loss:.3f}", metric=self.metric,
+                        "train.step", step=event.step, steps=event.steps, loss=f"{event.loss:.3f}",
+                        metric=f"{self.metric}  " if self.console.width >= WIDE else "",
                         rate=f"{event.images_per_s:.1f}", eta="–" if event.eta_s is None else duration(event.eta_s),
                     ),
                 )  # fmt: skip

@@ -51,7 +51,7 @@ def list_table(area: str, columns: Sequence[str], whole: Sequence[str]) -> Table
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in columns:
         head = text(f"{area}.{column}")
-        table.add_column(head, no_wrap=column in whole, overflow="ellipsis", min_width=len(head))
+        table.add_column(head, no_wrap=column in whole, overflow="fold", min_width=len(head))
     return table
 
 

@@ -70,6 +70,8 @@ def command(
     review = manager.check(merge(values, parse_assignments(assignments)))
     if review.config is None or review.problems:
         raise ConfigInvalid(review.problems)
+    if review.changes and not review.first and leads():
+        click.echo(text("changes.against"))
     how = confirmed_by([] if review.first else review.changes, yes) if leads() else ""
     if background:
         run = manager.apply(review, significant=True, confirmed=how)

@@ -130,15 +130,15 @@ def find_run(name: str, base: Path | None = None) -> RunFolder:
     Raises RunNotFound."""
     base = base or home()
     found = [path.parent for path in base.glob("*/*/run.json") if path.parent.parent.name != DATA]
-    return RunFolder(_meant(name, found, base, lambda path: read_run(path).name, anywhere=True))
+    return RunFolder(_meant(name, found, base, read_run, anywhere=True))
 
 
 def _meant(
-    name: str, folders: Sequence[Path], base: Path, named: Callable[[Path], str], *, anywhere: bool
+    name: str, folders: Sequence[Path], base: Path, read: Callable[[Path], RunInfo], *, anywhere: bool
 ) -> Path:
     """The folder among `folders` that a person means by `name`: the newest for "latest", the one of exactly this
     id, the one at this path (`anywhere`: it need not be among them), the only one whose id begins so, the only one
-    that is `named` so.
+    that is named so; of a run and those that it was extended to, the last.
 
     Raises RunNotFound."""
     if name == "latest" and folders:
@@ -151,7 +151,9 @@ def _meant(
     elif not matching and name:
         matching = [path for path in folders if path.name.startswith(name)]
         if len(matching) != 1:
-            matching = [path for path in folders if named(path) == name] or matching
+            named = [(path, run) for path in folders if (run := read(path)).name == name]
+            extended = {run.parent for _, run in named}
+            matching = [path for path, run in named if run.id not in extended] or matching
     if not matching and Path(name).is_file():
         raise RunNotFound("run_is_a_file", name=name)
     if len(matching) > 1:
@@ -285,8 +287,7 @@ class RunStore:
 
     def _one(self, name: str, runs: Iterable[RunInfo]) -> RunInfo:
         by_folder = {Path(run.path): run for run in runs}
-        folder = _meant(name, list(by_folder), self.home, lambda path: by_folder[path].name, anywhere=False)
-        return by_folder[folder]
+        return by_folder[_meant(name, list(by_folder), self.home, by_folder.__getitem__, anywhere=False)]
 
     def _move(self, run: RunInfo, target: Path, record: Record) -> RunInfo:
         if target.exists():

@@ -38,6 +38,8 @@ from smartcash.handlers.exports import Exports, version_exports
 from smartcash.services.run_store import RunFolder, home
 from smartcash.services.version_store import VersionStore
 from smartcash.utils.files import sha256_of
+from smartcash.utils.i18n import text
+from smartcash.utils.logger import get_logger
 from smartcash.utils.machine import available_cores
 from smartcash.worker.data import load_data
 from smartcash.worker.facts import git_revision, now
@@ -164,6 +166,7 @@ def export_model(
                 record = record_of(source, request, made, str(error))
             else:
                 record = record_of(source, request, made)
+                get_logger("exports").info(text("export.written", path=str(target)))
             source.exports.add(record)
             yield record
 
