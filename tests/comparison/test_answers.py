@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from answers import classified, detected, objects
 
-from smartcash.backend.calibration import choose_limits, reliability, share_answered
+from smartcash.backend.calibration import choose_limits, promise, reliability, share_answered
 from smartcash.backend.comparison import agreement_of, most_telling
 from smartcash.backend.mistakes import KINDS, find_mistakes, mistakes_of
 from smartcash.backend.resampling import DetectionFigures, judged_by
@@ -216,6 +216,14 @@ LIMITS = Thresholds(
     1.0,
     "2026-11-01T08:00:00+00:00",
 )
+
+
+@pytest.mark.parametrize(
+    ("sure", "images", "share"), [(1.0, 10, 0.7411), (0.0, 10, 0.05), (0.5, 400, 0.9851), (1.0, 400, 0.9925)]
+)
+def test_limits_promise_no_more_than_their_pictures_bear(sure: float, images: int, share: float) -> None:
+    """D3: the lower ends that Clopper and Pearson give for n right of n, one-sided, at 95 %."""
+    assert promise(sure, images) == pytest.approx(share, abs=1e-4)
 
 
 def test_limits_are_found_beside_the_model_they_were_chosen_for_and_for_no_other(tmp_path: Path) -> None:

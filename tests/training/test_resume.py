@@ -316,6 +316,10 @@ def test_a_checkpoint_is_told_of_with_the_moment_that_the_log_has(notes: Path, t
         line = next(line for line in lines if each["path"] in line)
         logged = datetime.strptime(" ".join(line.split()[:2]), "%Y-%m-%d %H:%M:%S,%f").astimezone()
         assert each["saved_at"] <= logged.timestamp() + 0.001 and logged.timestamp() <= each["time"]
+        if Path(each["path"]).exists():  # older ones were cleared away
+            assert Path(each["path"]).stat().st_mtime <= each["saved_at"] + 0.01, (
+                "no sooner than it was whole"
+            )
     assert max(each["time"] - each["saved_at"] for each in told) > 0.9
 
 

@@ -20,7 +20,6 @@ from smartcash.backend.samples import write_samples
 from smartcash.cli import count as count_command
 from smartcash.cli import main
 from smartcash.cli.count import total
-from smartcash.cli.report import promised
 from smartcash.domain.config import TrainConfig
 from smartcash.domain.errors import CheckpointCorrupt, DataInvalid, RunNotFound, VersionNotFound
 from smartcash.handlers.model_versions import ModelVersions
@@ -132,15 +131,6 @@ def test_doubts_are_told_line_by_line_the_likeliest_first_and_not_all(english: N
     assert last == f"    and {40 - len(lines)} more (--json lists all)"
     facts["doubts"] = doubts[:1]
     assert count_command._line(facts).splitlines()[1:] == ["    Rp100.000  20%"]
-
-
-@pytest.mark.parametrize(
-    ("images", "sure", "told"), [(10, 1.0, "74%"), (10, 0.0, "5%"), (400, 0.5, "99%"), (400, 1.0, "")]
-)
-def test_a_limit_promises_no_more_than_its_pictures_bear(images: int, sure: float, told: str) -> None:
-    """D3: of n sure pictures that are all right, 0.05^(1/n) is the 95 % lower bound of Clopper and Pearson."""
-    said = promised({"images": images, "sure": sure, "target": 0.99})
-    assert (said is None) if not told else (said is not None and told in said)
 
 
 def test_the_total_is_that_of_all_pictures() -> None:

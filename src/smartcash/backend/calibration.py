@@ -33,6 +33,7 @@ from smartcash.backend.resampling import (
 from smartcash.domain.banknotes import values_of
 
 TARGET = 0.99  # of the pictures that are answered, this share should be right
+CHANCE = 0.05  # that a promise is wrong
 LEAST_SCORE = 0.05  # below it a detector's boxes are of no use to anybody, and there are many
 
 
@@ -134,6 +135,13 @@ def choose_limits(judged: Judged) -> Limits:
         score, dict(zip(judged.classes, chosen_C.tolist())), float(limit_K[chosen]), TARGET, bool(good_K),
         float(sure_K[chosen]), right_K[chosen], curve,
     )  # fmt: skip
+
+
+def promise(sure: float, images: int) -> float:
+    """The most that limits chosen on `images` pictures can promise of pictures like them: were all of the share `sure`
+    counted exactly, the one-sided 95 % lower bound of the share that is: CHANCE^(1/n) for n of n (Clopper and Pearson,
+    1934)."""
+    return float(CHANCE ** (1 / max(1, round(sure * images))))
 
 
 def share_answered(judged: Judged, limits: Limits) -> tuple[float, float | None]:

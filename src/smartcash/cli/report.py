@@ -14,8 +14,6 @@ from smartcash.cli import language_option
 from smartcash.cli.options import TargetFile
 from smartcash.utils.i18n import text
 
-CHANCE = 0.05  # of being wrong, 1 minus the confidence
-
 
 @language_option
 @click.command("report", help=text("cli.report.help"), epilog=text("cli.report.example"))
@@ -97,6 +95,8 @@ def _show(facts: Mapping[str, Any]) -> None:
     found = {kind: count for kind, count in facts["mistakes"]["counts"].items() if count}
     kinds = ", ".join(f"{text('report.kind.' + kind)} {count}" for kind, count in found.items())
     click.echo(text("report.mistakes_line", kinds=kinds or "–"))
+    from smartcash.backend.calibration import promise
+
     limits = facts["limits"]
     chosen = {
         "images": limits["images"],
@@ -107,8 +107,9 @@ def _show(facts: Mapping[str, Any]) -> None:
     click.echo(text("report.limits_kept" if limits["kept"] else "report.limits_not_kept"))
     if not limits["reached"]:
         click.echo(f"⚠ {text('report.limit_not_reached', **chosen)}")
-    elif (few := promised(limits)) is not None:
-        click.echo(f"⚠ {few}")
+    elif (bound := promise(limits["sure"], limits["images"])) < limits["target"]:
+        sure = round(limits["sure"] * limits["images"])
+        click.echo(f"⚠ {text('report.limit_few', count=sure, bound=f'{bound:.0%}')}")
     pace = facts["pace"]
     click.echo(
         text(
@@ -116,14 +117,6 @@ def _show(facts: Mapping[str, Any]) -> None:
             picture=" × ".join(map(str, pace["picture"])), megabytes=f"{facts['model']['size_bytes'] / 1e6:.1f}",
         )
     )  # fmt: skip
-
-
-def promised(limits: Mapping[str, Any]) -> str | None:
-    """What is to be said where too few pictures stand behind the limits to promise their target: were all n of them
-    right, the 95 % lower bound of the share (Clopper-Pearson) is 0.05^(1/n)."""
-    count = round(limits["sure"] * limits["images"])
-    bound = CHANCE ** (1 / max(1, count))
-    return None if bound >= limits["target"] else text("report.limit_few", count=count, bound=f"{bound:.0%}")
 
 
 def _estimate(estimate: Mapping[str, float] | None) -> str:

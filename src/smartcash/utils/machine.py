@@ -7,6 +7,7 @@ import errno
 import math
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,7 +28,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h of glibc; mallopt(3)
 
 def available_cores() -> int:
     """Cores this process may use: those it is bound to, and no more than its container or job has time on."""
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    bound = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return min([bound, *map(math.ceil, _core_limits())])
 
 
