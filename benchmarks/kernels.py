@@ -1,11 +1,11 @@
-"""The compiled kernels on the CPU: PyTorch's own against backend/depthwise.py and backend/norms.py.
+"""The compiled kernels on the CPU: PyTorch's own against backend/depthwise.py, norms.py and squeeze_excite.py.
 
 Under bf16 autocast, batch 16. Per depthwise layer of efficientnet_lite0 at 320 px: the time of one backward (gradients
 of input and weight) and the relative error of its gradients against PyTorch's in fp32. Per kind of batch norm with its
-activation: one forward and backward. Then whole detectors: steps of forward, loss, backward and fused AdamW, in turns,
-fine-tuned as pretrained ones are by default, and from scratch; "stock" is the same net without any of our layers. Ours
-is used where the CPU has bf16 in hardware, see choose_dtype: "torch" is what it does with PyTorch's kernels alone,
-"numba" with those of the extra `fast`, where it is installed.
+activation, and of squeeze-and-excitation: one forward and backward. Then whole detectors: steps of forward, loss,
+backward and fused AdamW, in turns, fine-tuned as pretrained ones are by default, and from scratch; "stock" is the same
+net without any of our layers. Ours is used where the CPU has bf16 in hardware, see choose_dtype: "torch" is what it
+does with PyTorch's kernels alone, "numba" with those of the extra `fast`, where it is installed.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from typing import TypeVar
 
 import timm
 import torch
+from timm.models._efficientnet_blocks import SqueezeExcite
 from torch import Tensor, nn
 
 from benchmarks.measuring import Row, medians, options, print_table
-from smartcash.backend import depthwise, norms
+from smartcash.backend import depthwise, norms, squeeze_excite
 from smartcash.backend.backbones import SHORT_NAMES, Backbone
 from smartcash.backend.builder import choose_dtype, set_threads
 from smartcash.backend.criterion import DetectionCriterion, Targets
@@ -31,11 +32,13 @@ from smartcash.backend.detector import Detector
 from smartcash.backend.engine import to_training
 from smartcash.backend.folding import FoldableConv2d, fold_norms
 from smartcash.backend.norms import NormAct2d
+from smartcash.backend.squeeze_excite import SqueezeExcite2d
 from smartcash.utils.machine import available_cores
 
 Result = TypeVar("Result")
 IMAGE_PX = 320
 WAYS = ("torch", "numba") if depthwise.COMPILED else ("torch",)
+EXCITED = ((48, 160), (192, 80), (672, 20))
 NORMS = ((32, 160, nn.ReLU), (96, 80, nn.ReLU), (192, 20, nn.ReLU), (64, 40, nn.SiLU), (128, 20, nn.SiLU))
 DETECTORS = (
     ("efficientnet_lite0", 16, True),
@@ -62,6 +65,11 @@ def main() -> None:
         f"Batch norm and activation, forward and backward, ms, batch {batch}, bf16",
         ("layer", "stock", WAYS[-1], "stock / best"),
         [norm_row(*kind, batch, repeat) for kind in NORMS],
+    )
+    print_table(
+        f"Squeeze-and-excitation, forward and backward, ms, batch {batch}, bf16",
+        ("layer", "stock", WAYS[-1], "stock / best"),
+        [excited_row(*kind, batch, repeat) for kind in EXCITED],
     )
     print_table(
         f"One training step of a whole detector, images/s, {IMAGE_PX} px, bf16",
@@ -123,7 +131,7 @@ def by(action: Callable[[], Result]) -> dict[str, Callable[[], Result]]:
     """The same action with the kernels of each way."""
 
     def chosen(way: str) -> Result:
-        depthwise.COMPILED = norms.COMPILED = way == "numba"
+        depthwise.COMPILED = norms.COMPILED = squeeze_excite.COMPILED = way == "numba"
         return action()
 
     return {way: partial(chosen, way) for way in WAYS}
@@ -146,19 +154,39 @@ def error(found: tuple[Tensor, ...], exact: tuple[Tensor, ...]) -> float:
 
 
 def norm_row(channels: int, side: int, activation: type[nn.Module], batch: int, repeat: int) -> Row:
-    """ms of one forward and backward of a layer, PyTorch's and ours."""
+    """ms of one forward and backward of a norm with its activation, PyTorch's and ours."""
     stock = nn.Sequential(nn.BatchNorm2d(channels), activation(inplace=True))
     ours = NormAct2d(channels, act=activation(inplace=True))
+    name = f"{channels} ch, {side}², {activation.__name__}"
+    return name, *turns_of(stock, ours, channels, side, batch, repeat)
+
+
+def excited_row(channels: int, side: int, batch: int, repeat: int) -> Row:
+    """The same of a squeeze-and-excitation, timm's and ours."""
+    stock = SqueezeExcite(channels, act_layer=nn.SiLU)
+    ours = SqueezeExcite2d(deepcopy(stock))
+    return f"{channels} ch, {side}²", *turns_of(stock, ours, channels, side, batch, repeat)
+
+
+def turns_of(
+    stock: nn.Module, ours: nn.Module, channels: int, side: int, batch: int, repeat: int
+) -> tuple[float, float, float]:
+    """ms of one forward and backward of either, and their ratio."""
     x = torch.randn(batch, channels, side, side).to(torch.bfloat16, memory_format=torch.channels_last)
     above = torch.randn_like(x)
 
     def turn(layer: nn.Module) -> Callable[[], None]:
         inputs = x.clone().requires_grad_()
-        return lambda: layer(inputs).backward(above)
 
-    times = medians({"stock": turn(stock), WAYS[-1]: turn(ours)}, repeat)
-    name = f"{channels} ch, {side}², {activation.__name__}"
-    return name, *(1e3 * value for value in times.values()), times["stock"] / times[WAYS[-1]]
+        def once() -> None:
+            with torch.autocast("cpu", torch.bfloat16):
+                output = layer(inputs)
+            output.backward(above)
+
+        return once
+
+    times = medians({"stock": turn(stock), "ours": turn(ours)}, repeat)
+    return 1e3 * times["stock"], 1e3 * times["ours"], times["stock"] / times["ours"]
 
 
 def detector(name: str, batch: int, repeat: int, *, tuned: bool) -> Row:
@@ -181,9 +209,14 @@ def without_ours(model: nn.Module) -> nn.Module:
         if isinstance(layer, NormAct2d):
             plain = nn.BatchNorm2d(layer.num_features, layer.eps, layer.momentum)
             plain.load_state_dict(layer.state_dict())
+            if isinstance(layer.act, nn.SiLU):
+                layer.act.inplace = True  # as timm has it
             stock.set_submodule(name, nn.Sequential(plain, layer.act))
         elif isinstance(layer, DepthwiseConv2d):
             layer.convolve = partial(FoldableConv2d.convolve, layer)
+            layer.convolve_unevenly = partial(FoldableConv2d.convolve_unevenly, layer)
+        elif isinstance(layer, SqueezeExcite2d):
+            layer.forward = partial(SqueezeExcite.forward, layer)
     return stock
 
 

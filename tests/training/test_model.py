@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import timm
 import torch
+from timm.layers import Conv2dSame
 from torchvision.ops import box_iou
 
 from smartcash.backend import depthwise
@@ -216,6 +218,42 @@ def test_fp32_trains_with_the_fast_depthwise_gradients_too(
         assert torch.allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride"),
+    [
+        *[((32, 32), 3, 2), ((20, 12), 5, 2), ((2, 2), 5, 2)],
+        *[((31, 16), 3, 2), ((16, 16), 3, 3), ((9, 9), 3, 1)],
+    ],
+)
+def test_an_odd_pixel_of_padding_at_the_end_needs_no_padded_copy(
+    depthwise_kernels: str, size: tuple[int, int], kernel: int, stride: int, bias: bool
+) -> None:
+    """D16: TensorFlow's padding, as timm computes it: the same output, and its gradients in fp32."""
+    torch.manual_seed(0)
+    stock = Conv2dSame(48, 48, kernel, stride, groups=48, bias=False)
+    fast = DepthwiseConv2d(stock)
+    shift = torch.randn(48, requires_grad=True) if bias else None
+    x = torch.randn(3, 48, *size).to(memory_format=torch.channels_last).requires_grad_()
+    expected = stock(x) + (0 if shift is None else shift[:, None, None])
+    upstream = torch.randn_like(expected)
+    trained = [x, stock.weight, *([] if shift is None else [shift])]
+    wanted = torch.autograd.grad(expected, trained, upstream)
+    fast.pair = (
+        None if shift is None else SimpleNamespace(folded=True, parameters=lambda: (stock.weight, shift))
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        output = fast(x)
+    assert output.shape == expected.shape
+    assert (output - expected).norm() / expected.norm() < 0.01
+    for got, exact in zip(
+        torch.autograd.grad(output, trained, upstream.to(output.dtype)), wanted, strict=True
+    ):
+        assert (got - exact).norm() / exact.norm() < 0.01
+    with torch.inference_mode():
+        assert torch.equal(DepthwiseConv2d(stock)(x), stock(x))
+
+
 def test_compiled_depthwise_gradients_do_not_depend_on_the_number_of_threads() -> None:
     """A27: bit for bit, with more threads than pictures too."""
     kernels = pytest.importorskip(
@@ -229,10 +267,10 @@ def test_compiled_depthwise_gradients_do_not_depend_on_the_number_of_threads() -
     for threads in (1, 2, 7):
         torch.set_num_threads(threads)
         of_input = kernels.input_gradient(grad, weight, (15, 15), 2, 1)
-        found.append((kernels.weight_gradient(grad, x, 3, 2, 1), of_input))
+        found.append((*kernels.weight_gradient(grad, x, 3, 2, 1), of_input))
     torch.set_num_threads(before)
-    for of_weight, of_input in found[1:]:
-        assert torch.equal(of_weight, found[0][0]) and torch.equal(of_input, found[0][1])
+    for other in found[1:]:
+        assert all(torch.equal(ours, first) for ours, first in zip(other, found[0], strict=True))
 
 
 def test_compiled_depthwise_gradients_carry_what_is_not_a_number() -> None:
@@ -243,7 +281,7 @@ def test_compiled_depthwise_gradients_carry_what_is_not_a_number() -> None:
     x = torch.ones(1, 16, 4, 4).bfloat16().to(memory_format=torch.channels_last)
     for strange in (float("nan"), float("inf")):
         grad = torch.full((1, 16, 2, 2), strange).bfloat16().to(memory_format=torch.channels_last)
-        assert not kernels.weight_gradient(grad, x, 3, 2, 1).isfinite().any()
+        assert not any(each.isfinite().any() for each in kernels.weight_gradient(grad, x, 3, 2, 1))
         weight = torch.ones(16, 1, 3, 3).bfloat16()
         assert not kernels.input_gradient(grad, weight, (4, 4), 2, 1).isfinite().any()
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from smartcash.backend.depthwise import replace_depthwise
 from smartcash.backend.norms import replace_norms
+from smartcash.backend.squeeze_excite import replace_squeeze_excite
 from smartcash.domain.errors import BackboneUnknown, WeightsUnavailable
 
 STRIDES = (8, 16, 32)
@@ -80,6 +81,7 @@ class Backbone(nn.Module):
             load_pretrained(self.net, name, timm_name, features_only=True, out_indices=tuple(indices))
         replace_depthwise(self.net)
         replace_norms(self.net)
+        replace_squeeze_excite(self.net)
 
     def forward(self, images_BCHW: Tensor) -> list[Tensor]:
         maps = self.net(images_BCHW)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from smartcash.backend.backbones import load_pretrained, lowest_parameters, resolve_name
 from smartcash.backend.depthwise import replace_depthwise
 from smartcash.backend.norms import replace_norms
+from smartcash.backend.squeeze_excite import replace_squeeze_excite
 from smartcash.domain.errors import BackboneUnknown
 
 
@@ -34,6 +35,7 @@ class PooledBackbone(nn.Module):
             load_pretrained(self.net, name, timm_name, num_classes=0)
         replace_depthwise(self.net)
         replace_norms(self.net)
+        replace_squeeze_excite(self.net)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         return self.net(images_BCHW)

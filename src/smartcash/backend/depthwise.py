@@ -62,15 +62,17 @@ class _DepthwiseConv(torch.autograd.Function):
                 grad_x = _strided_input_gradient(grad, x, weight, stride, padding)
         if ctx.needs_input_grad[1]:
             if kernels:
-                wide = kernels.weight_gradient(grad, x, weight.shape[-1], stride, padding)
+                wide, grad_bias = kernels.weight_gradient(grad, x, weight.shape[-1], stride, padding)
             elif weight.shape[-1] > 3:
                 wide = _stock(grad.float(), x.float(), weight.float(), stride, padding, input_gradient=False)
             else:
                 wide = _stock(grad, x, weight, stride, padding, input_gradient=False)
             grad_weight = wide.to(weight.dtype)
         if ctx.needs_input_grad[2]:
-            grad_bias = grad.sum((0, 2, 3), dtype=torch.float32).to(weight.dtype)
-        return grad_x, grad_weight, grad_bias, None, None
+            if grad_bias is None:
+                grad_bias = grad.sum((0, 2, 3), dtype=torch.float32)
+            grad_bias = grad_bias.to(weight.dtype)
+        return grad_x, grad_weight, grad_bias if ctx.needs_input_grad[2] else None, None, None
 
 
 def _compiled_kernels(grad_BChw: Tensor, kernel: int) -> ModuleType | None:
@@ -118,14 +120,29 @@ class DepthwiseConv2d(FoldableConv2d):
     def convolve(
         self, x_BCHW: Tensor, weight: Tensor, bias_C: Tensor | None, padding: tuple[int, int]
     ) -> Tensor:
-        trained = torch.is_grad_enabled() and (weight.requires_grad or x_BCHW.requires_grad)
-        autocast = torch.is_autocast_enabled("cpu")
-        faster = autocast or (COMPILED and weight.shape[-1] > 3)
-        if trained and x_BCHW.device.type == "cpu" and faster and padding[0] == padding[1]:
+        if self._is_faster(x_BCHW, weight) and padding[0] == padding[1]:
+            autocast = torch.is_autocast_enabled("cpu")
             dtype = torch.get_autocast_dtype("cpu") if autocast else x_BCHW.dtype
             bias = None if bias_C is None else bias_C.to(dtype)
             return _DepthwiseConv.apply(x_BCHW.to(dtype), weight.to(dtype), bias, self.stride[0], padding[0])
         return super().convolve(x_BCHW, weight, bias_C, padding)
+
+    def convolve_unevenly(
+        self, x_BCHW: Tensor, weight: Tensor, bias_C: Tensor | None, missing: tuple[int, int]
+    ) -> Tensor:
+        """One step more at both ends, and the first output left out, comes to the same as an odd pixel at the end; and
+        what is copied is the output, a quarter of the input where the stride is 2."""
+        if not self._is_faster(x_BCHW, weight) or missing[0] % 2 != missing[1] % 2:
+            return super().convolve_unevenly(x_BCHW, weight, bias_C, missing)
+        padding = (missing[0] // 2 + self.stride[0], missing[1] // 2 + self.stride[1])
+        y_BChw = self.convolve(x_BCHW, weight, bias_C, padding)
+        return y_BChw[..., 1:, 1:].contiguous(memory_format=torch.channels_last)
+
+    def _is_faster(self, x_BCHW: Tensor, weight: Tensor) -> bool:
+        """Whether gradients will be asked for, and PyTorch's own are slow."""
+        trained = torch.is_grad_enabled() and (weight.requires_grad or x_BCHW.requires_grad)
+        slow = torch.is_autocast_enabled("cpu") or (COMPILED and weight.shape[-1] > 3)
+        return trained and slow and x_BCHW.device.type == "cpu"
 
 
 def replace_depthwise(module: nn.Module) -> int:

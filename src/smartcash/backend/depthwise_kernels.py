@@ -13,6 +13,7 @@ from smartcash.backend.vectors import (
     LANES,
     NARROW,
     WIDE,
+    add,
     arguments,
     fma,
     load,
@@ -73,13 +74,37 @@ def _correlate(total, channels, above, line, columns, step, kernel):  # type: ig
     store(total + 2 * apart, s2)
 
 
+@part_of_tasks
+def _add_up(total, above, columns):  # type: ignore[no-untyped-def]
+    """Add a row of one vector's columns to its sum."""
+    some = load(total)
+    for _ in range(columns):
+        some = add(some, load(above))
+        above += WIDE
+    store(total, some)
+
+
 @task
 def _weight_gradient(work):  # type: ignore[no-untyped-def]
-    """Add to total_BkkC. `ring` and `above` are room for each thread to work in: for `kernel` rows of the padded picture,
-    a quarter of a megabyte in EfficientNets, and for one of the gradient."""
-    x, grad, size, total, ring, above, height, width, rows, columns, channels, kernel, stride, padding = (
-        arguments(work, 14)
-    )
+    """Add to total_BkkC, and the gradient itself to bias_BC. `ring` and `above` are room for each thread to work in: for
+    `kernel` rows of the padded picture, a quarter of a megabyte in EfficientNets, and for one of the gradient."""
+    (
+        x,
+        grad,
+        size,
+        total,
+        bias,
+        ring,
+        above,
+        height,
+        width,
+        rows,
+        columns,
+        channels,
+        kernel,
+        stride,
+        padding,
+    ) = arguments(work, 15)
     span = width + 2 * padding
     whole = channels // LANES
     slot_size = whole * span * WIDE
@@ -104,6 +129,7 @@ def _weight_gradient(work):  # type: ignore[no-untyped-def]
             source = grad + size * (b * rows + row) * columns * channels
             _spread_row(source, size, channels, columns, above, columns, 0)
             for v in range(whole):
+                _add_up(bias + 4 * b * channels + v * WIDE, above + v * columns * WIDE, columns)
                 for i in range(kernel):
                     sums = total + 4 * (b * kernel + i) * kernel * channels + v * WIDE
                     line = ring + (row * stride + i) % kernel * slot_size + v * span * WIDE
@@ -155,13 +181,16 @@ def takes(grad_BChw: Tensor, kernel: int) -> bool:
     return fits and grad_BChw.dtype in (torch.bfloat16, torch.float32)
 
 
-def weight_gradient(grad_BChw: Tensor, x_BCHW: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
-    """The gradient of the weight, C1kk in fp32. Both are of one type and such as `takes` says."""
+def weight_gradient(
+    grad_BChw: Tensor, x_BCHW: Tensor, kernel: int, stride: int, padding: int
+) -> tuple[Tensor, Tensor]:
+    """The gradients of the weight, C1kk, and of a bias, C, in fp32. Both inputs are of one type and such as `takes`
+    says."""
     x = x_BCHW.contiguous(memory_format=torch.channels_last)
     grad = grad_BChw.contiguous(memory_format=torch.channels_last)
     batch, channels, height, width = x.shape
     rows, columns = grad.shape[2:]
-    total_BkkC = torch.zeros(batch, kernel, kernel, channels)
+    total_BkkC, bias_BC = torch.zeros(batch, kernel, kernel, channels), torch.zeros(batch, channels)
     threads = threads_for(batch)
     ring = torch.empty(threads, kernel, channels, width + 2 * padding)
     above = torch.empty(threads, channels, columns)
@@ -169,10 +198,10 @@ def weight_gradient(grad_BChw: Tensor, x_BCHW: Tensor, kernel: int, stride: int,
         _weight_gradient,
         batch,
         *(x.data_ptr(), grad.data_ptr(), x.element_size()),
-        *(tensor.data_ptr() for tensor in (total_BkkC, ring, above)),
+        *(tensor.data_ptr() for tensor in (total_BkkC, bias_BC, ring, above)),
         *(height, width, rows, columns, channels, kernel, stride, padding),
     )
-    return total_BkkC.sum(0).permute(2, 0, 1)[:, None]
+    return total_BkkC.sum(0).permute(2, 0, 1)[:, None], bias_BC.sum(0)
 
 
 def input_gradient(

@@ -57,10 +57,9 @@ class FoldableConv2d(nn.Module):
         padding = self.padding
         if self.same_padding:
             down, right = (self._missing(axis, size) for axis, size in enumerate(x_BCHW.shape[-2:]))
-            if down % 2 == right % 2 == 0:
-                padding = (down // 2, right // 2)
-            else:
-                x_BCHW = F.pad(x_BCHW, (right // 2, right - right // 2, down // 2, down - down // 2))
+            if down % 2 or right % 2:
+                return self.convolve_unevenly(x_BCHW, weight, bias, (down, right))
+            padding = (down // 2, right // 2)
         return self.convolve(x_BCHW, weight, bias, padding)
 
     def convolve(
@@ -68,6 +67,14 @@ class FoldableConv2d(nn.Module):
     ) -> Tensor:
         """The convolution itself."""
         return F.conv2d(x_BCHW, weight, bias_C, self.stride, padding, self.dilation, self.groups)
+
+    def convolve_unevenly(
+        self, x_BCHW: Tensor, weight: Tensor, bias_C: Tensor | None, missing: tuple[int, int]
+    ) -> Tensor:
+        """The same with so many pixels more in height and width, an odd one of them at the end."""
+        down, right = missing
+        padded = F.pad(x_BCHW, (right // 2, right - right // 2, down // 2, down - down // 2))
+        return self.convolve(padded, weight, bias_C, (0, 0))
 
     def _missing(self, axis: int, size: int) -> int:
         reach = (self.weight.shape[2 + axis] - 1) * self.dilation[axis] + 1

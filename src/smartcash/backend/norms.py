@@ -28,7 +28,8 @@ class NormAct2d(nn.BatchNorm2d):
         self, channels: int, eps: float = 1e-5, momentum: float = 0.1, act: nn.Module | None = None
     ) -> None:
         super().__init__(channels, eps, momentum)
-        self.act = act or nn.Identity()
+        # SiLU in place would have autograd keep a copy of what it overwrites
+        self.act = nn.SiLU() if isinstance(act, nn.SiLU) else act or nn.Identity()
 
     @classmethod
     def of(cls, norm: nn.BatchNorm2d) -> Self:
