@@ -95,3 +95,33 @@ print(given_back, faults())
     ).stdout
     given_back, kept = map(int, told.split())
     assert kept < given_back / 10
+
+
+LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc alone")
+@pytest.mark.skipif(
+    not LARGE_PAGES.is_file() or "[never]" in LARGE_PAGES.read_text(), reason="this system has no large pages"
+)
+def test_what_is_taken_after_that_is_made_of_large_pages():
+    """D7: the heap has grown by addresses alone; what then is put there lies in pages of two megabytes."""
+    code = """
+import psutil, torch
+from pathlib import Path
+from smartcash.utils.machine import keep_freed_memory
+def large():
+    heaps = Path("/proc/self/smaps").read_text().split("[heap]")[1:]
+    return sum(int(heap.split("AnonHugePages:")[1].split()[0]) for heap in heaps) // 1024
+before = psutil.Process().memory_info().rss
+keep_freed_memory()
+grown = psutil.Process().memory_info().rss - before
+kept = torch.ones(64_000_000)
+print(grown // 2**20, large())
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    grown_mb, large_mb = map(int, told.split())
+    assert grown_mb < 16
+    assert large_mb > 128  # half of it at least: memory may be in small pieces
