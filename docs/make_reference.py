@@ -37,7 +37,7 @@ WORDS = {
             "one by its name with `--set section.field=value`; `--set` wins over the named options, and those "
             "over the file. An unknown name or a value out of range is refused before anything starts, and all "
             "problems are listed at once. The `config.yaml` of a run holds every field with the value that was "
-            "used, with nothing left on `auto`."
+            "used, with nothing left on `auto`; `asked.yaml` beside it holds [what was asked for](training.md#train-again)."
         ),
         "top": "Top level",
         "field": "Field",
@@ -105,7 +105,8 @@ WORDS = {
             "sebut satu per satu dengan `--set bagian.kolom=nilai`; `--set` mengalahkan opsi bernama, dan opsi "
             "bernama mengalahkan berkas. Nama yang tidak dikenal atau nilai di luar batas ditolak sebelum apa pun "
             "dimulai, dan semua masalah ditampilkan sekaligus. `config.yaml` sebuah run memuat semua pengaturan "
-            "dengan nilai yang benar-benar dipakai, tanpa `auto`."
+            "dengan nilai yang benar-benar dipakai, tanpa `auto`; `asked.yaml` di sampingnya memuat "
+            "[yang diminta](training.md#melatih-lagi)."
         ),
         "top": "Tingkat teratas",
         "field": "Pengaturan",

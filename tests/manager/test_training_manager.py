@@ -96,6 +96,58 @@ def test_only_exactly_what_was_shown_can_be_confirmed(toy: Toy, tmp_path: Path) 
 
 
 @pytest.mark.slow
+def test_only_a_training_that_made_a_step_is_compared_with(toy: Toy, tmp_path: Path) -> None:
+    """C1: not one that failed in its preparation, waits, or was thrown away; what was confirmed last is what a form
+    begins with all the same."""
+    manager = manager_in(tmp_path)
+    impossible = toy(data={"batch_size": 4096})
+    wanted = toy(training={"epochs": 1})
+
+    def fail(values: dict[str, Any]) -> RunFolder:
+        run = manager.apply(manager.check(values), significant=True)
+        with pytest.raises(ConfigInvalid):
+            manager.wait_ready(run, timeout_s=120)
+        return run
+
+    fail(impossible)
+    assert manager.check(wanted).first and manager.confirmed()[0].data.batch_size == 4096
+    run = ready(manager, wanted)
+    fail(impossible)
+    assert manager.check(wanted).first
+    manager.start(run)
+    assert manager.service.wait(run, ("finished",), timeout_s=120) == "finished"
+    review = manager.check(impossible)
+    assert [change.field for change in review.changes] == ["data.batch_size", "training.epochs"]
+    assert review.against == run.id and review.significant
+
+    fail(impossible)
+    review = manager.check(wanted)
+    assert (review.against, review.changes) == (run.id, [])
+    manager.confirm(manager.check(toy(training={"epochs": 7})))
+    review = manager.check(wanted)
+    assert review.against == "" and [(c.old, c.new) for c in review.changes] == [(7, 1)]
+    again = ready(manager, wanted)
+    assert manager.check(wanted).changes, "it has not begun"
+    manager.start(again)
+    manager.service.wait(again, ("finished",), timeout_s=120)
+    assert manager.check(wanted).against == again.id
+    manager.service.store.trash(again.id)
+    assert manager.check(wanted).changes == review.changes, "as before it"
+
+
+def test_a_relative_path_names_the_same_data_from_anywhere(
+    toy: Toy, notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A1, C1."""
+    manager = manager_in(tmp_path)
+    monkeypatch.chdir(notes.parent)
+    manager.confirm(manager.check(toy(data={"path": notes.name})))
+    monkeypatch.chdir(notes)
+    assert manager.check(toy(data={"path": "../notes/../notes"})).changes
+    assert manager.check(toy(data={"path": str(notes)})).changes == []
+
+
+@pytest.mark.slow
 def test_the_whole_way_from_check_to_result(toy: Toy, tmp_path: Path) -> None:
     """A20, A21, A26: prepared, ready with a forecast, started, watched without a gap, finished."""
     manager = manager_in(tmp_path)

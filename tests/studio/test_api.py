@@ -157,6 +157,26 @@ def test_a_stopped_runs_configuration_is_changed_with_the_same_protocol(
     assert client.get(f"runs/{run.id}").json()["config_etag"] == f'"{run.config().hash()}"'
 
 
+def test_a_run_is_shown_with_what_it_was_asked_for_and_with_what_became_of_it(
+    client: httpx.Client, home: Path, tmp_path: Path
+) -> None:
+    """A1, A14: a link in a folder that came from elsewhere is not followed."""
+    asked = TrainConfig.parse({"data": {"path": str(home)}, "training": {"epochs": 2}})
+    run = made_run(home, "stopped", config=asked)
+    run.write_config(asked.replaced(task="detect", data={"batch_size": 7}, schedule={"warmup_epochs": 0.5}))
+    found = client.get(f"runs/{run.id}").json()
+    assert (found["asked"]["data"]["batch_size"], found["config"]["data"]["batch_size"]) == ("auto", 7)
+    assert found["asked"]["task"] == "auto" and found["version_kept"] is None
+    (tmp_path / "other.yaml").write_text("seed: 99\n")
+    (run.path / "asked.yaml").unlink()
+    (run.path / "asked.yaml").symlink_to(tmp_path / "other.yaml")
+    assert client.get(f"runs/{run.id}").json()["asked"]["seed"] == 0
+    (run.path / "asked.yaml").unlink()
+    (run.path / "asked.yaml").write_text("epochs: 3\n")
+    found = client.get(f"runs/{run.id}").json()
+    assert found["asked"] is None and [each["code"] for each in found["problems"]] == ["field_unknown"]
+
+
 @pytest.mark.parametrize("name", ["standard", "quick", "thorough", "frugal"])
 def test_every_preset_is_a_valid_configuration(client: httpx.Client, home: Path, name: str) -> None:
     presets = {each["name"]: each for each in client.get("config/presets").json()["presets"]}

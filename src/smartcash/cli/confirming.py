@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -35,7 +36,7 @@ def confirmed_by(
     if agreed and any(change.significant for change in changes):
         agreed = asked(text(significant), quiet)
     if not agreed:
-        refuse()
+        refuse("changes.refused" if sys.stdin.isatty() else "changes.unasked")
     return "asked"
 
 
@@ -44,10 +45,11 @@ def asked(question: str, quiet: bool = False) -> bool:
     try:
         return click.confirm(question, default=False, err=quiet)
     except click.Abort:
+        click.echo(err=quiet)  # the question stands there without an end of its line
         return False
 
 
-def refuse(words: str = "changes.refused") -> NoReturn:
+def refuse(words: str) -> NoReturn:
     """Say that nothing was done, with the text `words`, and end with exit code 3."""
     click.echo(text(words), err=True)
     raise SystemExit(NOT_CONFIRMED)

@@ -27,6 +27,7 @@ class TrainingDisplay:
         self.console = Console(highlight=False, soft_wrap=True, quiet=os.environ.get("RANK", "0") != "0")
         self.metric = "–"
         self.reason = ""  # how the training ended
+        self.kept: events.VersionKept | None = None  # what kept it from becoming a new version
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24 if self.console.width >= WIDE else 8),
@@ -91,6 +92,8 @@ class TrainingDisplay:
                 )  # fmt: skip
             case events.RunFinished(reason=reason):
                 self.reason = reason
+            case events.VersionKept():
+                self.kept = event
             case events.EvaluationStarted(split=split):
                 self.progress.update(self.bar, facts=text("train.evaluating", split=split))
             case events.EpochEnded():
@@ -168,6 +171,15 @@ class TrainingDisplay:
                 elapsed=duration(outcome.progress.seconds),
             )
         )
+        if (kept := self.kept) is not None:
+            figure = _figure(kept.value)
+            self.console.print(
+                text(
+                    "train.version_kept", epoch=kept.epoch, run=kept.run, monitor=kept.monitor, value=figure,
+                    version=kept.version,
+                ),
+                markup=False,
+            )  # fmt: skip
         names = ("report/predictions.jpg", "report/metrics.json", "weights", "epochs.csv", "config.yaml")
         places = {
             text(f"train.where.{Path(name).stem}"): folder / name

@@ -41,8 +41,8 @@ SORTS = (
 )
 COLUMNS = ("id", "name", "state", "task", "backbone", "epochs", "best", "started", "tags")
 SPARE = ("task", "tags", "backbone", "started")  # the first to go where the terminal is narrow
-FILES = ("config.yaml", "run.json", "events.jsonl", "epochs.csv", "train.log", "weights", "previews",
-         "exports", "report")  # fmt: skip
+FILES = ("asked.yaml", "config.yaml", "run.json", "events.jsonl", "epochs.csv", "train.log", "weights",
+         "previews", "exports", "report")  # fmt: skip
 _MARKS = {"finished": "green", "running": "cyan", "paused": "cyan", "failed": "red", "broken": "red"}
 _BOUND = re.compile(r"\s*([\w.-]+?)\s*(>=|<=|>|<|=)\s*(-?\d*\.?\d+(?:[eE][+-]?\d+)?)\s*")
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from smartcash.cli import language_option, leads
 from smartcash.utils.i18n import text
 
+if TYPE_CHECKING:
+    from smartcash.handlers.training_manager import Review
+
 
 @language_option
 @click.command("train", help=text("cli.train.help"), epilog=text("cli.train.example"))
 @click.argument("data", required=False, default="")
-@click.option(
-    "--config", "config_file", type=click.Path(path_type=Path, dir_okay=False), help=text("cli.train.config")
-)
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help=text("cli.train.config"))
 @click.option("--backbone", help=text("cli.train.backbone"))
 @click.option("--epochs", type=int, help=text("cli.train.epochs"))
 @click.option("--batch-size", help=text("cli.train.batch_size"))
@@ -30,7 +31,7 @@ from smartcash.utils.i18n import text
 @click.option("--background", is_flag=True, help=text("cli.train.background"))
 def command(
     data: str,
-    config_file: Path | None,
+    config_path: Path | None,
     backbone: str | None,
     epochs: int | None,
     batch_size: str | None,
@@ -43,9 +44,10 @@ def command(
     yes: bool,
     background: bool,
 ) -> None:
-    from smartcash.domain.config import merge, parse_assignments, read_yaml
+    from smartcash.domain.config import merge, parse_assignments
     from smartcash.domain.errors import ConfigInvalid
     from smartcash.domain.events import Event, RunStarted
+    from smartcash.services.run_store import settings_in
 
     named: list[tuple[str, Any]] = [
         ("data.path", data or None),
@@ -57,7 +59,9 @@ def command(
         ("seed", seed),
         ("name", name),
     ]
-    values: dict[str, Any] = read_yaml(config_file) if config_file else {}
+    values: dict[str, Any] = settings_in(config_path) if config_path else {}
+    if leads() and config_path and _is_settled(config_path):
+        click.echo(text("train.settled", folder=config_path.parent))
     for key, value in named:
         if value is not None:
             section, _, field = key.rpartition(".")
@@ -70,8 +74,8 @@ def command(
     review = manager.check(merge(values, parse_assignments(assignments)))
     if review.config is None or review.problems:
         raise ConfigInvalid(review.problems)
-    if review.changes and not review.first and leads():
-        click.echo(text("changes.against"))
+    if leads():
+        click.echo(_based_on(review, manager.home))
     how = confirmed_by([] if review.first else review.changes, yes) if leads() else ""
     if background:
         run = manager.apply(review, significant=True, confirmed=how)
@@ -80,18 +84,29 @@ def command(
         click.echo(text("train.in_background", run=run.id))
         return
 
-    if leads():
-        manager.confirm(review, significant=True, confirmed=how)
     with foreground() as (display, signals), turn_on(manager.home, review.config.runtime.device):
         from smartcash.worker import train
 
         def listen(event: Event) -> None:
             if isinstance(event, RunStarted):
-                manager.started(event.folder)
+                manager.started(event.folder, review, how)
             display(event)
 
         folder, outcome = train(review.config, manager.home, listen, signals=signals)
         display.finish(folder.path, outcome)
+
+
+def _is_settled(path: Path) -> bool:
+    """Whether a file holds what a run was settled to, with what was asked for beside it."""
+    return path.name == "config.yaml" and (path.parent / "asked.yaml").exists()
+
+
+def _based_on(review: Review, home: Path) -> str:
+    """What the settings are compared with, before the differences are listed."""
+    if review.first:
+        return text("train.first", home=home)
+    key = "train.differs" if review.changes else "train.same"
+    return text(key if review.against else f"{key}_saved", run=review.against)
 
 
 def _number(value: str | None) -> int | str | None:

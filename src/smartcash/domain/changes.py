@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from smartcash.domain.config import TrainConfig
+from smartcash.domain.config import TrainConfig, merge
 from smartcash.domain.records import Change as Change
 
 # A change of these breaks comparability with what went before. Why: the texts `changes.why.<reason>`.
@@ -34,6 +34,17 @@ def changes_between(old: TrainConfig, new: TrainConfig) -> list[Change]:
         for field, value in after.items()
         if before.get(field) != value
     ]
+
+
+def carried_over(changes: Iterable[Change], config: TrainConfig) -> TrainConfig:
+    """`config` with the new values of `changes`, which were found between two others."""
+    values = config.model_dump()
+    for change in changes:
+        part = change.new
+        for name in reversed(change.field.split(".")):
+            part = {name: part}
+        values = merge(values, part)
+    return TrainConfig.parse(values)
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

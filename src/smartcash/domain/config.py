@@ -1,8 +1,8 @@
 """What a training is told: `TrainConfig` and its parts.
 
 Frozen, strict about names, and each default written once. A value that the machine or the data decides is
-`"auto"` here and replaced by the value chosen when the run starts (`run.json` and `config.yaml` of a run hold
-the resolved one).
+`"auto"` here and replaced by the value chosen when the run starts: `config.yaml` of a run holds the resolved
+configuration, `asked.yaml` the one it was begun with.
 """
 
 from __future__ import annotations
@@ -436,6 +436,11 @@ class TrainConfig(Part):
         """SHA-256 of the canonical JSON of all fields: equal for equal configurations, however they were made."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def anchored(self) -> TrainConfig:
+        """The same with the whole path of its data, which names them from any folder."""
+        path = str(Path(self.data.path).absolute()) if self.data.path else ""
+        return self.model_copy(update={"data": self.data.model_copy(update={"path": path})})
 
     def replaced(self, **fields: Any) -> TrainConfig:
         """A copy with fields replaced, those of sections by mappings: `config.replaced(data={"workers": 0})`."""

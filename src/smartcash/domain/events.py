@@ -190,6 +190,18 @@ class RunFinished(Event):
 
 
 @dataclass(frozen=True)
+class VersionKept(Event):
+    """The best checkpoint of a run was the model version `version` before, so no new one was made: its epoch `epoch`
+    was trained by `run`, perhaps this one's parent, and none since was better by `monitor`."""
+
+    version: str
+    run: str
+    epoch: int
+    monitor: str
+    value: float | None
+
+
+@dataclass(frozen=True)
 class RunFailed(Event):
     """The run ended with an error."""
 

@@ -89,6 +89,11 @@ class RunView:
         path = self.path / "config.yaml"
         return _config(path, path.stat().st_mtime_ns)
 
+    def asked(self) -> TrainConfig:
+        """What the run was asked for: see `RunFolder.asked`. Raises ConfigInvalid as `config`."""
+        path = self.path / "asked.yaml"
+        return _config(path, path.stat().st_mtime_ns) if self._is_own(path) else self.config()
+
     def _patience(self) -> dict[str, Any]:
         """`patience`: the epochs that early stopping waits (None: it is off, or not settled yet), and how many of
         them are left."""

@@ -18,20 +18,22 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from smartcash import __version__
-from smartcash.domain.changes import FIXED_BY_WEIGHTS, Change, changes_between
-from smartcash.domain.config import TrainConfig, read_yaml
+from smartcash.domain.changes import FIXED_BY_WEIGHTS, Change, carried_over, changes_between
+from smartcash.domain.config import TrainConfig
 from smartcash.domain.errors import ConfigInvalid, NotConfirmed, Problem, RunNotReady, RunNotResumable
 from smartcash.domain.ports import Command, CommandName
 from smartcash.domain.records import Change as LoggedChange
 from smartcash.domain.records import Operation
 from smartcash.handlers.operation_log import OperationLog
-from smartcash.services.run_store import RunFolder, find_run
+from smartcash.services.event_log import has_stepped
+from smartcash.services.run_store import RunFolder, find_run, settings_in
 from smartcash.services.run_store import home as default_home
 from smartcash.services.training_service import ENDED, TrainingService
 from smartcash.utils.files import write_bytes
@@ -59,7 +61,8 @@ class Review:
     changes: list[Change]
     token: str
     run: str = ""
-    first: bool = False  # nothing was confirmed before, so there is nothing to compare with
+    first: bool = False  # nothing was trained or saved before, so there is nothing to compare with
+    against: str = ""  # the id of the training that the changes are measured against; "": saved without one
 
     @property
     def ok(self) -> bool:
@@ -70,6 +73,35 @@ class Review:
     def significant(self) -> list[Change]:
         """The changes that need a second, separate confirmation."""
         return [change for change in self.changes if change.significant]
+
+
+@dataclass(frozen=True)
+class _Confirmed:
+    """A configuration that was confirmed. `revision`: counts those of a home; `run`: the id of the run it was for, ""
+    for one that was saved without a run."""
+
+    revision: int
+    config: TrainConfig
+    run: str
+
+    @classmethod
+    def read(cls, entry: Mapping[str, Any]) -> _Confirmed:
+        # a file of an earlier version names no run
+        return cls(int(entry["revision"]), TrainConfig.parse(entry["config"]), str(entry.get("run", "")))
+
+    def plain(self) -> dict[str, Any]:
+        return {"revision": self.revision, "config": self.config.model_dump(mode="json"), "run": self.run}
+
+
+@dataclass(frozen=True)
+class _Base:
+    """What a change is measured against. `revision` is another one when the base, or what was confirmed last, is;
+    `run` and `first`: `against` and `first` of a review."""
+
+    config: TrainConfig
+    revision: str
+    run: str = ""
+    first: bool = False
 
 
 def untried(backbone: str) -> list[Problem]:
@@ -98,33 +130,35 @@ class TrainingManager:
     # configuration
 
     def check(self, values: Values, *, run: Run | None = None) -> Review:
-        """Every problem of a configuration (a TrainConfig, nested mappings, or a YAML file), and every change
-        against its base: the configuration of `run`, else the one last confirmed in this home, else the defaults.
+        """Every problem of a configuration (a TrainConfig, nested mappings, a YAML file, or the folder of a run, which
+        stands for what it was asked for), and every change against its base: the configuration of `run`, else the one
+        last confirmed in this home that a training began with or that was saved by itself, else the defaults.
 
         Nothing is started or written. Does not raise for a wrong configuration. Raises RunNotResumable for a run
         that cannot go on."""
         folder = None if run is None else self._resumable(run)
         named = str(folder.path) if folder else ""
-        base, revision, first = self._base(folder)
+        base = self._base(folder)
         try:
             config = _parsed(values)
         except ConfigInvalid as error:
             return Review(None, error.problems, [], "", named)
         problems = list(self._problems(config, folder))
-        if config.model.backbone != base.model.backbone:
+        if config.model.backbone != base.config.model.backbone:
             problems += self._try_backbone(config.model.backbone)
-        changes = _changes(base, config, first)
+        changes = _changes(base, config)
         if folder is not None:
             fixed = [change for change in changes if change.field in FIXED_BY_WEIGHTS]
             facts = {"run": folder.id}
             problems += [Problem(change.field, "fixed_by_weights", change.new, facts) for change in fixed]
-        token = "" if problems else _token(revision, config, changes)
-        return Review(config, problems, changes, token, named, first)
+        token = "" if problems else _token(base.revision, config, changes)
+        return Review(config, problems, changes, token, named, base.first, base.run)
 
-    def confirmed(self) -> tuple[TrainConfig, str, bool]:
-        """The configuration last confirmed in this home, its revision, and whether there is none yet (then it is
-        the defaults)."""
-        return self._base(None)
+    def confirmed(self) -> tuple[TrainConfig, str]:
+        """The configuration last confirmed in this home, also when its training never began, and its revision; the
+        defaults before there is one."""
+        entries = self._entries()
+        return (entries[0].config, str(entries[0].revision)) if entries else (TrainConfig(), "defaults")
 
     def apply(
         self, review: Review, token: str | None = None, *, significant: bool = False, confirmed: str = "token"
@@ -135,7 +169,7 @@ class TrainingManager:
         with self._confirmation(review, token, significant, confirmed) as (config, record):
             if review.run:
                 folder = self._resumable(review.run)
-                folder.write_config(config)
+                folder.change(config)
             else:
                 facts = {"smartcash": __version__, "config_hash": config.hash(), "created": _now()}
                 folder = self.service.create(config, facts)
@@ -167,9 +201,9 @@ class TrainingManager:
         self.home.mkdir(parents=True, exist_ok=True)
         with FileLock(self.home / ".confirmed.lock"):
             folder = self.find(review.run) if review.run else None
-            base, revision, first = self._base(folder)
-            changes = _changes(base, review.config, first)
-            wanted = _token(revision, review.config, changes)
+            base = self._base(folder)
+            changes = _changes(base, review.config)
+            wanted = _token(base.revision, review.config, changes)
             if (review.token if token is None else token) != wanted:
                 raise NotConfirmed("token_stale")
             if any(change.significant for change in changes) and not significant:
@@ -178,7 +212,7 @@ class TrainingManager:
             config = review.config
 
             def record(run: str) -> None:
-                self._keep(config)
+                self._keep(config if folder is None else carried_over(changes, folder.asked()), run)
                 logged = tuple(LoggedChange(change.field, change.old, change.new) for change in changes)
                 self.log.append(Operation("config-change", run, changes=logged, confirmed=confirmed))
 
@@ -190,21 +224,39 @@ class TrainingManager:
         self.service.require_resumable(folder)
         return folder
 
-    def _base(self, folder: RunFolder | None) -> tuple[TrainConfig, str, bool]:
-        """What a change is measured against, its revision, and whether nothing was ever confirmed."""
+    def _base(self, folder: RunFolder | None) -> _Base:
+        """What a change is measured against: a run that goes on, else the newest confirmed configuration that counts."""
         if folder is not None:
             config = folder.config()
-            return config, config.hash(), False
-        if not self._confirmed.exists():
-            return TrainConfig(), "defaults", True
-        known = json.loads(self._confirmed.read_text(encoding="utf-8"))
-        return TrainConfig.parse(known["config"]), str(known["revision"]), False
+            return _Base(config, config.hash())
+        entries = self._entries()
+        newest = entries[0].revision if entries else 0
+        for entry in entries:
+            if self._counts(entry):
+                return _Base(entry.config, f"{newest}/{entry.revision}", entry.run)
+        return _Base(TrainConfig(), f"{newest}/defaults", first=True)
 
-    def _keep(self, config: TrainConfig) -> None:
-        revision = 1
-        if self._confirmed.exists():
-            revision += int(json.loads(self._confirmed.read_text(encoding="utf-8"))["revision"])
-        known = {"revision": revision, "config": config.model_dump(mode="json")}
+    def _entries(self) -> list[_Confirmed]:
+        """What was confirmed, newest first, back to the one that was the base of the newest."""
+        if not self._confirmed.exists():
+            return []
+        known = json.loads(self._confirmed.read_text(encoding="utf-8"))
+        return [_Confirmed.read(entry) for entry in (known, *known.get("earlier", ()))]
+
+    def _counts(self, entry: _Confirmed) -> bool:
+        """Whether later configurations are compared with it: one whose training never made a step, because it was
+        refused or failed before, or was thrown away, is none that anybody has results of."""
+        events = self.home.glob(f"*/{escape(entry.run)}/events.jsonl") if entry.run else ()
+        return not entry.run or any(map(has_stepped, events))
+
+    def _keep(self, config: TrainConfig, run: str) -> None:
+        earlier: list[_Confirmed] = []
+        for entry in self._entries():
+            earlier.append(entry)
+            if self._counts(entry):
+                break
+        newest = _Confirmed(earlier[0].revision + 1 if earlier else 1, config, run)
+        known = {**newest.plain(), "earlier": [entry.plain() for entry in earlier]}
         write_bytes(self._confirmed, (json.dumps(known, indent=1, ensure_ascii=False) + "\n").encode())
 
     def _problems(self, config: TrainConfig, folder: RunFolder | None) -> Iterator[Problem]:
@@ -362,9 +414,13 @@ class TrainingManager:
         self.service.send(folder, Command(name, value, f"{who.user}@{who.host} ({who.interface})"))
         self.log.append(Operation(operation, folder.id, changes=changes, confirmed=confirmed))
 
-    def started(self, run: Run, *, confirmed: str = "none") -> None:
-        """Record that a training was begun in the foreground."""
-        self.log.append(Operation("start", self.find(run).id, confirmed=confirmed))
+    def started(self, run: Run, review: Review, how: str) -> None:
+        """Confirm a review for a run that was begun with it in the foreground, and record both. Raises as
+        `confirm`."""
+        folder = self.find(run)
+        with self._confirmation(review, None, True, how) as (_, record):
+            record(folder.id)
+        self.log.append(Operation("start", folder.id))
 
     def state(self, run: Run) -> str:
         """How a run stands now."""
@@ -386,17 +442,15 @@ class TrainingManager:
 
 
 def _parsed(values: Values) -> TrainConfig:
-    if isinstance(values, TrainConfig):
-        return values
-    if isinstance(values, Mapping):
-        return TrainConfig.parse(values)
-    return TrainConfig.parse(read_yaml(Path(values)))
+    if not isinstance(values, TrainConfig):
+        values = TrainConfig.parse(values if isinstance(values, Mapping) else settings_in(Path(values)))
+    return values.anchored()
 
 
-def _changes(base: TrainConfig, config: TrainConfig, first: bool) -> list[Change]:
-    """Every difference; before anything was confirmed none of them breaks a comparison."""
-    changes = changes_between(base, config)
-    return [replace(change, why="") for change in changes] if first else changes
+def _changes(base: _Base, config: TrainConfig) -> list[Change]:
+    """Every difference; before anything was trained none of them breaks a comparison."""
+    changes = changes_between(base.config, config)
+    return [replace(change, why="") for change in changes] if base.first else changes
 
 
 def _token(revision: str, config: TrainConfig, changes: list[Change]) -> str:

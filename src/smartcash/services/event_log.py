@@ -56,6 +56,11 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
                 yield event
 
 
+def has_stepped(path: Path) -> bool:
+    """Whether a training got as far as a step."""
+    return any(event.get("type") == "StepEnded" for event in read_events(path))
+
+
 def tail_events(
     path: Path, after: int = 0, *, stop: Callable[[], bool] = lambda: False, poll_s: float = 0.1
 ) -> Iterator[dict[str, Any]]:

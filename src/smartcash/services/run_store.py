@@ -1,7 +1,7 @@
 """Run folders: made, described, found, listed, trashed.
 
 <home>/index.sqlite      a cache over the run folders; deleting it loses nothing
-<home>/<task>/<run-id>/  config.yaml  run.json  labels.json  events.jsonl  epochs.csv  train.log
+<home>/<task>/<run-id>/  asked.yaml  config.yaml  run.json  labels.json  events.jsonl  epochs.csv  train.log
                          weights/  previews/  report/
 <home>/.trash/<task>/<run-id>/
 """
@@ -26,7 +26,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from smartcash.domain.config import TrainConfig
+from smartcash.domain.changes import carried_over, changes_between
+from smartcash.domain.config import TrainConfig, read_yaml
 from smartcash.domain.errors import RunNotFound, RunNotResumable, RunRefused
 from smartcash.domain.records import ACTIVE, OVER, Change, RunFilter, RunInfo
 from smartcash.services.event_log import finite
@@ -52,12 +53,16 @@ class RunFolder:
         self.path = path
 
     @classmethod
-    def create(cls, base: Path, config: TrainConfig, description: dict[str, Any]) -> RunFolder:
-        """Make a folder with an id that sorts by time and never collides, and write config and description."""
+    def create(
+        cls, base: Path, config: TrainConfig, description: dict[str, Any], *, asked: TrainConfig | None = None
+    ) -> RunFolder:
+        """Make a folder with an id that sorts by time and never collides, and write config and description. `asked`:
+        what was asked for, where `config` knows more already."""
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         path = base / config.task / f"{stamp}-{secrets.token_hex(2)}"
         path.mkdir(parents=True)
         run = cls(path)
+        run._write_asked(asked or config)
         run.write_config(config)
         run.describe({"id": run.id, "state": "created", **description})
         return run
@@ -101,6 +106,21 @@ class RunFolder:
     def write_config(self, config: TrainConfig) -> None:
         write_bytes(self.path / "config.yaml", config.to_yaml().encode())
 
+    def asked(self) -> TrainConfig:
+        """The configuration as it was asked for, with every "auto": what to train again with. Of a run from before
+        this was kept, `config`."""
+        path = self.path / "asked.yaml"
+        return TrainConfig.from_yaml(path) if path.exists() else self.config()
+
+    def change(self, config: TrainConfig) -> None:
+        """Take another configuration from now on; what it changes was asked for too."""
+        if changes := changes_between(self.config(), config):
+            self._write_asked(carried_over(changes, self.asked()))
+            self.write_config(config)
+
+    def _write_asked(self, config: TrainConfig) -> None:
+        write_bytes(self.path / "asked.yaml", config.to_yaml().encode())
+
     def description(self) -> dict[str, Any]:
         """The facts in `run.json`."""
         facts: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
@@ -121,6 +141,13 @@ class RunFolder:
         writer.writeheader()
         writer.writerows([{k: "" if v is None else v for k, v in finite(row).items()} for row in rows])
         write_bytes(self.path / "epochs.csv", text.getvalue().encode())
+
+
+def settings_in(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file, or, of a run's folder, those that it was asked for.
+
+    Raises ConfigInvalid for anything else."""
+    return RunFolder(path).asked().model_dump(mode="json") if path.is_dir() else read_yaml(path)
 
 
 def find_run(name: str, base: Path | None = None) -> RunFolder:

@@ -46,9 +46,11 @@ class TrainingService:
     def create_child(
         self, parent: RunFolder, config: TrainConfig, epochs_done: int, facts: dict[str, Any]
     ) -> RunFolder:
-        """A new run folder that goes on where `parent` ended, with its checkpoints, once it is trained."""
+        """A new run folder that goes on where `parent` ended, with its checkpoints, once it is trained. Trained again,
+        it is a training of so many epochs from the start: where its parent ended is no part of what was asked for."""
         origin = {"id": parent.id, "path": str(parent.path.absolute()), "epoch": epochs_done}
-        return self.create(config, {**facts, "parent": origin})
+        asked = parent.asked().replaced(training={"epochs": config.training.epochs})
+        return RunFolder.create(self.home, config, {**facts, "parent": origin}, asked=asked)
 
     def prepare(self, run: RunFolder) -> None:
         """Have a worker build everything, check the data and forecast: the run becomes ready, or failed.

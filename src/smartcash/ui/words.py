@@ -51,7 +51,7 @@ def _gzipped(body: bytes) -> bytes:
 def review_json(review: Review, etag: str, language: str) -> dict[str, Any]:
     """What a check found: problems at their fields, every change, the token that confirms exactly these."""
     return {
-        "ok": review.ok, "first": review.first, "etag": etag, "confirm_token": review.token,
+        "ok": review.ok, "first": review.first, "against": review.against, "etag": etag, "confirm_token": review.token,
         "significant": bool(review.significant),
         "config": None if review.config is None else review.config.model_dump(mode="json"),
         "problems": [problem_json(problem, language) for problem in review.problems],

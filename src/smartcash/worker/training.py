@@ -59,6 +59,7 @@ from smartcash.domain.events import (
     RunResumed,
     RunStarted,
     StepEnded,
+    VersionKept,
     Warned,
 )
 from smartcash.domain.ports import Command, Control, EventSink
@@ -104,12 +105,13 @@ def train(
         if not config.data.path:
             raise ConfigInvalid([Problem("data.path", "data_path_missing", "")])
         callbacks = _load_callbacks(config, world)
-        data = load_data(config)
-        config = config.model_copy(update={"task": data.task})
+        asked = config.anchored()
+        data = load_data(asked)
+        config = asked.model_copy(update={"task": data.task})
         run = None
         if world.leads:
             facts = {**environment(), **facts_of(data), "config_hash": config.hash()}
-            run = RunFolder.create(base, config, facts)
+            run = RunFolder.create(base, config, facts, asked=asked)
         run = RunFolder(world.from_leader(run.path if run else base))
         return run, _Session(run, config, data, listen, signals, world, callbacks).train(None)
 
@@ -339,7 +341,7 @@ class _Session:
                     run.describe({**ending, **ended(started), "attempts": attempts, **meanwhile})
                 if becomes_version:
                     try:
-                        self._register(emit)
+                        self._register(emit, outcome)
                     finally:
                         run.describe({"state": ending["state"]})
                 warnings = notify(self.config.notify.targets, self._notice(ending))
@@ -360,11 +362,18 @@ class _Session:
             finite(metrics),
         )
 
-    def _register(self, emit: EventSink) -> None:
-        """The best checkpoint becomes a model version. What hinders that is a warning: the run is finished, and
-        `smartcash models add` makes good for it."""
+    def _register(self, emit: EventSink, outcome: Outcome) -> None:
+        """The best checkpoint becomes a model version, unless it is one already: no epoch since was better. What
+        hinders that is a warning: the run is finished, and `smartcash models add` makes good for it."""
+        versions = ModelVersions(self.run.path.parent.parent)
         try:
-            ModelVersions(self.run.path.parent.parent).register_run(self.run)
+            known = {version.number for version in versions.versions()}
+            version = versions.register_run(self.run)
+            kept = version.number in known
+            self.run.describe({"version_kept": kept})
+            if kept:
+                monitor, value = self.run.config().training.monitor, outcome.progress.best_value
+                emit(VersionKept(version.name, version.run, version.epoch, monitor, value))
         except (CheckpointError, RunNotResumable, VersionRefused, OperationLogFailed) as error:
             emit(Warned("version_failed", {"run": self.run.id, "reason": str(error)}))
 
@@ -429,6 +438,7 @@ class _Session:
         self, built: Built, emit: EventSink, state: Mapping[str, Any] | None, progress: Progress | None
     ) -> None:
         run, data = self.run, self.data
+        run.change(self.config)
         run.write_config(built.config)
         parameters = sum(p.numel() for p in built.parts.model.parameters())
         images = {split: len(samples) for split, samples in data.splits.items()}
@@ -522,7 +532,7 @@ class _Journal:
                 self.run.write_epochs(self.rows)
             case Commanded(name="epochs" | "patience" as name, value=value):
                 part = {"epochs": value} if name == "epochs" else {"early_stopping": {"patience": value}}
-                self.run.write_config(self.run.config().replaced(training=part))
+                self.run.change(self.run.config().replaced(training=part))
             case Commanded(name="pause" | "continue" | "stop" | "preempt" | "keep_best" as name):
                 self.run.describe({"state": {"pause": "paused", "continue": "running"}.get(name, "stopping")})
 

@@ -65,9 +65,9 @@ class Confirmed(Asked):
 @router.get("/config")
 def read(studio: Here) -> Response:
     """The configuration last confirmed, or the defaults."""
-    config, revision, first = studio.manager.confirmed()
+    config, revision = studio.manager.confirmed()
     etag = etag_of(revision)
-    return shown({"config": config.model_dump(mode="json"), "etag": etag, "first": first}, etag=etag)
+    return shown({"config": config.model_dump(mode="json"), "etag": etag}, etag=etag)
 
 
 @router.get("/config/schema")
@@ -146,7 +146,7 @@ def etag_of(revision: str) -> str:
 
 
 def etag_for(studio: Studio, run: str) -> str:
-    """What a change is measured against: the configuration of a run, else the one last confirmed."""
+    """What a change replaces: the configuration of a run, else the one last confirmed."""
     if run:
         return etag_of(studio.folder(run).config().hash())
     return etag_of(studio.manager.confirmed()[1])

@@ -64,8 +64,8 @@ def list_sets(studio: Here) -> Response:
     """The data sets of the runs of this home, that of the configuration last confirmed, and those drawn or uploaded
     here. `room`: so many bytes may a zip have that is uploaded; null: the drive does not say how large it is."""
     found: dict[str, dict[str, Any]] = {}
-    config, _, first = studio.manager.confirmed()
-    if not first and config.data.path:
+    config, _ = studio.manager.confirmed()
+    if config.data.path:
         found[config.data.path] = {"path": config.data.path, "runs": 0, "last": ""}
     for run in studio.history.store.runs(limit=200):
         if run.state == "broken":

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import FileResponse
 
 from smartcash.domain.errors import ConfigInvalid, NotConfirmed, Problem, RunNotReady, RunRefused
-from smartcash.domain.records import ACTIVE, RunFilter
+from smartcash.domain.records import ACTIVE, ModelVersion, RunFilter, RunInfo
 from smartcash.handlers.run_view import RunView
 from smartcash.handlers.training_manager import Review
 from smartcash.services.run_store import SORTS, RunFolder
@@ -218,20 +218,22 @@ def show(run: str, studio: Here, language: Language) -> Response:
     """Everything about a run but its curves."""
     view = studio.view(run)
     info = view.info
-    facts, config, problems = {}, None, []
+    facts, config, asked, problems = {}, None, None, []
     if info.state != "broken":
         facts = view.description()
         problems = recorded_problems(facts.get("problems"), language)
         try:
-            config = view.config()
+            config, asked = view.config(), view.asked()
         except ConfigInvalid as error:  # of another version, or written by hand
             problems += [problem_json(problem, language) for problem in error.problems]
     previews = view.previews()
+    version = next((each for each in studio.versions.versions() if each.number == facts.get("version")), None)
     data = facts.get("data") if isinstance(facts.get("data"), dict) else {}
     return shown(
         {
             "info": run_json(info, language), "description": facts,
             "config": None if config is None else config.model_dump(mode="json"),
+            "asked": None if asked is None else asked.model_dump(mode="json"),
             "config_etag": "" if config is None else f'"{config.hash()}"',
             "progress": view.progress() if info.state in ACTIVE else None,
             "problems": problems,
@@ -241,9 +243,16 @@ def show(run: str, studio: Here, language: Language) -> Response:
             "actions": possible_actions(info.state), "saved": view.is_saved(),
             "children": [each.id for each in studio.history.store.runs() if each.parent == info.id],
             "seq": view.last_seq(),
-            "version": next((v.number for v in studio.versions.versions() if v.number == facts.get("version")), None),
+            "version": version and version.number, "version_kept": _kept(info, facts, version),
         }
     )  # fmt: skip
+
+
+def _kept(info: RunInfo, facts: dict[str, Any], version: ModelVersion | None) -> dict[str, Any] | None:
+    """Whose epoch is still the best of a run that is over, where that kept it from becoming a new version."""
+    if version is None or info.state in ACTIVE or facts.get("version_kept") is not True:
+        return None
+    return {"run": version.run, "epoch": version.epoch}
 
 
 def possible_actions(state: str) -> list[str]:

@@ -214,7 +214,7 @@ function Asked({ asked }) {
   };
   return html`<${Modal} title=${asked.title} onClose=${() => asked.answer(false)}>
     ${asked.text && html`<p>${asked.text}</p>`}
-    ${review && html`<${Changes} of=${review.changes} first=${review.first} />`}
+    ${review && html`<${Changes} of=${review.changes} first=${review.first} against=${review.against} />`}
     ${review?.significant && html`<label class="tick notice warned"><input type="checkbox" checked=${understood} onChange=${(event) => setUnderstood(event.target.checked)} /><span>${asked.acknowledge ?? t("changes.understood")}</span></label>`}
     <form onSubmit=${agree}>
       ${asked.input && html`<label class="stacked">${asked.input.label}<input ref=${typed} required list="asked" autocomplete="off" defaultValue=${asked.input.value} /></label><datalist id="asked">${asked.input.options.map((each) => html`<option key=${each} value=${each}></option>`)}</datalist>`}
@@ -233,10 +233,13 @@ const TYPED = ["name", "notes", "tags", "data.path"];
 /** The value of a field as people read it: of a few choices, the word of the form. */
 export const fieldValue = (field, value) => (field === "export.state" && value ? t(`export.${value}`) : typeof value === "string" && !TYPED.includes(field) ? wordOr(`studio.choice.${value}`, plain(value)) : plain(value));
 
+/** What changes are measured against: a training, or nothing yet. */
+export const Against = ({ first, run }) => (first || run ? html`<p class="quiet small">${first ? t("changes.first") : html`${t("changes.against")} <a href=${link("runs", run)}>${runName({ id: run })}</a>`}</p>` : null);
+
 /** Old → new; what matters is marked and says why. */
-export function Changes({ of, first }) {
+export function Changes({ of, first, against }) {
   if (!of.length) return html`<p class="quiet">${t("changes.none")}</p>`;
-  return html`${first && html`<p class="quiet">${t("changes.first")}</p>`}
+  return html`<${Against} first=${first} run=${against} />
     <${Sheet} label=${t("changes.title")}><table class="stacked changes">
     <thead><tr><th scope="col">${t("changes.what")}</th><th scope="col">${t("changes.old")}</th><th scope="col">${t("changes.new")}</th></tr></thead>
     <tbody>${of.map((change) => html`<tr key=${change.field}>

@@ -42,6 +42,7 @@ function Run({ id, run, now, reload }) {
     ${stands === "queued" && html`<${Queued} id=${id} />`}
     ${run.problems.length > 0 && html`<${Problems} id=${id} of=${run.problems} />`}
     ${!run.problems.length && ["failed", "crashed", "broken"].includes(info.state) && html`<div class="failure" role="alert"><p><b>${t(`run.why_${info.state}`)}</b></p>${(info.reason_text || info.detail) && html`<pre class="log" tabindex="0">${info.reason_text || info.detail}</pre>`}<p>${run.saved && run.actions.includes("resume") ? t("run.may_resume") : t("run.see_log")}</p></div>`}
+    ${run.version_kept && html`<${Kept} run=${run} />`}
     <div class="tabs" role="tablist" aria-label=${t("run.parts")}>${TABS.map((each) => html`<button key=${each} type="button" role="tab" id=${`tab-${each}`} aria-selected=${String(each === tab)} tabindex=${each === tab ? 0 : -1} onKeyDown=${(event) => walk(event, tab)} onClick=${() => remember({ tab: each === "watch" ? "" : each })}>${t(`run.tab.${each}`)}</button>`)}</div>
     <div role="tabpanel" aria-labelledby=${`tab-${tab}`}>
       ${tab === "watch" && (begun || TRAINS.includes(stands) ? html`<${Watch} id=${id} run=${run} stands=${stands} />` : stands !== "queued" && html`<p class="quiet">${t("run.not_begun")}</p>`)}
@@ -53,6 +54,13 @@ function Run({ id, run, now, reload }) {
       ${tab === "files" && html`<${Files} id=${id} />`}
     </div>
     ${edited && html`<${Labels} run=${info} onClose=${(changed) => { setEdited(false); if (changed) reload(); }} />`}`;
+}
+
+/** Why a training that is over made no new version. */
+function Kept({ run }) {
+  const { info, version, version_kept: { run: best, epoch } } = run;
+  return html`<div class="notice" id="kept"><p>${t("run.kept", { epoch, metric: metricName(info.monitor), value: figure(info.best_value), version: `v${version}` })}
+    ${best !== info.id && html` ${t("run.kept_of")} <a href=${link("runs", best)}>${runName({ id: best })}</a>.`}</p></div>`;
 }
 
 /** Why nothing happens yet, and who is at work meanwhile. */
@@ -412,7 +420,7 @@ function said(event) {
   if (type === "EpochEnded") return t(event.is_best ? "story.epoch_best" : "story.epoch", { ...facts, loss: figure(row.train_loss), time: duration(row.train_s) });
   if (type === "RunFinished") return `${wordOr(`studio.reason.${event.reason}`, event.reason)}; ${t("story.best", { epoch: event.best_epoch, metric: metricName(event.monitor), value: figure(event.best_value) })}`;
   if (type === "DataFound") return t("story.found", { count: event.count, what: word(`problems.${event.code}`).split(/[.:;] /)[0].replaceAll(/\{[^}]*\}/g, "…") });
-  const key = { CheckpointSaved: "story.checkpoint", RunResumed: "story.resumed", RolledBack: "story.rolled_back", EarlyStopped: "story.early", RunFailed: "story.failed" }[type];
+  const key = { CheckpointSaved: "story.checkpoint", RunResumed: "story.resumed", VersionKept: "story.version_kept", RolledBack: "story.rolled_back", EarlyStopped: "story.early", RunFailed: "story.failed" }[type];
   return key ? t(key, facts) : null;
 }
 

@@ -5,7 +5,7 @@ import { language, t } from "../words.js";
 import { go, link, remember, route } from "../router.js";
 import { active } from "../stream.js";
 import { ESSENTIAL, Field, GROUPS, draft, groupOf, merged, typed, valueAt, write } from "../form.js";
-import { Choice, Failure, Head, Loaded, Picture, agreed, ask, attempt, fieldName, fieldValue, runName, useJob, useLoad } from "../parts.js";
+import { Against, Choice, Failure, Head, Loaded, Picture, agreed, ask, attempt, fieldName, fieldValue, runName, useJob, useLoad } from "../parts.js";
 import { Health } from "./data.js";
 
 const CHECK_AFTER_MS = 250;
@@ -119,7 +119,7 @@ function Form({ config, fields, backbones, presets, sets, reload }) {
       </div>
       <aside class="stack">
         <div class="title"><h2>${t("changes.title")}</h2><small class="quiet">${t("train.changes", { count: problems.length ? Object.keys(draft.value).length : (review?.changes.length ?? 0) })}</small></div>
-        ${!problems.length && html`<${Differences} of=${review?.changes ?? []} first=${config.first} />`}
+        ${!problems.length && html`<${Differences} of=${review?.changes ?? []} first=${review?.first} against=${review?.against} />`}
         <div aria-live="polite">${tried && problems.length > 0 && html`<div class="failure" id="problems"><p><b>${t("run.problems", { count: problems.length })}</b></p><ul>${problems.slice(0, 6).map((each) => html`<li key=${each.field + each.code}>${fieldName(each.field)}</li>`)}</ul>${elsewhere.map((each) => html`<p key=${each.code}>${each.message}</p>`)}</div>`}
         ${error && html`<${Failure} error=${error} />`}</div>
         <div class="row"><button type="submit" class="primary">${t("train.prepare")}</button><button type="button" onClick=${save} disabled=${!review?.changes.length}>${t("train.save")}</button></div>
@@ -129,13 +129,13 @@ function Form({ config, fields, backbones, presets, sets, reload }) {
     </form>`;
 }
 
-/** A run to go on from: its configuration becomes the draft. */
+/** A run to train like: what it was asked for becomes the draft. */
 function useFrom(run, base, fields, then) {
   useEffect(() => {
     if (!run) return;
     attempt(() => get(`runs/${run}`)).then((found) => {
-      if (!found) return;
-      const entries = fields.map((field) => [field.field, typed(field, valueAt(found.config, field.field))]);
+      if (!found?.asked) return;
+      const entries = fields.map((field) => [field.field, typed(field, valueAt(found.asked, field.field))]);
       draft.value = Object.fromEntries(entries.filter(([name, entry]) => entry !== typed(fields.find((each) => each.field === name), valueAt(base, name))));
       if (found.problems.length) then();
       remember({ from: "" });
@@ -151,9 +151,8 @@ function Group({ group, fields, wrong, shown }) {
     <div>${fields.map(shown)}</div></details>`;
 }
 
-function Differences({ of, first }) {
-  if (!of.length) return html`<p class="quiet small">${t("changes.none")}</p>`;
-  return html`${first && html`<p class="quiet small">${t("changes.first")}</p>`}<ul class="differences">${of.map((each) => html`<li key=${each.field}><span>${fieldName(each.field)}</span> <del>${fieldValue(each.field, each.old)}</del> → <ins>${fieldValue(each.field, each.new)}</ins>${each.significant && html` <span class="warn" title=${each.why_text}>⚠ ${each.why_text}</span>`}</li>`)}</ul>`;
+function Differences({ of, first, against }) {
+  return html`<${Against} first=${first} run=${against} />${of.length ? html`<ul class="differences">${of.map((each) => html`<li key=${each.field}><span>${fieldName(each.field)}</span> <del>${fieldValue(each.field, each.old)}</del> → <ins>${fieldValue(each.field, each.new)}</ins>${each.significant && html` <span class="warn" title=${each.why_text}>⚠ ${each.why_text}</span>`}</li>`)}</ul>` : html`<p class="quiet small">${t("changes.none")}</p>`}`;
 }
 
 function DataOf({ values }) {
