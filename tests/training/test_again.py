@@ -193,6 +193,8 @@ def test_an_extension_that_was_never_better_says_why_it_is_no_new_version(
     assert child.description()["version_kept"] is True and child.description()["version"] == 1
     assert [each.number for each in ModelVersions(home).versions()] == [1]
     assert [record["type"] for record in read_events(child.events)][-1] == "VersionKept"
+    told = smartcash("runs", "watch", child.id, "--home", home)
+    assert "The best epoch is still epoch 1" in told.stdout.splitlines()[-1], told.stderr
 
 
 @pytest.mark.slow

@@ -171,15 +171,7 @@ class TrainingDisplay:
                 elapsed=duration(outcome.progress.seconds),
             )
         )
-        if (kept := self.kept) is not None:
-            figure = _figure(kept.value)
-            self.console.print(
-                text(
-                    "train.version_kept", epoch=kept.epoch, run=kept.run, monitor=kept.monitor, value=figure,
-                    version=kept.version,
-                ),
-                markup=False,
-            )  # fmt: skip
+        self.tell_version()
         names = ("report/predictions.jpg", "report/metrics.json", "weights", "epochs.csv", "config.yaml")
         places = {
             text(f"train.where.{Path(name).stem}"): folder / name
@@ -191,6 +183,18 @@ class TrainingDisplay:
             self.console.print(f"  {label:<{width}}  {place}", markup=False)
         again = outcome.reason in ("stopped", "preempted", "time_up", "kept_best")
         self.console.print(text("train.next_resume" if again else "train.next", run=folder), markup=False)
+
+    def tell_version(self) -> None:
+        """Why there is no new model version, where there is none."""
+        if (kept := self.kept) is not None:
+            figure = _figure(kept.value)
+            self.console.print(
+                text(
+                    "train.version_kept", epoch=kept.epoch, run=kept.run, monitor=kept.monitor, value=figure,
+                    version=kept.version,
+                ),
+                markup=False,
+            )  # fmt: skip
 
 
 def figures_table(figures: dict[str, Any]) -> Table:

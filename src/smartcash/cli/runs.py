@@ -237,6 +237,7 @@ def watch(run: str, home: Path | None, as_json: bool) -> None:
         return
     facts = manager.result(folder)
     click.echo(text("runs.ended", run=facts["id"], state=_state(str(facts["state"]))))
+    display.tell_version()
     if facts["state"] == "crashed":
         click.echo(text("runs.crashed_hint", run=facts["id"] if home is None else folder.path))
     if facts.get("error"):
