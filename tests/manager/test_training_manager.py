@@ -17,7 +17,7 @@ import pytest
 
 from smartcash import TrainConfig, TrainingManager
 from smartcash.domain.config import dump_yaml, parse_assignments
-from smartcash.domain.errors import ConfigInvalid, NotConfirmed, RunNotReady, RunNotResumable
+from smartcash.domain.errors import ConfigInvalid, NotConfirmed, Problem, RunNotReady, RunNotResumable
 from smartcash.services.run_store import RunFolder
 from smartcash.services.training_service import RESUMABLE
 from smartcash.services.workers import Turns, stale_tickets
@@ -173,12 +173,38 @@ def test_the_whole_way_from_check_to_result(toy: Toy, tmp_path: Path) -> None:
         manager.resume(run)
 
 
+def test_a_mistyped_backbone_is_refused_before_a_run_is_made(toy: Toy, tmp_path: Path) -> None:
+    """A11: from Python too, by a worker begun for the question, with the near names."""
+    manager = manager_in(tmp_path)
+    review = manager.check(toy(model={"backbone": "efficientnet_lite00"}))
+    (problem,) = review.problems
+    assert (problem.field, problem.code) == ("model.backbone", "errors.backbone_unknown")
+    assert "efficientnet_lite0," in problem.message("id")
+    with pytest.raises(ConfigInvalid, match="efficientnet_lite0"):
+        manager.apply(review, significant=True)
+    assert manager.service.store.runs() == []
+
+
+def test_a_backbone_is_tried_once_and_never_for_a_run_that_goes_on(toy: Toy, tmp_path: Path) -> None:
+    """A11: the caller's own check takes the worker's place; the weights of a run fix its backbone anyway."""
+    tried: list[str] = []
+
+    def try_backbone(name: str) -> list[Problem]:
+        tried.append(name)
+        return []
+
+    manager = TrainingManager(tmp_path, try_backbone=try_backbone)
+    assert manager.check(toy()).ok and tried == ["mobilenetv4_conv_small"]
+    run = RunFolder.create(tmp_path, TrainConfig.parse(toy()), {"state": "stopped"})
+    review = manager.check(toy(model={"backbone": "nowhere"}), run=run)
+    assert [problem.code for problem in review.problems] == ["fixed_by_weights"] and len(tried) == 1
+
+
 @pytest.mark.slow
 def test_what_only_a_worker_can_see_comes_back_as_problems(toy: Toy, tmp_path: Path) -> None:
-    """A11, A20: an unknown backbone, a metric that the task lacks, a callback that is not there: not ready, and why."""
+    """A11, A20: a metric that the task lacks, a callback that is not there: not ready, and why."""
     manager = manager_in(tmp_path)
     for over, field in (
-        ({"model": {"backbone": "efficientnet_lite00"}}, "model.backbone"),
         ({"training": {"monitor": "accuracy"}}, "training.monitor"),
         ({"training": {"callbacks": ["nowhere:Nothing"]}}, "training.callbacks.0"),
         ({"data": {"batch_size": 4096}}, "data.batch_size"),

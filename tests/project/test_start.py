@@ -143,6 +143,43 @@ def test_the_two_languages_say_different_things():
     assert indonesian != english
 
 
+@pytest.mark.parametrize(
+    ("arguments", "word"), [((), "Pemakaian: smartcash"), (("runs",), "Pemakaian: smartcash runs")]
+)
+def test_a_language_alone_is_answered_with_the_help_in_it_as_if_nothing_was_said(arguments, word):
+    """A33."""
+    alone = smartcash(*arguments, "--lang", "id", SMARTCASH_LANG="en")
+    silent = smartcash(*arguments, SMARTCASH_LANG="id")
+    assert (alone.returncode, alone.stdout, alone.stderr) == (2, silent.stdout, silent.stderr)
+    assert alone.stderr.startswith(word)
+
+
+def test_of_two_languages_the_last_counts_and_behind_a_double_dash_none_is_meant():
+    """A33."""
+    assert "Usage:" in smartcash("--lang", "id", "log", "--lang=en", "--help").stdout
+    unread = smartcash("compare", "--", "--lang", "id", SMARTCASH_LANG="en")
+    assert "--lang" in unread.stderr and "There is no run" in unread.stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "word"), [("id_ID.UTF-8", "Pemakaian"), ("ID", "Pemakaian"), ("en-GB", "Usage")]
+)
+def test_a_language_may_be_written_as_systems_write_it(value, word):
+    """A33."""
+    shown = smartcash("log", "--help", SMARTCASH_LANG=value)
+    assert word in shown.stdout and not shown.stderr
+
+
+def test_an_unknown_language_is_named_once_with_those_that_there_are(tmp_path):
+    """A33: the system's language is used instead; a worker does not repeat it, and a chosen language needs no other."""
+    shown = smartcash("runs", "list", "--home", str(tmp_path), SMARTCASH_LANG="ind", LC_ALL="id_ID.UTF-8")
+    assert shown.returncode == 0 and shown.stdout.startswith("Belum ada run")
+    (line,) = shown.stderr.splitlines()
+    assert "SMARTCASH_LANG=ind" in line and "id, en" in line
+    assert not smartcash("--lang", "en", "log", "--help", SMARTCASH_LANG="ind").stderr
+    assert not smartcash("worker", "--help", SMARTCASH_LANG="idn").stderr
+
+
 def test_an_unknown_command_is_wrong_usage():
     """A33 and the exit codes."""
     answer = smartcash("no-such-command")

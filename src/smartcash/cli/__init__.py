@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from gettext import bindtextdomain
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from tempfile import gettempdir
 from typing import TypeVar
@@ -22,7 +23,7 @@ import click
 from smartcash import __version__
 from smartcash.domain.errors import SmartCashError
 from smartcash.utils.files import temporary_target
-from smartcash.utils.i18n import LANGUAGES, LOCALES, current_language, set_language, text
+from smartcash.utils.i18n import LANGUAGES, LOCALES, current_language, set_language, text, unknown_language
 
 # command name → module in this package; the command is the module's attribute `command`
 COMMANDS = {
@@ -130,14 +131,22 @@ def leads() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _language_from(arguments: list[str]) -> str | None:
-    """The value of `--lang`, read before any help text is made."""
-    for position, argument in enumerate(arguments):
-        if argument == "--lang" and position + 1 < len(arguments):
-            return arguments[position + 1]
-        if argument.startswith("--lang="):
-            return argument.partition("=")[2]
-    return None
+def _without_language(arguments: list[str]) -> tuple[list[str], str | None]:
+    """The arguments without each `--lang` of a language that there is, and the last of these: it is read before any
+    help text is made, and `smartcash --lang id` is `smartcash` in Indonesian."""
+    left: list[str] = []
+    language = None
+    words = iter(arguments)
+    for word in words:
+        if word == "--":
+            return [*left, word, *words], language
+        given = [word, *islice(words, 1)] if word == "--lang" else [word]
+        value = given[-1].removeprefix("--lang=")
+        if word.startswith("--lang") and value in LANGUAGES:
+            language = value
+        else:
+            left += given
+    return left, language
 
 
 def _is_named(place: str, arguments: list[str]) -> bool:
@@ -170,9 +179,11 @@ def _place_of(error: OSError, arguments: list[str]) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a SmartCashError becomes its message and its exit code, never a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    language = _language_from(arguments)
-    if language in LANGUAGES:
+    arguments, language = _without_language(arguments)
+    if language is not None:
         set_language(language)
+    if (unknown := unknown_language()) and leads() and arguments[:1] not in [[name] for name in HIDDEN]:
+        click.echo(text("cli.language_unknown", value=unknown, known=", ".join(LANGUAGES)), err=True)
     # click's own words come from the standard library's catalogues
     os.environ["LANGUAGE"] = current_language()
     bindtextdomain("messages", str(LOCALES))

@@ -40,10 +40,11 @@ from smartcash.domain.config import TrainConfig, merge
 from smartcash.domain.errors import AdviceRefused, ConfigInvalid, NotConfirmed, Problem, RunNotReady
 from smartcash.domain.records import ACTIVE, Change, Operation
 from smartcash.handlers.model_versions import ModelVersions
-from smartcash.handlers.training_manager import TrainingManager, untried
+from smartcash.handlers.training_manager import TrainingManager
 from smartcash.services.event_log import read_events
 from smartcash.services.run_store import RunFolder
 from smartcash.services.training_service import RESUMABLE
+from smartcash.services.workbench import backbone_problems
 from smartcash.utils.files import write_bytes
 
 FILE = "advice.json"
@@ -86,7 +87,7 @@ class Advisor:
         measure_speed: Callable[[RunFolder], dict[str, float]],
         *,
         interface: str = "python",
-        try_backbone: Callable[[str], list[Problem]] = untried,
+        try_backbone: Callable[[str], list[Problem]] = backbone_problems,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.manager = TrainingManager(home, interface=interface, try_backbone=try_backbone)

@@ -36,6 +36,7 @@ from smartcash.services.event_log import has_stepped
 from smartcash.services.run_store import RunFolder, find_run, settings_in
 from smartcash.services.run_store import home as default_home
 from smartcash.services.training_service import ENDED, TrainingService
+from smartcash.services.workbench import backbone_problems
 from smartcash.utils.files import write_bytes
 from smartcash.utils.machine import (
     available_cores,
@@ -104,22 +105,17 @@ class _Base:
     first: bool = False
 
 
-def untried(backbone: str) -> list[Problem]:
-    """Leaves the name of a backbone to the preparation of the run."""
-    return []
-
-
 class TrainingManager:
     """Decides about the trainings of one home (default: SMARTCASH_HOME or ./runs). `interface` names who speaks
     in the operation log: cli, python, web or notebook. `try_backbone`: what is wrong with the name of a backbone
-    (it needs torch, so whoever has it at hand brings it)."""
+    (it needs torch, so whoever has it at hand brings it; by default a worker is asked, which takes seconds)."""
 
     def __init__(
         self,
         home: Path | str | None = None,
         *,
         interface: str = "python",
-        try_backbone: Callable[[str], list[Problem]] = untried,
+        try_backbone: Callable[[str], list[Problem]] = backbone_problems,
     ) -> None:
         self.home = Path(home) if home is not None else default_home()
         self.service = TrainingService(self.home)
@@ -144,7 +140,9 @@ class TrainingManager:
         except ConfigInvalid as error:
             return Review(None, error.problems, [], "", named)
         problems = list(self._problems(config, folder))
-        if config.model.backbone != base.config.model.backbone:
+        if (
+            folder is None and config.model.backbone != base.config.model.backbone
+        ):  # a run's own is fixed by its weights
             problems += self._try_backbone(config.model.backbone)
         changes = _changes(base, config)
         if folder is not None:

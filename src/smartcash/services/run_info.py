@@ -59,16 +59,17 @@ def is_alive(path: Path) -> bool:
     return not ended and isinstance(worker, dict) and processes.is_alive(path, worker)
 
 
-def has_died(path: Path) -> bool:
-    """Is the run in the folder `path` said to be active, and nobody is at work on it?"""
+def found_dead(path: Path) -> dict[str, Any] | None:
+    """What `run.json` says of the run in the folder `path` if it is said to be active and nobody is at work on it;
+    None of any other, and where it cannot be read."""
     try:
         facts = _json(path / "run.json")
         if not isinstance(facts.get("worker") or {}, dict) or not processes.has_died(path, facts):
-            return False
+            return None
         again = _json(path / "run.json")  # it may have ended properly in between
-        return bool(again.get("state") == facts["state"])
     except _Broken:
-        return False
+        return None
+    return facts if again.get("state") == facts["state"] else None
 
 
 def _read(path: Path, first: RunInfo) -> RunInfo:

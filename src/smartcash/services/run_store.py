@@ -32,7 +32,7 @@ from smartcash.domain.errors import RunNotFound, RunNotResumable, RunRefused
 from smartcash.domain.records import ACTIVE, OVER, Change, RunFilter, RunInfo
 from smartcash.services.event_log import finite
 from smartcash.services.labels import Labels, read_labels, refuse_if_locked, write_labels
-from smartcash.services.run_info import has_died, is_alive, read_run
+from smartcash.services.run_info import found_dead, is_alive, read_run
 from smartcash.utils.files import UNWRITABLE, fsync_folder, remove, write_bytes
 from smartcash.utils.logger import get_logger
 
@@ -383,7 +383,7 @@ def _as_it_stands(run: RunInfo) -> RunInfo:
     folder = Path(run.path)
     if run.state not in ACTIVE or _takes_writes(folder):
         return run
-    return replace(run, state="crashed") if has_died(folder) else run
+    return replace(run, state="crashed") if found_dead(folder) else run
 
 
 def _takes_writes(folder: Path) -> bool:

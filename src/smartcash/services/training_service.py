@@ -21,7 +21,8 @@ from smartcash.domain.ports import Command
 from smartcash.domain.records import ACTIVE
 from smartcash.services.control import send_command
 from smartcash.services.event_log import EventTail
-from smartcash.services.processes import HEARTBEAT, has_died
+from smartcash.services.processes import HEARTBEAT
+from smartcash.services.run_info import found_dead
 from smartcash.services.run_store import RunFolder, RunStore
 from smartcash.services.workers import Turns, begin_worker, end_orphans, last_lines
 from smartcash.utils.files import UNWRITABLE
@@ -84,17 +85,13 @@ class TrainingService:
     def state(self, run: RunFolder) -> str:
         """How the run stands now; a worker that died is noticed here, and the run becomes "crashed", written down where
         that is possible."""
-        facts = run.description()
-        state = str(facts.get("state"))
-        if not has_died(run.path, facts):
-            return state
-        again = str(run.description().get("state"))
-        if again != state:
-            return again  # it ended properly between the two looks
+        facts = found_dead(run.path)
+        if facts is None:
+            return str(run.description().get("state"))
         end_orphans(facts.get("worker") or {})
         heard = run.path / HEARTBEAT
         ended = datetime.fromtimestamp(heard.stat().st_mtime, UTC) if heard.exists() else datetime.now(UTC)
-        crashed = {"state": "crashed", "was": state, "ended": ended.isoformat(timespec="seconds")}
+        crashed = {"state": "crashed", "was": facts["state"], "ended": ended.isoformat(timespec="seconds")}
         try:
             run.describe({**crashed, "error": last_lines(run)})
         except OSError as error:
@@ -111,7 +108,7 @@ class TrainingService:
     def dead(self) -> list[RunFolder]:
         """The runs that are said to be active and whose worker has died; looks only."""
         active = [RunFolder(Path(run.path)) for run in self.store.runs() if run.state in ACTIVE]
-        return [run for run in active if has_died(run.path, run.description())]
+        return [run for run in active if found_dead(run.path)]
 
     def waiting(self, config: TrainConfig) -> list[RunFolder]:
         """The runs in line for the device of `config`."""

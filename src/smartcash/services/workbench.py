@@ -13,11 +13,13 @@ import subprocess
 import sys
 import tempfile
 import threading
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
 from smartcash.domain.errors import Problem, SmartCashError, WorkbenchFailed
+from smartcash.services.run_store import home
 
 IDLE_S = 600.0
 LAST_BYTES = 2000
@@ -122,6 +124,17 @@ class Workbench:
         with self._said as said:
             said.seek(max(0, said.seek(0, os.SEEK_END) - LAST_BYTES))
             return said.read().decode(errors="replace").strip() or f"exit {code}"
+
+
+@lru_cache(maxsize=1000)
+def backbone_problems(name: str) -> list[Problem]:
+    """What is wrong with the name of a backbone, from a worker begun for this one question; kept for as long as this
+    process lives. Raises WorkbenchFailed."""
+    bench = Workbench(home())
+    try:
+        return [Problem(**problem) for problem in bench.ask("problems_of_backbone", name=name)]
+    finally:
+        bench.close()
 
 
 def _understood(answer: bytes) -> Any:

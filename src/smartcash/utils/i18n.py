@@ -9,6 +9,7 @@ itself is in `locales/<language>/LC_MESSAGES/messages.po`, in gettext's form.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -33,13 +34,21 @@ def current_language() -> str:
     """The language set by `set_language`, else `SMARTCASH_LANG`, else the system's, else English."""
     if _chosen is not None:
         return _chosen
-    for variable in ("SMARTCASH_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
-        value = os.environ.get(variable, "")[:2].lower()
-        if value in LANGUAGES:
-            return value
-        if value:
-            break
-    return "en"
+    if (own := _language_in("SMARTCASH_LANG")) in LANGUAGES:
+        return own
+    system = next(filter(None, map(_language_in, ("LC_ALL", "LC_MESSAGES", "LANG"))), "")
+    return system if system in LANGUAGES else "en"
+
+
+def unknown_language() -> str:
+    """What `SMARTCASH_LANG` holds where no language is chosen and that is none of ours; else ""."""
+    named = _language_in("SMARTCASH_LANG")
+    return os.environ["SMARTCASH_LANG"] if _chosen is None and named and named not in LANGUAGES else ""
+
+
+def _language_in(variable: str) -> str:
+    """The language that a variable names: id for id, ID and id_ID.UTF-8."""
+    return re.split(r"[-_.@]", os.environ.get(variable, ""), maxsplit=1)[0].lower()
 
 
 @cache
