@@ -14,6 +14,8 @@ from checkpoint_toys import Toy, flip
 from smartcash.cli import main
 from smartcash.cli.checkpoint import command
 from smartcash.handlers.checkpoint import CheckpointManager
+from smartcash.handlers.run_history import RunHistory
+from smartcash.services.run_store import RunFolder
 from smartcash.utils.i18n import set_language
 
 
@@ -131,7 +133,51 @@ def test_looking_into_a_folder_that_does_not_exist_makes_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, _, err = run(capsys, "list", tmp_path / "nothing", "--lang", "id")
+    assert code == 2 and "Tidak ada" in err and not (tmp_path / "nothing").exists()
+    code, _, err = run(capsys, "show", tmp_path / "nothing/x.pth", "--lang", "id")
     assert code == 1 and "tidak ada" in err and not (tmp_path / "nothing").exists()
+
+
+def test_a_run_is_named_as_everywhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B33: by its id, the beginning of it, its name or latest; several of one name are listed, and nothing is done."""
+    home = shutil.copytree(Path(__file__).parents[1] / "project" / "format_1", tmp_path / "home")
+    (first,) = (home / "detect").iterdir()
+    monkeypatch.setenv("SMARTCASH_HOME", str(home))
+    RunFolder(first).write_config(RunFolder(first).config().replaced(name="cash desk"))
+    second = shutil.copytree(first, home / "detect" / "20990101-000000-abcd")
+    RunFolder(second).write_config(RunFolder(first).config().replaced(name="counter"))
+    for name, meant in (
+        ("cash desk", first),
+        (first.name[:17], first),
+        ("counter", second),
+        ("latest", second),
+    ):
+        code, out, _ = run(capsys, "best", name)
+        assert code == 0 and Path(out.strip()).parent == meant / "weights"
+    listed = [
+        json.loads(run(capsys, "list", name, "--json")[1]) for name in ("counter", second, second / "weights")
+    ]
+    assert listed[0] and listed[0] == listed[1] == listed[2]
+    assert run(capsys, "doctor", "counter", "--home", home)[0] == 0
+    RunFolder(second).write_config(RunFolder(first).config())
+    code, out, err = run(capsys, "cleanup", "cash desk", "--max", 0)
+    assert code == 2 and not out and first.name in err and second.name in err
+
+
+@pytest.mark.parametrize("named", ["", "weights", "id"])
+def test_the_checkpoints_of_a_locked_run_are_not_cleaned_up_however_it_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    """B13."""
+    home = shutil.copytree(Path(__file__).parents[1] / "project" / "format_1", tmp_path / "home")
+    (folder,) = (home / "detect").iterdir()
+    monkeypatch.setenv("SMARTCASH_HOME", str(home))
+    RunHistory(home, "cli").lock(folder.name)
+    before = sorted((folder / "weights").iterdir())
+    code, _, err = run(capsys, "cleanup", folder.name if named == "id" else folder / named, "--max", 0)
+    assert code == 1 and "locked" in err and sorted((folder / "weights").iterdir()) == before
 
 
 def test_importing_asks_first(

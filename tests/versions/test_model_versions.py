@@ -34,6 +34,7 @@ from smartcash.domain.errors import (
 from smartcash.handlers.model_versions import ModelVersions
 from smartcash.handlers.run_history import RunHistory
 from smartcash.services.run_store import RunFolder
+from smartcash.utils.i18n import set_language
 
 Finished = Callable[..., RunFolder]
 DOCS = Path(__file__).parents[2] / "docs"
@@ -53,6 +54,14 @@ def filled(home: Path, finished: Finished, count: int) -> ModelVersions:
 
 def promote(versions: ModelVersions, number: int, alias: str = "produksi") -> None:
     versions.apply(versions.check_promote(number, alias))
+
+
+def main_in_english(*arguments: str, code: int = 0) -> None:
+    """`smartcash …`, which must end with this exit code."""
+    with pytest.raises(SystemExit) as ended:
+        main(["--lang", "en", *arguments])
+    set_language(None)
+    assert int(ended.value.code or 0) == code
 
 
 def roll_back(versions: ModelVersions, alias: str = "produksi", to: int | None = None) -> int:
@@ -177,7 +186,167 @@ def test_versions_registered_at_once_get_numbers_of_their_own(home: Path, finish
     assert ModelVersions(home).verify() == []
 
 
+# found by the run
+
+
+def named(run: RunFolder, name: str) -> RunFolder:
+    """The run under another name."""
+    run.write_config(run.config().replaced(name=name))
+    run.describe({"notes": name})  # a list reads a folder again whose run.json has changed
+    return run
+
+
+def test_a_run_means_the_version_that_was_made_of_it(home: Path, finished: Finished) -> None:
+    """A17: by its id, the beginning of it, its folder, its name, or latest; an alias of that name goes before."""
+    versions, first, second = ModelVersions(home), finished(0), finished(1)
+    versions.register_run(second)
+    versions.register_run(first)
+    for name in (first.id, str(first.path), "run 0"):
+        assert versions.find(name).name == "v2"
+    assert versions.find("run 1").name == "v1"
+    assert versions.find("latest").run == max(first.id, second.id)
+    named(second, "produksi")
+    promote(versions, 2)
+    assert versions.find("produksi").name == "v2"
+
+
+def test_of_an_extended_run_the_version_of_the_last_is_meant(home: Path, finished: Finished) -> None:
+    versions, first = ModelVersions(home), finished(0)
+    child = named(finished(1, parent={"id": first.id}), "run 0")
+    versions.register_run(first)
+    versions.register_run(child)
+    assert versions.find("run 0").run == child.id
+
+
+def test_a_name_that_leads_to_no_version_or_several_says_which_there_are(
+    home: Path, finished: Finished, english: None
+) -> None:
+    versions = filled(home, finished, 1)
+    untaught = finished(1)
+    with pytest.raises(VersionNotFound, match=rf"No model version was made of run {untaught.id} yet"):
+        versions.find("run 1")
+    named(untaught, "run 0")
+    with pytest.raises(VersionNotFound, match=r"Several runs are meant by run 0.*: v1 \(") as caught:
+        versions.find("run 0")
+    assert "v2" not in str(caught.value)
+    versions.register_run(untaught)
+    with pytest.raises(VersionNotFound, match=rf"v2 \({untaught.id}\), v1 \("):
+        versions.find("run 0")
+    for file in finished(7).weights.iterdir():  # another best one
+        shutil.copy(file, untaught.weights)
+    versions.register_run(untaught)
+    with pytest.raises(VersionNotFound, match="v3, v2"):
+        versions.find(untaught.id)
+    for name in ("v9", "9", "nobody", "x" * 300, "..", "a\0b"):
+        with pytest.raises(VersionNotFound, match=r"no model version, alias or run"):
+            versions.find(name)
+    twins = [named(finished(seed), "twin") for seed in (8, 9)]
+    with pytest.raises(RunNotFound, match=twins[0].id):
+        versions.find("twin")
+
+
+def test_on_the_command_line_a_version_is_named_by_its_run(
+    home: Path, finished: Finished, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filled(home, finished, 2)
+    main_in_english("models", "promote", "run 1", "--alias", "produksi", "--yes")
+    main_in_english("models", "tag", "run 1", "good")
+    main_in_english("log", "--run", "run 1", "--operation", "promote")
+    shown = capsys.readouterr().out
+    assert "produksi is now v2\nv2: tags " in shown and "alias.produksi: – → v2" in shown
+    main_in_english("models", "history", "kandidat", code=1)
+    assert "There is no alias kandidat. Known: produksi." in capsys.readouterr().err
+    main_in_english("log", "--run", "19990101-000000-abcd")
+    assert "no such entry" in capsys.readouterr().out
+
+
 # promoting and rolling back
+
+
+def test_before_a_promotion_the_figures_of_both_stand_side_by_side(
+    home: Path, finished: Finished, english: None
+) -> None:
+    """A16, A17: the test pictures' where both have them; what is worse is said, what is better is not."""
+    versions = ModelVersions(home)
+    versions.register_run(finished(0))
+    versions.register_run(finished(1, valid={"mAP50_95": 0.1, "exact_sum": 0.9}, test={"mAP50_95": 0.2}))
+    assert versions.check_promote(1, "produksi").weighing is None, "nobody has the alias yet"
+    promote(versions, 1)
+    weighing = versions.check_promote(2, "produksi").weighing
+    assert weighing is not None and (weighing.old, weighing.new, weighing.split) == ("v1", "v2", "test")
+    assert [(each.name, each.old, each.new) for each in weighing.figures] == [("mAP50_95", 0.7, 0.2)]
+    assert weighing.worse == ["mAP50_95"] and weighing.verdict() == "v2 is worse than v1: mAP50-95."
+    promote(versions, 2)
+    for review in (versions.check_promote(1, "produksi"), versions.check_rollback("produksi")):
+        assert review.weighing is not None and review.weighing.verdict() == ""
+
+
+def test_without_figures_of_test_pictures_those_of_validation_are_held_side_by_side(
+    home: Path, finished: Finished
+) -> None:
+    """A16: a figure that only one of the two has is shown, and decides nothing."""
+    versions = ModelVersions(home)
+    versions.register_run(finished(0, test={}))
+    versions.register_run(finished(1, valid={"mAP50_95": 0.1, "exact_sum": 0.9}))
+    promote(versions, 1)
+    weighing = versions.check_promote(2, "produksi").weighing
+    assert weighing is not None and weighing.split == "valid" and weighing.worse == ["mAP50_95"]
+    assert [(each.name, each.difference is None) for each in weighing.figures] == [
+        ("mAP50_95", False), ("mAP50", True), ("exact_sum", True),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("facts", "hindrance", "told"),
+    [
+        ({"data": {"content_hash": "other"}}, "data_differs", "on different data"),
+        ({"data": {}}, "data_unknown", "not recorded"),
+    ],
+)
+def test_what_was_measured_on_different_data_is_not_compared(
+    home: Path, finished: Finished, facts: dict[str, Any], hindrance: str, told: str
+) -> None:
+    """A16."""
+    versions = ModelVersions(home)
+    versions.register_run(finished(0))
+    versions.register_run(finished(1, test={"mAP50_95": 0.2}, **facts))
+    promote(versions, 1)
+    weighing = versions.check_promote(2, "produksi").weighing
+    assert weighing is not None and weighing.hindrance == hindrance and weighing.worse == []
+    assert told in weighing.verdict("en") and "v1" in weighing.verdict("id")
+
+
+def test_the_terminal_shows_the_figures_before_it_asks(
+    home: Path, finished: Finished, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A16, A17: with --json on stderr, so that stdout stays for another program."""
+    versions = ModelVersions(home)
+    versions.register_run(finished(0))
+    versions.register_run(finished(1, test={"mAP50_95": 0.2}))
+    promote(versions, 1)
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    main_in_english("models", "promote", "v2", "--alias", "produksi", code=3)
+    shown = capsys.readouterr().out
+    assert re.search(r"on the test pictures +v1 +v2 +difference", shown)
+    assert re.search(r"mAP50-95 +0\.700 +0\.200 +-0\.500 ▼", shown)
+    assert (
+        "⚠ v2 is worse than v1: mAP50-95. Both on the same pictures, with intervals: smartcash compare v1 v2"
+        in shown
+    )
+    assert shown.index("worse than") < shown.index("1 change:")
+    main_in_english("models", "promote", "v2", "--alias", "produksi", "--yes", "--json")
+    quiet = capsys.readouterr()
+    assert json.loads(quiet.out)[0]["name"] == "v2" and "-0.500 ▼" in quiet.err
+
+
+def test_an_alias_whose_version_cannot_be_read_can_still_be_given_to_another(
+    home: Path, finished: Finished
+) -> None:
+    versions = filled(home, finished, 2)
+    promote(versions, 1)
+    (home / "models/v1/version.json").write_text("{}")
+    review = versions.check_promote(2, "produksi")
+    assert review.weighing is None and versions.apply(review).name == "v2"
 
 
 def test_promoting_needs_the_token_of_exactly_this_change(home: Path, finished: Finished) -> None:

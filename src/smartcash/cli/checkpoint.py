@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smartcash.cli import language_option
-from smartcash.cli.options import commands_of
+from smartcash.cli.options import commands_of, models_home_option
 from smartcash.domain.errors import CheckpointNotFound
 from smartcash.utils.i18n import text
 
@@ -24,7 +24,7 @@ def command() -> None:
 
 command = language_option(command)
 
-_folder = click.argument("folder", type=click.Path(path_type=Path))
+_folder = click.argument("folder", metavar="RUN|FOLDER")
 _file = click.argument("file", type=click.Path(path_type=Path))
 _files = click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True)
 _json = click.option("--json", "as_json", is_flag=True, help=text("cli.checkpoint.json"))
@@ -33,36 +33,48 @@ _json = click.option("--json", "as_json", is_flag=True, help=text("cli.checkpoin
 _command = commands_of(command)
 
 
+def _weights(named: str) -> Path:
+    """A folder of checkpoints: the one named, or that of the run with this folder, id (or the beginning of it), or name;
+    "latest" is the newest."""
+    from smartcash.services.run_store import find_run
+
+    folder = Path(named)
+    if folder.is_dir() and not (folder / "run.json").is_file():
+        return folder
+    run = find_run(named)
+    return run.weights if run.weights.is_dir() else run.path
+
+
 def _manager(folder: Path) -> CheckpointManager:
-    """The manager of a folder that exists, or of a run's: looking never makes one."""
+    """The manager of a folder that exists: looking never makes one."""
     from smartcash.handlers.checkpoint import CheckpointManager
 
     if not folder.is_dir():
         raise CheckpointNotFound("checkpoint_folder_missing", path=str(folder))
-    weights = folder / "weights"
-    return CheckpointManager(weights if (folder / "run.json").is_file() and weights.is_dir() else folder)
+    return CheckpointManager(folder)
 
 
 def _print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
-@_command("list", "list", "list runs/detect/RUN/weights --kind best")
+@_command("list", "list", "list latest --kind best")
 @_folder
+@models_home_option
 @click.option("--backbone", help=text("cli.checkpoint.list_backbone"))
 @click.option("--dataset", help=text("cli.checkpoint.list_dataset"))
 @click.option("--min-epoch", type=int, help=text("cli.checkpoint.list_min_epoch"))
 @click.option("--kind", type=click.Choice(["best", "latest", "epoch"]), help=text("cli.checkpoint.list_kind"))
 @_json
 def list_(
-    folder: Path,
+    folder: str,
     backbone: str | None,
     dataset: str | None,
     min_epoch: int | None,
     kind: str | None,
     as_json: bool,
 ) -> None:
-    manager = _manager(folder)
+    manager = _manager(_weights(folder))
     if (backbone, dataset, min_epoch, kind) == (None, None, None, None):
         infos = manager.list_checkpoints()
     else:
@@ -107,21 +119,24 @@ def validate(files: tuple[Path, ...], as_json: bool) -> None:
         raise SystemExit(1)
 
 
-@_command("best", "best", "best runs/detect/RUN/weights --which latest")
+@_command("best", "best", "best latest --which latest")
 @_folder
+@models_home_option
 @click.option("--which", default="best", show_default=True, help=text("cli.checkpoint.best_which"))
-def best(folder: Path, which: str) -> None:
+def best(folder: str, which: str) -> None:
     if which not in ("best", "latest") and not which.isdecimal():
         raise click.BadParameter("best, latest, 0, 1, 2, …", param_hint="--which")
-    path = _manager(folder).get_checkpoint_path(int(which) if which.isdecimal() else which)
+    weights = _weights(folder)
+    path = _manager(weights).get_checkpoint_path(int(which) if which.isdecimal() else which)
     if path is None:
         code = "checkpoint_no_epoch" if which.isdecimal() else "checkpoint_none"
-        raise CheckpointNotFound(code, folder=str(folder), epoch=which)
+        raise CheckpointNotFound(code, folder=str(weights), epoch=which)
     click.echo(path)
 
 
-@_command("cleanup", "cleanup", "cleanup runs/detect/RUN/weights --max 3")
+@_command("cleanup", "cleanup", "cleanup latest --max 3")
 @_folder
+@models_home_option
 @click.option("--max", "max_checkpoints", default=5, show_default=True, type=click.IntRange(min=0),
               help=text("cli.checkpoint.cleanup_max"))  # fmt: skip
 @click.option("--max-epochs", default=5, show_default=True, type=click.IntRange(min=0),
@@ -130,45 +145,49 @@ def best(folder: Path, which: str) -> None:
 @click.option("--keep-latest/--no-keep-latest", default=True, help=text("cli.checkpoint.cleanup_keep_latest"))
 @_json
 def cleanup(
-    folder: Path, max_checkpoints: int, max_epochs: int, keep_best: bool, keep_latest: bool, as_json: bool
+    folder: str, max_checkpoints: int, max_epochs: int, keep_best: bool, keep_latest: bool, as_json: bool
 ) -> None:
     from smartcash.services.labels import refuse_if_locked
 
-    refuse_if_locked(folder.absolute().parent)
-    gone = _manager(folder).cleanup_checkpoints(max_checkpoints, keep_best, keep_latest, max_epochs)
+    weights = _weights(folder)
+    refuse_if_locked(weights.absolute().parent)
+    gone = _manager(weights).cleanup_checkpoints(max_checkpoints, keep_best, keep_latest, max_epochs)
     if as_json:
         _print_json([str(path) for path in gone])
     else:
         click.echo(text("cli.checkpoint.cleanup_done", count=len(gone)))
 
 
-@_command("copy", "copy", "copy runs/detect/RUN/weights /content/drive/MyDrive/SmartCash/checkpoints")
+@_command("copy", "copy", "copy latest /content/drive/MyDrive/SmartCash/checkpoints")
 @_folder
+@models_home_option
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--all", "all_", is_flag=True, help=text("cli.checkpoint.copy_all"))
 @_json
-def copy(folder: Path, target: Path, all_: bool, as_json: bool) -> None:
-    copied = _manager(folder).copy_to_drive(target, best_only=not all_)
+def copy(folder: str, target: Path, all_: bool, as_json: bool) -> None:
+    copied = _manager(_weights(folder)).copy_to_drive(target, best_only=not all_)
     if as_json:
         _print_json([str(path) for path in copied])
     else:
         click.echo(text("cli.checkpoint.copy_done", count=len(copied), target=str(target)))
 
 
-@_command("export-history", "export_history", "export-history runs/detect/RUN/weights history.json")
+@_command("export-history", "export_history", "export-history latest history.json")
 @_folder
+@models_home_option
 @click.argument("target", type=click.Path(path_type=Path), required=False)
-def export_history(folder: Path, target: Path | None) -> None:
-    path = _manager(folder).export_history_to_json(target)
+def export_history(folder: str, target: Path | None) -> None:
+    path = _manager(_weights(folder)).export_history_to_json(target)
     click.echo(text("cli.checkpoint.export_done", path=str(path)))
 
 
-@_command("doctor", "doctor", "doctor runs/detect/RUN/weights --adopt")
+@_command("doctor", "doctor", "doctor latest --adopt")
 @_folder
+@models_home_option
 @click.option("--adopt", is_flag=True, help=text("cli.checkpoint.doctor_adopt"))
 @_json
-def doctor(folder: Path, adopt: bool, as_json: bool) -> None:
-    report = _manager(folder).doctor(adopt=adopt)
+def doctor(folder: str, adopt: bool, as_json: bool) -> None:
+    report = _manager(_weights(folder)).doctor(adopt=adopt)
     if as_json:
         _print_json(report)
     else:

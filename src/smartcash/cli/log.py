@@ -52,7 +52,7 @@ def command(
     if export is not None and export.suffix not in (".csv", ".json"):
         raise click.BadParameter(text("cli.log.export_suffix", path=export), param_hint="--export")
     log = _log(home)
-    found = log.operations(run=run, operation=operation, since=since)
+    found = log.operations(run=_id_of(run, home), operation=operation, since=since)
     if export is not None:
         from smartcash.utils.files import write_bytes
 
@@ -95,6 +95,22 @@ def verify(outer: Path | None, home: Path | None, as_json: bool) -> None:
             click.echo(f"! {text('operation_log.torn', count=found.torn_bytes)}")
     if wrong is not None:
         raise SystemExit(1)
+
+
+def _id_of(run: str, home: Path | None) -> str:
+    """The id of the run that is meant; of one that is gone it must be the id itself: the log outlives its runs."""
+    from smartcash.domain.errors import RunNotFound
+    from smartcash.services.run_store import RunStore
+    from smartcash.services.run_store import home as default_home
+
+    if not run:
+        return ""
+    try:
+        return RunStore(home or default_home()).find(run).id
+    except RunNotFound as error:
+        if error.code == "run_ambiguous":
+            raise
+        return run
 
 
 def show_operations(operations: Sequence[Operation]) -> None:

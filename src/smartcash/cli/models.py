@@ -18,6 +18,7 @@ from smartcash.utils.i18n import text
 
 if TYPE_CHECKING:
     from smartcash.domain.records import ModelVersion
+    from smartcash.domain.weighing import Weighing
     from smartcash.handlers.model_versions import ModelVersions, VersionReview
 
 COLUMNS = ("version", "aliases", "task", "backbone", "figure", "test", "run", "created", "tags")
@@ -35,7 +36,7 @@ def command() -> None:
 
 command = language_option(command)
 
-_version = click.argument("version", metavar="VERSION")
+_version = click.argument("version", metavar="VERSION|RUN")
 _yes = click.option("--yes", is_flag=True, help=text("cli.models.yes"))
 
 
@@ -128,7 +129,7 @@ def promote(version: str, alias: str, yes: bool, home: Path | None, as_json: boo
 
 @_command("rollback", "rollback", "rollback produksi --to v2")
 @click.argument("alias")
-@click.option("--to", metavar="VERSION", help=text("cli.models.to"))
+@click.option("--to", metavar="VERSION|RUN", help=text("cli.models.to"))
 @_yes
 def rollback(alias: str, to: str | None, yes: bool, home: Path | None, as_json: bool) -> None:
     versions = _versions(home)
@@ -230,8 +231,37 @@ def _confirm_and_apply(
 ) -> ModelVersion:
     from smartcash.cli.confirming import confirmed_by
 
+    if review.weighing is not None:
+        _show_weighing(review.weighing, quiet)
     how = confirmed_by(review.changes, yes, significant=f"models.ask.{review.operation}", quiet=quiet)
     return versions.apply(review, significant=True, confirmed=how)
+
+
+def _show_weighing(weighing: Weighing, quiet: bool) -> None:
+    """The figures side by side with what they differ by, and what follows from it."""
+    from rich.text import Text
+
+    from smartcash.cli.tables import NOT_DEFINED, list_table, show_list
+
+    table = list_table("models.weighing", [f"figure_{weighing.split}"], whole=[f"figure_{weighing.split}"])
+    difference = text("models.weighing.difference")
+    for head in (weighing.old, weighing.new, *([] if weighing.hindrance else [difference])):
+        table.add_column(head, justify="right", no_wrap=True)
+    for each in weighing.figures:
+        cells = [NOT_DEFINED if value is None else f"{value:.3f}" for value in (each.old, each.new)]
+        if not weighing.hindrance:
+            less = each.name in weighing.worse
+            shown = (
+                NOT_DEFINED if each.difference is None else f"{each.difference:+.3f}{' ▼' if less else ''}"
+            )
+            cells.append(shown)
+        table.add_row(Text(text(f"metrics.{each.name}")), *cells)
+    show_list(table, stderr=quiet)
+    if verdict := weighing.verdict():
+        data = " --data DATA" if weighing.hindrance else ""
+        measure = text("models.weighing.measure", old=weighing.old, new=weighing.new, data=data)
+        hint = "" if weighing.hindrance == "task_differs" else f" {measure}"
+        click.echo(f"⚠ {verdict}{hint}", err=quiet)
 
 
 def _say(versions: Sequence[ModelVersion], as_json: bool, key: str, **facts: str) -> None:

@@ -55,14 +55,14 @@ def list_table(area: str, columns: Sequence[str], whole: Sequence[str]) -> Table
     return table
 
 
-def show_list(table: Table, spare: Sequence[str] = ()) -> None:
+def show_list(table: Table, spare: Sequence[str] = (), *, stderr: bool = False) -> None:
     """Print a table without the columns that are empty; into a file or a pipe it is as wide as it needs. On a terminal
     that is too narrow it does without those with the heads `spare`, one after the other."""
     table.columns = [column for column in table.columns if any(map(str, column.cells))]
     for head in spare:
         if is_too_wide(table):
             table.columns = [column for column in table.columns if column.header != head]
-    _console().print(table)
+    _console(stderr).print(table)
 
 
 def is_too_wide(table: Table) -> bool:
@@ -71,9 +71,10 @@ def is_too_wide(table: Table) -> bool:
     return console.measure(table, options=console.options.update(width=UNBOUNDED)).maximum > console.width
 
 
-def _console() -> Console:
+def _console(stderr: bool = False) -> Console:
     """As wide as the terminal; a file or a pipe has no width."""
-    return Console(highlight=False, width=None if Console().is_terminal else UNBOUNDED)
+    width = None if Console(stderr=stderr).is_terminal else UNBOUNDED
+    return Console(highlight=False, width=width, stderr=stderr)
 
 
 def spreadsheet_cell(value: str) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,14 @@ from typing import Any
 from smartcash.domain.errors import (
     CheckpointMismatch,
     NotConfirmed,
+    RunNotFound,
     RunNotResumable,
     SmartCashError,
+    VersionNotFound,
     VersionRefused,
 )
 from smartcash.domain.records import AliasEvent, Change, ModelVersion, Operation, RunFilter, missing_parts
+from smartcash.domain.weighing import Weighing, weighed
 from smartcash.handlers.operation_log import OperationLog
 from smartcash.services.labels import Labels
 from smartcash.services.run_store import RunFolder, RunStore, find_run
@@ -46,13 +49,15 @@ _ENVIRONMENT = ("smartcash", "python", "packages", "host", "platform")
 @dataclass(frozen=True)
 class VersionReview:
     """A change of aliases or versions before it is made. `operation`: promote, roll-back or delete; `alias`: ""
-    for a delete. `token`: belongs to exactly this change as things stand now."""
+    for a delete. `token`: belongs to exactly this change as things stand now. `weighing`: the figures of the version that
+    has the alias beside those of the one that is to get it; None where no version has it, or one that cannot be read."""
 
     operation: str
     alias: str
     version: int
     changes: list[Change]
     token: str
+    weighing: Weighing | None = None
 
     @property
     def significant(self) -> list[Change]:
@@ -76,8 +81,34 @@ class ModelVersions:
         return self.store.versions()
 
     def find(self, name: str) -> ModelVersion:
-        """The version with this number ("v3", "3") or alias. Raises VersionNotFound."""
-        return self.store.find(name)
+        """The version with this number ("v3", "3") or alias; else the one that was made of the run with this id (or
+        the beginning of it), folder or name, or of the "latest".
+
+        Raises VersionNotFound, also for a run of which none or several were made, and for a name that several runs
+        with versions have; RunNotFound when none of these has one."""
+        try:
+            return self.store.find(name)
+        except VersionNotFound:
+            if self.store.knows(name):
+                raise
+        runs = RunStore(self.home)
+        try:
+            run = runs.find(name).id
+        except RunNotFound as error:
+            if error.code != "run_ambiguous":
+                raise VersionNotFound("version_not_found", name=name, home=str(self.home)) from error
+            meant = {each.id for each in runs.runs() if each.id.startswith(name) or each.name == name}
+            listed = ", ".join(f"{each.name} ({each.run})" for each in self.versions() if each.run in meant)
+            if not listed:
+                raise
+            raise VersionNotFound("version_ambiguous", name=name, versions=listed) from error
+        made = [each for each in self.versions() if each.run == run]
+        if not made:
+            raise VersionNotFound("version_of_run_none", run=run)
+        if len(made) > 1:
+            listed = ", ".join(each.name for each in made)
+            raise VersionNotFound("version_of_run_many", run=run, versions=listed)
+        return made[0]
 
     def aliases(self) -> dict[str, int]:
         """Each alias and the number of its version now."""
@@ -200,7 +231,8 @@ class ModelVersions:
         if events and events[-1].version == number:
             raise VersionRefused("alias_there", alias=alias, version=version.name)
         old = f"v{events[-1].version}" if events else None
-        return _review(book, "promote", alias, number, [Change(f"alias.{alias}", old, version.name)])
+        review = _review(book, "promote", alias, number, [Change(f"alias.{alias}", old, version.name)])
+        return replace(review, weighing=self._weighing(old, version))
 
     def check_rollback(self, alias: str, to: int | None = None) -> VersionReview:
         """What taking `alias` back would change: to the version that had it before, or to an earlier one, `to`.
@@ -219,7 +251,8 @@ class ModelVersions:
         if all(event.version != number for event in book.aliases[alias]):
             raise VersionRefused("alias_never", alias=alias, version=version.name)
         change = Change(f"alias.{alias}", f"v{now}", version.name, "rollback")
-        return _review(book, "roll-back", alias, number, [change])
+        review = _review(book, "roll-back", alias, number, [change])
+        return replace(review, weighing=self._weighing(f"v{now}", version))
 
     def check_delete(self, number: int) -> VersionReview:
         """What deleting a version would change. Raises VersionNotFound, or VersionRefused for one that is locked or
@@ -265,6 +298,11 @@ class ModelVersions:
             self.store.publish(now.alias, version, event, staged)
             return self.store.find(version.name)
 
+    def _weighing(self, old: str | None, new: ModelVersion) -> Weighing | None:
+        """None where there is no old version, or none that can be read."""
+        known = next((each for each in self.versions() if each.name == old), None)
+        return None if known is None else weighed(known, new)
+
     def _again(self, review: VersionReview) -> VersionReview:
         """The same review as things stand now."""
         if review.operation == "promote":
@@ -305,7 +343,8 @@ class ModelVersions:
 
 def _events(book: Book, alias: str) -> tuple[AliasEvent, ...]:
     if alias not in book.aliases:
-        raise VersionRefused("alias_unknown", alias=alias, known=", ".join(sorted(book.aliases)) or "–")
+        known = ", ".join(sorted(book.aliases))
+        raise VersionRefused("alias_unknown" if known else "alias_none", alias=alias, known=known)
     return book.aliases[alias]
 
 

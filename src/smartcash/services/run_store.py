@@ -171,7 +171,7 @@ def _meant(
     if name == "latest" and folders:
         return max(folders, key=lambda path: path.name)
     matching = [path for path in folders if name and path.name == name]
-    if not matching and name and (Path(name) / "run.json").is_file():
+    if not matching and name and os.path.isfile(f"{name}/run.json"):  # noqa: PTH113  (a Path raises for a long name)
         matching = [path for path in folders if path.resolve() == Path(name).resolve()]
         if not matching and anywhere:
             return Path(name)
@@ -181,7 +181,7 @@ def _meant(
             named = [(path, run) for path in folders if (run := read(path)).name == name]
             extended = {run.parent for _, run in named}
             matching = [path for path, run in named if run.id not in extended] or matching
-    if not matching and Path(name).is_file():
+    if not matching and os.path.isfile(name):  # noqa: PTH113  (as above)
         raise RunNotFound("run_is_a_file", name=name)
     if len(matching) > 1:
         newest = sorted((path.name for path in matching), reverse=True)[:MOST_NAMED]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +16,7 @@ from smartcash.domain.changes import Change
 from smartcash.domain.errors import Problem
 from smartcash.domain.exports import ExportRecord
 from smartcash.domain.records import ModelVersion, Operation, RunInfo
+from smartcash.domain.weighing import Weighing
 from smartcash.handlers.training_manager import Review
 from smartcash.services.event_log import finite
 from smartcash.services.jobs import Job
@@ -91,6 +93,15 @@ def operation_json(operation: Operation, language: str) -> dict[str, Any]:
 def version_json(version: ModelVersion) -> dict[str, Any]:
     """A model version."""
     return {**version.to_dict(), "values": class_values(version.classes)}
+
+
+def weighing_json(weighing: Weighing, language: str) -> dict[str, Any]:
+    """The figures of two versions side by side, and what follows from them."""
+    figures = [
+        {**asdict(each), "difference": None if weighing.hindrance else each.difference}
+        for each in weighing.figures
+    ]
+    return {**asdict(weighing), "figures": figures, "verdict": weighing.verdict(language)}
 
 
 def export_json(record: ExportRecord, language: str) -> dict[str, Any]:

@@ -206,7 +206,7 @@ class ServedModel:
     def _follow(self) -> None:
         while not self._closing.wait(POLL_S):
             try:
-                if self.versions.find(self.name).name != self._served.version:
+                if self.versions.store.find(self.name).name != self._served.version:
                     self._served = self._load()
                     self._reloads += 1
                     get_logger("serve").info("%s: %s", self.name, self._served.version)
@@ -217,7 +217,7 @@ class ServedModel:
                 self._trouble = str(error)
 
     def _load(self) -> _Served:
-        version = self.versions.find(self.name)
+        version = self.versions.store.find(self.name)
         predictor, _ = open_model(version.name, self.device)
         # the first pass builds kernels: whoever asks first does not wait for them
         size = predictor.preprocess.image_size

@@ -23,7 +23,7 @@ from smartcash.ui.problems import REVIEWED, ReviewNeeded
 from smartcash.ui.routes.config import Here, Language
 from smartcash.ui.routes.runs import NOT_AGREED, Agreed, Labelled, in_utc
 from smartcash.ui.studio import Studio
-from smartcash.ui.words import changes_json, export_json, job_json, shown, version_json
+from smartcash.ui.words import changes_json, export_json, job_json, shown, version_json, weighing_json
 
 router = APIRouter(tags=["models"])
 # a page that shows, and does nothing
@@ -149,6 +149,7 @@ def _applied(studio: Studio, review: VersionReview, agreed: Agreed, language: st
             {
                 "ok": True, "confirm_token": review.token, "significant": bool(review.significant), "problems": [],
                 "version": review.version, "changes": changes_json(review.changes, language),
+                "weighing": review.weighing and weighing_json(review.weighing, language),
             }
         )  # fmt: skip
     if agreed.confirm_token != review.token:

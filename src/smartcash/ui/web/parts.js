@@ -1,6 +1,6 @@
 // What several pages are made of.
 import { html, signal, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
-import { t, wordOr, plain, moment, percent, rupiah, duration } from "./words.js";
+import { t, word, wordOr, plain, moment, percent, rupiah, duration, decimal, signed } from "./words.js";
 import { get } from "./api.js";
 import { arrived, heading, link } from "./router.js";
 import { state, connection } from "./stream.js";
@@ -215,6 +215,7 @@ function Asked({ asked }) {
   return html`<${Modal} title=${asked.title} onClose=${() => asked.answer(false)}>
     ${asked.text && html`<p>${asked.text}</p>`}
     ${review && html`<${Changes} of=${review.changes} first=${review.first} against=${review.against} />`}
+    ${review?.weighing && html`<${Weighing} of=${review.weighing} />`}
     ${review?.significant && html`<label class="tick notice warned"><input type="checkbox" checked=${understood} onChange=${(event) => setUnderstood(event.target.checked)} /><span>${asked.acknowledge ?? t("changes.understood")}</span></label>`}
     <form onSubmit=${agree}>
       ${asked.input && html`<label class="stacked">${asked.input.label}<input ref=${typed} required list="asked" autocomplete="off" defaultValue=${asked.input.value} /></label><datalist id="asked">${asked.input.options.map((each) => html`<option key=${each} value=${each}></option>`)}</datalist>`}
@@ -246,6 +247,14 @@ export function Changes({ of, first, against }) {
       <th scope="row">${fieldName(change.field)}${change.significant && html`<br /><span class="warn">⚠ ${t("changes.significant")}: ${change.why_text}</span>`}</th>
       <td><del>${fieldValue(change.field, change.old)}</del></td><td><ins>${fieldValue(change.field, change.new)}</ins></td>
     </tr>`)}</tbody></table><//>`;
+}
+
+/** The figures of the version that has an alias beside those of the one that is to get it. */
+function Weighing({ of }) {
+  return html`<${Sheet} label=${word(`models.weighing.figure_${of.split}`)}><table>
+    <thead><tr><th scope="col">${word(`models.weighing.figure_${of.split}`)}</th><th scope="col" class="num">${of.old}</th><th scope="col" class="num">${of.new}</th>${!of.hindrance && html`<th scope="col" class="num">${word("models.weighing.difference")}</th>`}</tr></thead>
+    <tbody>${of.figures.map((each) => html`<tr key=${each.name}><th scope="row">${metricName(each.name)}</th><td class="num">${decimal(each.old)}</td><td class="num">${decimal(each.new)}</td>${!of.hindrance && html`<td class=${each.difference < 0 ? "num bad" : "num"}>${signed(each.difference)}</td>`}</tr>`)}</tbody></table><//>
+    ${of.verdict && html`<p class="notice warned">${of.verdict}</p>`}`;
 }
 
 // Word of what happened.
