@@ -11,8 +11,13 @@ from zipfile import ZipFile
 
 import axe_playwright_python
 import pytest
+import torch
 from playwright.sync_api import Browser, Page, Route, expect
 
+from smartcash.domain.config import TrainConfig
+from smartcash.handlers.checkpoint import CheckpointManager
+from smartcash.handlers.model_versions import ModelVersions
+from smartcash.services.run_store import RunFolder
 from smartcash.utils.i18n import text
 
 from .conftest import Studio, running, visiting
@@ -121,6 +126,40 @@ def test_a_finished_run_leads_to_its_model_and_the_list_of_models_back_to_the_ru
         expect(row).to_contain_text("mAP50-95")
         row.get_by_role("link", name="contoh").click()
         expect(page.locator("h1")).to_have_text("contoh")
+
+
+def version_of(home: Path, figure: float, data: str) -> None:
+    """A model version with this figure of the test pictures of some data, made without a training."""
+    config = TrainConfig.parse({"task": "detect"})
+    facts = {"state": "finished", "best_epoch": 1, "valid": {"mAP50_95": figure}, "test": {"mAP50_95": figure}}
+    run = RunFolder.create(home, config, {**facts, "data": {"content_hash": data}})
+    model = torch.nn.Linear(2, 2)
+    extra = {"classes": ["1000"], "preprocess": {"image_size": 64}, "ema_state_dict": {"model": model.state_dict()}}
+    with CheckpointManager(output_dir=str(run.weights)) as manager:
+        manager.save_checkpoint(model, None, None, config, 1, {"mAP50_95": figure}, True, extra=extra)
+    ModelVersions(home).register_run(run)
+
+
+def test_before_a_worse_model_takes_an_alias_the_page_says_so(browser: Browser, tmp_path: Path) -> None:
+    """A16, A17: the figures side by side with the difference; none where they were measured on different data."""
+    home = tmp_path / "home"
+    for figure, data in ((0.7, "a"), (0.2, "a"), (0.9, "b")):
+        version_of(home, figure, data)
+    versions = ModelVersions(home)
+    versions.apply(versions.check_promote(1, "produksi"))
+    with running(home) as studio, visiting(browser, studio, language="id") as page:
+        page.add_init_script(path=AXE)
+        for version, cells, told in (
+            ("v2", ["0,700", "0,200", "-0,500"], "v2 lebih buruk daripada v1: mAP50-95."),
+            ("v3", ["0,700", "0,900"], "tidak bisa dibandingkan"),
+        ):
+            page.goto(studio.at(f"models/{version}"))
+            page.get_by_role("button", name=text("studio.models.promote", "id"), exact=True).click()
+            page.get_by_role("dialog").get_by_role("button", name=text("studio.next", "id")).click()
+            dialog = page.get_by_role("dialog")
+            expect(dialog.locator("tr", has_text="mAP50-95").locator("td")).to_have_text(cells)
+            expect(dialog.locator(".notice.warned")).to_contain_text(told)
+            assert violations(page) == []
 
 
 def test_a_file_that_is_no_picture_is_said_once_and_takes_the_answer_before_away(
