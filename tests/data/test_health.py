@@ -164,10 +164,27 @@ def test_starved_classes_are_named_for_every_split(tmp_path: Path, draw: Draw) -
     data = health(yolo_set(tmp_path / "set", draw, lines, names="[1000, 2000, 5000]"))
     assert [f.value for f in of(data, "data_class_starved")] == ["5000"]
     assert [(f.value, f.facts["split"]) for f in of(data, "data_class_absent")] == [("2000", "valid")]
-    few = {(f.value, f.facts["split"], f.facts["count"]) for f in of(data, "data_class_few")}
-    assert few == {("2000", "train", 1), ("1000", "valid", 1)}
+    few = {(f.value, f.facts["few"]) for f in of(data, "data_class_few")}
+    assert few == {("2000", "train 1/20"), ("1000", "valid 1/5")}
     (ratio,) = of(data, "data_class_ratio")
     assert ratio.value == "2000" and ratio.facts["most"] == 25
+
+
+def test_a_class_that_is_rare_in_several_splits_is_one_class(tmp_path: Path, draw: Draw) -> None:
+    """D9: what is counted are classes; in which splits stands in the words."""
+    lines = {
+        f"{split}/{split}{index}": "0 0.5 0.5 0.4 0.2\n"
+        for split in ("train", "valid", "test")
+        for index in range(6)
+    }
+    lines["train/once"] = "1 0.4 0.4 0.3 0.2\n"
+    data = health(yolo_set(tmp_path / "set", draw, lines, names="[1000, 2000]"))
+    assert [(f.value, f.facts["few"]) for f in of(data, "data_class_few")] == [
+        ("1000", "train 6/20"), ("2000", "train 1/20"),
+    ]  # fmt: skip
+    (absent,) = of(data, "data_class_absent")
+    assert "2000" in absent.message("id") and "valid, test" in absent.message("id")
+    assert data.report.counts()["data_class_few"] == 2
 
 
 @pytest.mark.parametrize(

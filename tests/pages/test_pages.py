@@ -131,10 +131,19 @@ def test_a_finished_run_leads_to_its_model_and_the_list_of_models_back_to_the_ru
 def version_of(home: Path, figure: float, data: str) -> None:
     """A model version with this figure of the test pictures of some data, made without a training."""
     config = TrainConfig.parse({"task": "detect"})
-    facts = {"state": "finished", "best_epoch": 1, "valid": {"mAP50_95": figure}, "test": {"mAP50_95": figure}}
+    facts = {
+        "state": "finished",
+        "best_epoch": 1,
+        "valid": {"mAP50_95": figure},
+        "test": {"mAP50_95": figure},
+    }
     run = RunFolder.create(home, config, {**facts, "data": {"content_hash": data}})
     model = torch.nn.Linear(2, 2)
-    extra = {"classes": ["1000"], "preprocess": {"image_size": 64}, "ema_state_dict": {"model": model.state_dict()}}
+    extra = {
+        "classes": ["1000"],
+        "preprocess": {"image_size": 64},
+        "ema_state_dict": {"model": model.state_dict()},
+    }
     with CheckpointManager(output_dir=str(run.weights)) as manager:
         manager.save_checkpoint(model, None, None, config, 1, {"mAP50_95": figure}, True, extra=extra)
     ModelVersions(home).register_run(run)

@@ -83,6 +83,33 @@ def test_a_word_that_depends_on_a_count_has_its_form_for_one_and_for_more() -> N
     assert text("studio.train.changes", "id", count=1) == "1 perubahan"
 
 
+# facts that are never one: limits, and what is only told of several
+NEVER_ONE = {
+    "errors.compare_count", "errors.weights_do_not_fit", "errors.run_ambiguous", "errors.tags_too_many",
+    "errors.checkpoint_size_differs", "errors.picture_too_large", "problems.tags_many", "problems.config_too_large",
+    "problems.data_image_leak_alike", "problems.data_image_leak_name", "problems.data_image_alike",
+    "problems.data_box_copied", "doctor.packages", "notify.late",
+}  # fmt: skip
+NO_NUMBERS = ("split", "confidence", "resamples", "format", "path", "target")
+THINGS = (
+    "run", "picture", "epoch", "batche", "processe", "core", "checkpoint", "attempt", "step", "image", "classe", "thread",
+    "layer", "package", "place", "entrie", "leftover", "file", "version", "label", "minute", "second", "value", "note",
+    "byte", "tag", "tensor", "pixel", "finding", "group", "change", "problem", "word", "line", "job",
+)  # fmt: skip
+
+
+def test_nothing_is_one_epochs() -> None:
+    """A33: in English, a number of things has a word for one and one for more; in Indonesian it is the same word."""
+    things = re.compile(rf"\{{(\w+)(?::[^}}|]*)?\}} (?!has )(?:[a-z]+ ){{0,3}}?(?:{'|'.join(THINGS)})s\b(?!/s)")
+    told = [
+        (key, found[0])
+        for key, words in catalogue("en").items()
+        for found in things.finditer(re.sub(r"\{count:\|[^}]*\}?", "", words))
+        if key not in NEVER_ONE and not key.startswith("cli.") and found[1] not in NO_NUMBERS
+    ]
+    assert told == []
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_no_text_is_blank(language: str) -> None:
     assert [key for key, words in catalogue(language).items() if not words.strip()] == []

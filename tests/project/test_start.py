@@ -215,7 +215,7 @@ def test_an_argument_that_is_written_as_an_option_is_answered_with_how_it_is_wri
 def test_an_error_is_its_message_and_its_exit_code_without_a_traceback(tmp_path, language):
     """A33, A34: what happened, in the language asked for."""
     missing = tmp_path / "nothing"
-    answer = smartcash("checkpoint", "list", str(missing), "--lang", language)
+    answer = smartcash("checkpoint", "show", str(missing / "x.pth"), "--lang", language)
     assert (answer.returncode, answer.stdout) == (1, "")
     message = text("errors.checkpoint_folder_missing", language, path=str(missing))
     assert answer.stderr == f"✗ {message}\n"
@@ -259,6 +259,17 @@ def test_what_is_no_yaml_is_named_by_its_line(tmp_path, content, told):
         assert answer.returncode != 0 and told in answer.stderr and "unicode string" not in answer.stderr
     (tmp_path / "data.yaml").write_text(f"{'x' * 100_000}: 1\n{'x' * 100_000}: 2\n")
     assert len(smartcash("train", "--config", str(tmp_path / "data.yaml"), "--lang", "en").stderr) < 1000
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_configuration_that_is_not_there_or_no_text_is_answered_in_words(tmp_path, language):
+    """A11, A33: without a number of the system's."""
+    missing, picture = tmp_path / "mine.yaml", tmp_path / "picture.yaml"
+    picture.write_bytes(b"\xff\xd8\xff\xe0")
+    for file, code in ((missing, "config_missing"), (picture, "config_not_text")):
+        answer = smartcash("train", "notes", "--config", str(file), "--lang", language)
+        assert (answer.returncode, answer.stdout) == (2, "")
+        assert answer.stderr.endswith(f"• {file}: {text(f'problems.{code}', language)}\n")
 
 
 def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path):

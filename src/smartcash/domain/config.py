@@ -561,10 +561,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise ConfigInvalid([Problem(str(path), "config_too_large", facts={"limit": MAX_CONFIG_BYTES})])
         raw = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except FileNotFoundError as error:
+        raise ConfigInvalid([Problem(str(path), "config_missing")]) from error
+    except OSError as error:
         raise ConfigInvalid(
-            [Problem(str(path), "config_unreadable", facts={"reason": str(error)})]
+            [Problem(str(path), "config_unreadable", facts={"reason": error.strerror})]
         ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigInvalid([Problem(str(path), "config_not_text")]) from error
     try:
         values = YAML(typ="safe", pure=True).load(raw)
     except YAMLError as error:

@@ -29,7 +29,7 @@ from smartcash.services.run_info import is_alive, read_run
 from smartcash.services.run_store import RunStore
 from smartcash.services.training_service import TrainingService
 from smartcash.services.workers import stale_tickets
-from smartcash.utils.files import remove, temporary_target
+from smartcash.utils.files import reason_of, remove, temporary_target
 from smartcash.utils.i18n import current_language, text
 from smartcash.utils.machine import (
     available_cores,
@@ -198,7 +198,8 @@ def _home(home: Path, fix: bool, deep: bool) -> Iterator[Diagnosis]:
 
 
 def _unreadable(error: SmartCashError | OSError) -> Diagnosis:
-    return Diagnosis("home", "error", "unreadable", {"reason": str(error)})
+    place = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+    return Diagnosis("home", "error", "unreadable", {"reason": f"{place}{reason_of(error)}"})
 
 
 def _dead_runs(service: TrainingService, fix: bool) -> Iterator[Diagnosis]:

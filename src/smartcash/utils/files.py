@@ -182,6 +182,11 @@ def copy_proven(source: BinaryIO, target: Path, sha256: str) -> bool:
     return same
 
 
+def reason_of(error: Exception) -> str:
+    """Why, in words: of an error of the system without its number and path."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 def fsync_folder(folder: Path) -> None:
     """Make the names in `folder` durable. Windows has no such call and needs none."""
     if os.name == "nt":

@@ -19,15 +19,14 @@ MAX_RATIO = 10  # of the commonest class to the rarest
 def counts(dataset: DataSet, looks: Mapping[Path, Look], findings: Findings) -> None:
     """Classes absent from a split, rare in one, and a set in which some are far more common than others."""
     found = {name: count_boxes(samples, len(dataset.classes)) for name, samples in dataset.splits.items()}
-    for split, numbers in found.items():
-        for label, name in enumerate(dataset.classes):
-            count = int(numbers[label])
-            if count == 0 and split != "train" and found["train"][label]:
-                findings.add("data_class_absent", dataset.root, value=name, split=split)
-            elif 0 < count < LEAST[split]:
-                findings.add(
-                    "data_class_few", dataset.root, value=name, split=split, count=count, least=LEAST[split]
-                )
+    for label, name in enumerate(dataset.classes):
+        here = {split: int(numbers[label]) for split, numbers in found.items()}
+        if absent := [split for split, count in here.items() if count == 0 and here["train"]]:
+            findings.add("data_class_absent", dataset.root, value=name, split=", ".join(absent))
+        if few := [
+            f"{split} {count}/{LEAST[split]}" for split, count in here.items() if 0 < count < LEAST[split]
+        ]:
+            findings.add("data_class_few", dataset.root, value=name, few=", ".join(few))
     train = found["train"]
     common, rare = int(train.argmax()), int(np.where(train, train, train.max()).argmin())
     if train[common] > MAX_RATIO * train[rare]:

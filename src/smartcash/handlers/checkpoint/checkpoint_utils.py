@@ -37,6 +37,7 @@ from smartcash.utils.files import (
     DurableFile,
     FolderLock,
     fsync_folder,
+    reason_of,
     remove,
     sha256_of,
     slug,
@@ -361,7 +362,7 @@ def write_failed(path: Path, error: OSError) -> CheckpointWriteFailed:
         return CheckpointWriteFailed("checkpoint_no_permission", path=str(path), reason=str(error.strerror))
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         return CheckpointWriteFailed("checkpoint_not_a_folder", path=str(path))
-    return CheckpointWriteFailed("checkpoint_write_failed", path=str(path), reason=str(error))
+    return CheckpointWriteFailed("checkpoint_write_failed", path=str(path), reason=reason_of(error))
 
 
 def not_readable(path: Path, error: OSError) -> CheckpointNotFound:

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 from smartcash.backend.formats.files import SPLIT_WORDS, Listing, natural_key, read_text, split_of
 from smartcash.backend.formats.model import DataSet, Findings, Format, Layout, Mark, Picture, free_name
+from smartcash.utils.files import reason_of
 
 
 def recognises(listing: Listing) -> bool:
@@ -78,7 +79,7 @@ def _parse(path: Path, findings: Findings) -> tuple[ElementTree.Element, list[in
             raise ValueError("DOCTYPE")
         root = ElementTree.fromstring(content.lstrip())
     except (OSError, ValueError, ElementTree.ParseError) as error:
-        findings.add("data_label_unreadable", path, reason=str(error))
+        findings.add("data_label_unreadable", path, reason=reason_of(error))
         return None
     lines = [
         number for number, line in enumerate(content.splitlines(), 1) for _ in range(line.count("<object>"))

@@ -24,6 +24,7 @@ from smartcash.backend.formats.files import (
 from smartcash.backend.formats.model import DataSet, Findings, Format, Layout, Mark, Picture, free_name
 from smartcash.backend.images import SUFFIXES
 from smartcash.domain.errors import DataInvalid
+from smartcash.utils.files import reason_of
 
 _CLASS_FILES = ("classes.txt", "obj.names", "labels.txt", "_darknet.labels")
 _NO_LABELS = {*_CLASS_FILES, "train.txt", "val.txt", "valid.txt", "test.txt", "readme.txt"}
@@ -194,7 +195,7 @@ def read_marks(path: Path, findings: Findings) -> list[Mark]:
     try:
         content = read_text(path)
     except (OSError, ValueError) as error:
-        findings.add("data_label_unreadable", path, reason=str(error))
+        findings.add("data_label_unreadable", path, reason=reason_of(error))
         return []
     marks: dict[tuple[int, tuple[float, ...]], Mark] = {}
     polygons = 0
