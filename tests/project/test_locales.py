@@ -100,7 +100,9 @@ THINGS = (
 
 def test_nothing_is_one_epochs() -> None:
     """A33: in English, a number of things has a word for one and one for more; in Indonesian it is the same word."""
-    things = re.compile(rf"\{{(\w+)(?::[^}}|]*)?\}} (?!has )(?:[a-z]+ ){{0,3}}?(?:{'|'.join(THINGS)})s\b(?!/s)")
+    things = re.compile(
+        rf"\{{(\w+)(?::[^}}|]*)?\}} (?!has )(?:[a-z]+ ){{0,3}}?(?:{'|'.join(THINGS)})s\b(?!/s)"
+    )
     told = [
         (key, found[0])
         for key, words in catalogue("en").items()

@@ -14,7 +14,7 @@ import click
 import pytest
 
 from smartcash import __version__
-from smartcash.cli import COMMANDS, HIDDEN
+from smartcash.cli import COMMANDS, HIDDEN, _Commands
 from smartcash.utils.i18n import LANGUAGES, text
 
 HEAVY = {"torch", "torchvision", "timm", "cv2", "numpy", "PIL", "pydantic", "rich", "hotcoco"}
@@ -32,21 +32,23 @@ finally:
 # every command of every group, below one language, in a fresh process: texts are made when a module is imported
 EVERY_HELP = """
 import json, sys
+import click
 from click.testing import CliRunner
 from smartcash.cli import COMMANDS, HIDDEN, main
 from smartcash.utils.i18n import set_language
 set_language(sys.argv[1])
 from importlib import import_module
-helps = {}
+helps, options = {}, {}
 def walk(command, path):
     result = CliRunner().invoke(command, ["--help"], prog_name="smartcash " + path, catch_exceptions=False)
     helps[path] = [result.exit_code, result.output]
+    options[path] = [each.help for each in command.params if isinstance(each, click.Option) and not each.hidden]
     for name, inner in getattr(command, "commands", {}).items():
         walk(inner, path + " " + name)
 for name, module in COMMANDS.items():
     walk(import_module("smartcash.cli." + module).command, name)
 heavy = sorted({name.partition(".")[0] for name in sys.modules})
-print(json.dumps({"helps": helps, "modules": heavy}))
+print(json.dumps({"helps": helps, "options": options, "modules": heavy}))
 """
 
 
@@ -132,6 +134,32 @@ def test_an_indonesian_help_has_no_english_words_for_values():
             "INTEGER",
             "RANGE",
         }, path
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_list_of_commands_says_what_each_does_in_a_sentence_that_is_not_cut(language):
+    """A33: 80 columns."""
+    groups = [
+        "",
+        *(name for name in COMMANDS if name not in HIDDEN and isinstance(_Commands()[name], click.Group)),
+    ]
+    for group in groups:
+        shown = smartcash(*group.split(), "--help", "--lang", language, COLUMNS="80").stdout
+        assert len(shown.splitlines()) > 5 and "..." not in shown.partition("\n\n")[2], group
+        assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_an_option_does_is_said_in_a_sentence(language):
+    """A33: with a capital and a full stop, as everywhere."""
+    options = json.loads(python("-c", EVERY_HELP, language).stdout)["options"]
+    assert len(options) > 50
+    told = [(command, said) for command, all_ in options.items() for said in all_]
+    # of two words to choose from, each says what it does
+    wrong = [
+        each for each in told if not re.fullmatch(r"(?:[A-Z]|detect: ).*\.", each[1], re.DOTALL)
+    ]
+    assert wrong == []
 
 
 def test_the_two_languages_say_different_things():

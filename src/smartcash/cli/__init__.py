@@ -63,6 +63,9 @@ KINDS = {
     "integer range": "integer",
     "float range": "number",
     "time": "time",
+    "file": "file",
+    "directory": "folder",
+    "path": "path",
 }
 SPIN = "30000"  # turns of a loop, less than a millisecond
 

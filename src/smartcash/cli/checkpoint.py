@@ -60,12 +60,12 @@ def _print_json(value: Any) -> None:
 
 @_command("list", "list", "list latest --kind best")
 @_folder
-@models_home_option
 @click.option("--backbone", help=text("cli.checkpoint.list_backbone"))
 @click.option("--dataset", help=text("cli.checkpoint.list_dataset"))
 @click.option("--min-epoch", type=int, help=text("cli.checkpoint.list_min_epoch"))
 @click.option("--kind", type=click.Choice(["best", "latest", "epoch"]), help=text("cli.checkpoint.list_kind"))
 @_json
+@models_home_option
 def list_(
     folder: str,
     backbone: str | None,
@@ -119,10 +119,10 @@ def validate(files: tuple[Path, ...], as_json: bool) -> None:
         raise SystemExit(1)
 
 
-@_command("best", "best", "best latest --which latest")
+@_command("best", "best", "best latest")
 @_folder
-@models_home_option
 @click.option("--which", default="best", show_default=True, help=text("cli.checkpoint.best_which"))
+@models_home_option
 def best(folder: str, which: str) -> None:
     if which not in ("best", "latest") and not which.isdecimal():
         raise click.BadParameter("best, latest, 0, 1, 2, …", param_hint="--which")
@@ -136,7 +136,6 @@ def best(folder: str, which: str) -> None:
 
 @_command("cleanup", "cleanup", "cleanup latest --max 3")
 @_folder
-@models_home_option
 @click.option("--max", "max_checkpoints", default=5, show_default=True, type=click.IntRange(min=0),
               help=text("cli.checkpoint.cleanup_max"))  # fmt: skip
 @click.option("--max-epochs", default=5, show_default=True, type=click.IntRange(min=0),
@@ -144,6 +143,7 @@ def best(folder: str, which: str) -> None:
 @click.option("--keep-best/--no-keep-best", default=True, help=text("cli.checkpoint.cleanup_keep_best"))
 @click.option("--keep-latest/--no-keep-latest", default=True, help=text("cli.checkpoint.cleanup_keep_latest"))
 @_json
+@models_home_option
 def cleanup(
     folder: str, max_checkpoints: int, max_epochs: int, keep_best: bool, keep_latest: bool, as_json: bool
 ) -> None:
@@ -158,12 +158,12 @@ def cleanup(
         click.echo(text("cli.checkpoint.cleanup_done", count=len(gone)))
 
 
-@_command("copy", "copy", "copy latest /content/drive/MyDrive/SmartCash/checkpoints")
+@_command("copy", "copy", "copy latest /content/drive/MyDrive/SmartCash")
 @_folder
-@models_home_option
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--all", "all_", is_flag=True, help=text("cli.checkpoint.copy_all"))
 @_json
+@models_home_option
 def copy(folder: str, target: Path, all_: bool, as_json: bool) -> None:
     copied = _manager(_weights(folder)).copy_to_drive(target, best_only=not all_)
     if as_json:
@@ -174,8 +174,8 @@ def copy(folder: str, target: Path, all_: bool, as_json: bool) -> None:
 
 @_command("export-history", "export_history", "export-history latest history.json")
 @_folder
-@models_home_option
 @click.argument("target", type=click.Path(path_type=Path), required=False)
+@models_home_option
 def export_history(folder: str, target: Path | None) -> None:
     path = _manager(_weights(folder)).export_history_to_json(target)
     click.echo(text("cli.checkpoint.export_done", path=str(path)))
@@ -183,9 +183,9 @@ def export_history(folder: str, target: Path | None) -> None:
 
 @_command("doctor", "doctor", "doctor latest --adopt")
 @_folder
-@models_home_option
 @click.option("--adopt", is_flag=True, help=text("cli.checkpoint.doctor_adopt"))
 @_json
+@models_home_option
 def doctor(folder: str, adopt: bool, as_json: bool) -> None:
     report = _manager(_weights(folder)).doctor(adopt=adopt)
     if as_json:

@@ -62,8 +62,15 @@ command = language_option(
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True,
               help=text("cli.export.precision"))  # fmt: skip
 @click.option("--nms", is_flag=True, help=text("cli.export.nms"))
-@click.option("--batch", type=_Batch(), default="dynamic", show_default=True, help=text("cli.export.batch"))
-@click.option("--image-size", type=int, metavar="px", help=text("cli.export.image_size"))
+@click.option(
+    "--batch",
+    type=_Batch(),
+    metavar="N|dynamic",
+    default="dynamic",
+    show_default=True,
+    help=text("cli.export.batch"),
+)
+@click.option("--image-size", type=int, help=text("cli.export.image_size"))
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help=text("cli.export.out"))
 @click.option("--json", "as_json", is_flag=True, help=text("cli.json"))
 @models_home_option

@@ -17,7 +17,7 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # only newer ones take
     """`2026-11-01`, `2026-11-01T08:00` (local time) or `12h`, `7d`, `4w` ago → a datetime with its zone. A date
     alone is its first moment, with `end` its last."""
 
-    name = "text"
+    name = "time"
 
     def __init__(self, *, end: bool = False) -> None:
         self.end = end

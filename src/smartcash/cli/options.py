@@ -64,9 +64,10 @@ def commands_of(
         made = group.command(name, help=f"{text(f'{area}.{key}')}\n\n{shown}")
 
         def add(function: Callable[..., Any]) -> click.Command:
-            for option in options:
-                function = option(function)
-            return language_option(made(function))
+            command = made(function)
+            for option in options:  # behind its own
+                option(command)
+            return language_option(command)
 
         return add
 

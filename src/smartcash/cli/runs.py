@@ -41,6 +41,7 @@ SORTS = (
 )
 COLUMNS = ("id", "name", "state", "task", "backbone", "epochs", "best", "started", "tags")
 SPARE = ("task", "tags", "backbone", "started")  # the first to go where the terminal is narrow
+STATES = tuple(key.removeprefix("runs.state.") for key in catalogue("en") if key.startswith("runs.state."))
 FILES = ("asked.yaml", "config.yaml", "run.json", "events.jsonl", "epochs.csv", "train.log", "weights",
          "previews", "exports", "report")  # fmt: skip
 _MARKS = {"finished": "green", "running": "cyan", "paused": "cyan", "failed": "red", "broken": "red"}
@@ -69,7 +70,8 @@ def _history(home: Path | None) -> RunHistory:
 
 
 @_command("list", "list", 'list --state finished --where "mAP50>=0.8" --sort -best')
-@click.option("--state", default="", help=text("cli.runs.list_state"))
+@click.option("--state", default="", type=click.Choice(["", *STATES]), metavar="STATE",
+              help=text("cli.runs.list_state", states=", ".join(STATES)))  # fmt: skip
 @click.option("--task", default="", type=click.Choice(["", "detect", "classify"]), metavar="TASK",
               help=text("cli.runs.list_task"))  # fmt: skip
 @click.option("--backbone", default="", help=text("cli.runs.list_backbone"))
