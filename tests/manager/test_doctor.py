@@ -234,3 +234,5 @@ def test_the_command_answers_with_its_exit_code_and_as_json(sick: Path) -> None:
     ).unlink()
     answer = doctor(sick, "--fix", "--lang", "id")
     assert "Mesin" in answer.stdout and "Traceback" not in answer.stderr
+    assert "Dibereskan sekarang: " in answer.stdout
+    assert "Dibereskan" not in doctor(sick, "--lang", "id").stdout, "nothing is said of nothing"

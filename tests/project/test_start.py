@@ -156,9 +156,7 @@ def test_what_an_option_does_is_said_in_a_sentence(language):
     assert len(options) > 50
     told = [(command, said) for command, all_ in options.items() for said in all_]
     # of two words to choose from, each says what it does
-    wrong = [
-        each for each in told if not re.fullmatch(r"(?:[A-Z]|detect: ).*\.", each[1], re.DOTALL)
-    ]
+    wrong = [each for each in told if not re.fullmatch(r"(?:[A-Z]|detect: ).*\.", each[1], re.DOTALL)]
     assert wrong == []
 
 

@@ -337,6 +337,7 @@ def test_the_command_shows_filters_exports_and_verifies(
     code, out, _ = command(capsys, "--home", home, "--run", "run-3", "--json")
     assert [each["run"] for each in json.loads(out)] == ["run-3"]
     assert "no such entry" in command(capsys, "--home", home, "--operation", "trash")[1]
+    assert "is empty" in command(capsys, "--home", tmp_path / "nothing")[1]
     assert len(json.loads(command(capsys, "--home", home, "--since", "1h", "--json")[1])) == COUNT
     assert command(capsys, "--home", home, "--since", "yesterday")[0] == 2
     assert command(capsys, "--home", home, "--export", tmp_path / "log.xls")[0] == 2

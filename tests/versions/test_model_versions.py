@@ -260,6 +260,19 @@ def test_on_the_command_line_a_version_is_named_by_its_run(
     assert "no such entry" in capsys.readouterr().out
 
 
+def test_a_list_names_the_runs_of_its_versions_as_they_were_named(
+    home: Path, finished: Finished, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A15: what a version may be called by stands in the list; where there is none, nothing is praised."""
+    main_in_english("models", "verify")
+    assert capsys.readouterr().out.startswith("There is no model version yet.")
+    filled(home, finished, 1)
+    main_in_english("models", "list")
+    assert re.search(r"v1 +run 0 +detect", capsys.readouterr().out)
+    main_in_english("models", "verify")
+    assert "✓ 1 version and its aliases" in capsys.readouterr().out
+
+
 # promoting and rolling back
 
 

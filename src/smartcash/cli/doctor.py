@@ -35,9 +35,9 @@ def command(fix: bool, deep: bool, home: Path | None, as_json: bool) -> None:
         rows = [finding.to_dict() for finding in findings]
         click.echo(json.dumps({"healthy": not wrong, "findings": rows}, indent=2))
     else:
-        fixed = sum(finding.fixed for finding in findings)
-        key = "doctor.healthy" if not wrong else "doctor.unhealthy"
-        click.echo(f"\n{text(key, count=wrong, fixed=fixed)}")
+        click.echo(f"\n{text('doctor.unhealthy' if wrong else 'doctor.healthy', count=wrong)}")
+        if fixed := sum(finding.fixed for finding in findings):
+            click.echo(text("doctor.put_right", count=fixed))
     if wrong:
         raise SystemExit(1)
 

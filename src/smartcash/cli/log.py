@@ -61,7 +61,8 @@ def command(
     elif as_json:
         click.echo(_as_json(found), nl=False)
     elif not found:
-        click.echo(text("operation_log.none"))
+        asked = run or operation or since
+        click.echo(text("operation_log.none" if asked else "operation_log.empty"))
     else:
         show_operations(found)
     if log.verify().alteration is not None:

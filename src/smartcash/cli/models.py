@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from smartcash.domain.weighing import Weighing
     from smartcash.handlers.model_versions import ModelVersions, VersionReview
 
-COLUMNS = ("version", "aliases", "task", "backbone", "figure", "test", "run", "created", "tags")
-SPARE = ("task", "tags", "created", "backbone")  # the first to go where the terminal is narrow
+COLUMNS = ("version", "aliases", "name", "task", "backbone", "figure", "test", "run", "created", "tags")
+SPARE = ("task", "tags", "created", "backbone", "run")  # the first to go where the terminal is narrow
 EVENTS = ("time", "alias", "operation", "version", "seq")
 # the first of these that a version has is shown in lists
 FIGURES = ("mAP50_95", "accuracy")
@@ -211,7 +211,8 @@ def verify(home: Path | None, as_json: bool) -> None:
         for finding in found:
             click.echo(f"✗ {finding.message()}")
         if not found:
-            click.echo(f"✓ {text('models.sound', count=len(versions.versions()))}")
+            count = len(versions.versions())
+            click.echo(f"✓ {text('models.sound', count=count)}" if count else text("models.none"))
     if found:
         raise SystemExit(1)
 
@@ -278,6 +279,7 @@ def _facts(version: ModelVersion) -> dict[str, str]:
     return {
         "version": f"{version.name} 🔒" if version.locked else version.name,
         "aliases": ", ".join(version.aliases),
+        "name": str(version.config.get("name") or ""),
         "task": version.task,
         "backbone": version.backbone,
         "figure": _figure(version.metrics["valid"]),

@@ -545,8 +545,9 @@ def _built_in_callbacks_moved(values: Mapping[str, Any]) -> tuple[Mapping[str, A
         section, takes = BUILT_IN_CALLBACKS[entry.use]
         unknown = [f"options.{name}" for name in entry.options if name not in takes]
         unknown += ["on_error"] if "on_error" in entry.model_fields_set else []
-        facts = {"use": entry.use, "takes": ", ".join(takes) or "–"}
-        problems += [Problem(f"{place}.{name}", "built_in_takes_no", name, facts) for name in unknown]
+        code = "built_in_takes_no" if takes else "built_in_takes_none"
+        facts = {"use": entry.use, "takes": ", ".join(takes)}
+        problems += [Problem(f"{place}.{name}", code, name, facts) for name in unknown]
         options: Any = {name: value for name, value in entry.options.items() if name in takes}
         if options:  # none must not stand in for a section that is there and wrong
             for part in reversed(section.split(".")):
@@ -685,7 +686,9 @@ def _from_pydantic(place: list[str], item: Any) -> Problem:
     context = item.get("ctx", {})
     or_auto = "_or_auto" if any(_UNION_BRANCH.match(str(part)) for part in item["loc"]) else ""
     if kind == "extra_forbidden":
-        return Problem(name, "field_unknown", value, {"near": _near(place)})
+        if near := _near(place):
+            return Problem(name, "field_unknown", value, {"near": ", ".join(near)})
+        return Problem(name, "field_unknown_far", value, {"known": ", ".join(_beside(place))})
     if kind == "literal_error":
         choices = re.findall(r"'([^']*)'", str(context["expected"]))
         return Problem(name, "choice_unknown", value, _choices(value, choices))
@@ -744,7 +747,14 @@ def field_names(part: type[BaseModel] = TrainConfig, prefix: str = "") -> list[s
     return names
 
 
-def _near(place: list[str]) -> str:
+def _beside(place: list[str]) -> list[str]:
+    """The settings of the section that a place lies in, or of the whole where there is no such section."""
+    section = "".join(f"{part}." for part in place[:-1])
+    inside = [name.removeprefix(section) for name in field_names() if name.startswith(section)]
+    return list(dict.fromkeys(name.partition(".")[0] for name in inside or field_names()))
+
+
+def _near(place: list[str]) -> list[str]:
     """Names close to a mistyped one: its own section's first."""
     from difflib import get_close_matches
 
@@ -753,4 +763,4 @@ def _near(place: list[str]) -> str:
     whole = ".".join(place)
     same_leaf = [name for name in names if name.rsplit(".", 1)[-1] == place[-1]]
     found = list(dict.fromkeys([*same_leaf, *get_close_matches(whole, names, n=3, cutoff=0.5)]))
-    return ", ".join(found[:4]) or "-"
+    return found[:4]

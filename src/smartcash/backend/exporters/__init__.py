@@ -199,10 +199,10 @@ def verify(path: Path) -> tuple[Proof, dict[str, Any]]:
     form = next((form for form in FORMATS.values() if path.name.endswith(form.suffix)), None)
     beside, proof_path = _beside(path, METADATA), _beside(path, PROOF)
     absent = [each for each in (path, beside, proof_path) if not each.is_file()]
-    if form is None or absent:
-        raise ExportRefused(
-            "export_not_ours", path=str(path), missing=", ".join(each.name for each in absent) or "–"
-        )
+    if form is None or path in absent:
+        raise ExportRefused("export_not_ours", path=str(path))
+    if absent:
+        raise ExportRefused("export_parted", path=str(path), missing=", ".join(each.name for each in absent))
     try:
         kept = json.loads(beside.read_text(encoding="utf-8"))
         request, task = ExportRequest(**kept["metadata"]["request"]), kept["metadata"]["task"]
