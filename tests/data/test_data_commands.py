@@ -89,3 +89,11 @@ def test_split_writes_a_set_that_checks_clean(yolo: Path, tmp_path: Path) -> Non
     facts = json.loads(run("check", tmp_path / "new", "--json"))
     assert sum(split["images"] for split in facts["splits"].values()) == 8
     assert facts["split_seed"] is None
+
+
+def test_split_takes_its_shares_in_percent(yolo: Path, tmp_path: Path) -> None:
+    run("split", yolo, "--out", tmp_path / "new", "--valid", "25", "--test", "0")
+    facts = json.loads(run("check", tmp_path / "new", "--json"))
+    assert {name: split["images"] for name, split in facts["splits"].items()} == {"train": 6, "valid": 2}
+    for option in ("--valid", "--test"):
+        assert CliRunner().invoke(command, ["split", str(yolo), "--out", "x", option, "46"]).exit_code == 2

@@ -20,6 +20,7 @@ from smartcash.backend.formats import (
     count_boxes,
     read_dataset,
     resplit,
+    shares_of,
     splitting,
     write_dataset,
 )
@@ -200,6 +201,52 @@ def test_resplit_writes_a_new_set_and_never_touches_the_original(tmp_path: Path,
         with pytest.raises(DataInvalid) as caught:
             write_dataset(data, out)
         assert caught.value.code == code
+
+
+def test_shares_are_asked_for_in_percent_and_one_of_none_makes_no_split(tmp_path: Path, draw: Draw) -> None:
+    data = read_dataset(folders(tmp_path / "set", draw))
+    made = resplit(data, shares=shares_of(30, 20))
+    assert {split: len(found) for split, found in made.splits.items()} == {
+        "train": 30,
+        "valid": 18,
+        "test": 12,
+    }
+    made = resplit(data, shares=shares_of(20, 0))
+    assert {split: len(found) for split, found in made.splits.items()} == {"train": 48, "valid": 12}
+    assert "data_split_class" not in made.report.counts()
+
+
+def test_a_class_that_is_not_in_every_split_is_told_of_and_what_was_told_of_the_old_splits_is_not(
+    tmp_path: Path, draw: Draw
+) -> None:
+    """D9: with the number of its pictures; fewer pictures than splits are not split at all."""
+    for split in ("train", "valid", "test"):
+        folders(tmp_path / "set" / split, draw, per_class=6)
+    shutil.rmtree(tmp_path / "set" / "train" / "5000")
+    for spare in sorted((tmp_path / "set").glob("*/5000/*.jpg"))[:-2]:
+        spare.unlink()
+    data = read_dataset(tmp_path / "set")
+    assert "data_class_starved" in data.report.counts()
+    report = resplit(data).report
+    absent = [each for each in report.findings if each.code == "data_split_class"]
+    assert {(each.value, each.facts["count"]) for each in absent} == {("5000", 2)}
+    assert "data_class_starved" not in report.counts() and "is in 2 pictures" in absent[0].message("en")
+
+    few = folders(tmp_path / "few", draw, per_class=1)
+    assert len(resplit(read_dataset(few)).splits) == 3
+    next(few.rglob("*.jpg")).unlink()
+    with pytest.raises(DataInvalid) as refused:
+        resplit(read_dataset(few))
+    assert (refused.value.code, refused.value.facts["images"]) == ("data_split_too_small", 2)
+
+
+def test_a_picture_that_is_gone_when_it_is_to_be_copied_is_named_as_such(tmp_path: Path, draw: Draw) -> None:
+    data = resplit(read_dataset(folders(tmp_path / "set", draw)))
+    gone = data.splits["train"][0].path
+    gone.unlink()
+    with pytest.raises(DataInvalid) as refused:
+        write_dataset(data, tmp_path / "out")
+    assert (refused.value.code, refused.value.facts["path"]) == ("picture_unreadable", str(gone))
 
 
 @pytest.mark.photos

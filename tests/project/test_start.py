@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -49,6 +50,23 @@ for name, module in COMMANDS.items():
     walk(import_module("smartcash.cli." + module).command, name)
 heavy = sorted({name.partition(".")[0] for name in sys.modules})
 print(json.dumps({"helps": helps, "options": options, "modules": heavy}))
+"""
+
+
+# prints the heavy modules that each answer of a workbench has loaded, in turn
+ANSWERED = """
+import json, sys
+from pathlib import Path
+from smartcash.cli.answer import _answer
+facts = {"path": sys.argv[1], "images": 10, "task": "detect"}
+_answer("draw_samples", facts)
+split = {"path": sys.argv[1], "seed": 0, "valid": 15, "test": 15}
+plan = _answer("plan_split", {**split, "target": sys.argv[1] + "-split"})
+_answer("write_split", {**split, "out": sys.argv[1] + "-split", "content_hash": plan["content_hash"]})
+_answer("check_data", {"path": sys.argv[1]})
+_answer("list_pictures", {"path": sys.argv[1], "split": "train"})
+_answer("show_picture", {"path": sys.argv[1], "split": "train", "index": 0, "size": 64})
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 """
 
 
@@ -331,3 +349,10 @@ def test_a_file_that_nobody_named_and_that_is_missing_stays_a_bug(tmp_path, monk
         with pytest.raises(SystemExit) as ended:
             cli.main(words)
         assert ended.value.code == 2 and str(named) in capsys.readouterr().err
+
+
+def test_what_a_workbench_does_with_data_alone_waits_for_no_torch(tmp_path: Path) -> None:
+    """To draw, check, show and split. torch takes seconds to load."""
+    done = python("-c", ANSWERED, str(tmp_path / "notes"))
+    assert done.returncode == 0, done.stderr
+    assert not {"torch", "torchvision", "timm"} & set(json.loads(done.stdout))

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from smartcash.domain.config import TrainConfig
 from smartcash.domain.events import EpochEnded, Event, StepEnded
@@ -64,6 +65,31 @@ class StudioProcess:
         self.process.send_signal(signal.SIGINT)
         self.process.wait(20)
         return time.monotonic() - began
+
+
+def kept(server: StudioProcess | Path) -> list[str]:
+    """What lies in the folder of a server or home, hidden or not, but its lock."""
+    folder = (server if isinstance(server, Path) else server.home) / "data"
+    return sorted(path.name for path in folder.iterdir() if path.name != ".lock") if folder.is_dir() else []
+
+
+def wait_for(condition: Callable[[], Any], limit_s: float = 120.0) -> Any:
+    deadline = time.monotonic() + limit_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+    return found
+
+
+def finished(client: httpx.Client, job: str) -> dict[str, Any]:
+    """The job, once it is over."""
+    return dict(wait_for(lambda: (found := client.get(f"jobs/{job}").json())["state"] != "running" and found))
+
+
+def workers(home: Path) -> list[psutil.Process]:
+    """The processes that answer for a studio of this home, whoever has begun them."""
+    found = psutil.process_iter(["cmdline"])
+    return [each for each in found if {"answer", str(home)} <= set(each.info["cmdline"] or ())]
 
 
 def made_run(

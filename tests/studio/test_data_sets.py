@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,11 @@ import httpx
 import psutil
 import pytest
 from starlette.testclient import TestClient
-from studio_process import StudioProcess
+from studio_process import StudioProcess, finished, kept, wait_for, workers
 
 from smartcash.backend.samples import write_samples
 from smartcash.domain.errors import DataInvalid, WorkbenchFailed
-from smartcash.services.data_sets import PICTURE_BYTES, STALE_S, DataSets
+from smartcash.services.data_sets import PICTURE_BYTES, STALE_S, DataSets, Upload
 from smartcash.services.jobs import Jobs
 from smartcash.services.workbench import Workbench
 from smartcash.ui.routes import data
@@ -71,25 +71,6 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def kept(server: StudioProcess | Path) -> list[str]:
-    """What lies in the folder of a server or home, hidden or not, but its lock."""
-    folder = (server if isinstance(server, Path) else server.home) / "data"
-    return sorted(path.name for path in folder.iterdir() if path.name != ".lock") if folder.is_dir() else []
-
-
-def wait_for(condition: Callable[[], Any], limit_s: float = 120.0) -> Any:
-    deadline = time.monotonic() + limit_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-    return found
-
-
-def finished(client: httpx.Client, job: str) -> dict[str, Any]:
-    """The job, once it is over."""
-    return dict(wait_for(lambda: (found := client.get(f"jobs/{job}").json())["state"] != "running" and found))
-
-
 def send(client: httpx.Client, name: str, body: Any, **headers: str) -> httpx.Response:
     return client.post("data/uploads", params={"name": name}, content=body, headers={**ZIP, **headers})
 
@@ -101,12 +82,6 @@ def head_of(token: str, name: str, path: Path) -> bytes:
         f"Authorization: Bearer {token}", f"Content-Length: {path.stat().st_size}", "", "",
     )  # fmt: skip
     return "\r\n".join(lines).encode()
-
-
-def workers(home: Path) -> list[psutil.Process]:
-    """The processes that answer for a studio of this home, whoever has begun them."""
-    found = psutil.process_iter(["cmdline"])
-    return [each for each in found if {"answer", str(home)} <= set(each.info["cmdline"] or ())]
 
 
 Disk = namedtuple("Disk", "total free")
@@ -207,7 +182,25 @@ def test_no_zip_takes_more_than_half_of_the_free_disk(
         for body in (notes, iter([notes[:100], notes[100:]])):
             answer = client.post("/api/v1/data/uploads?name=big.zip&lang=en", content=body, headers=ZIP)
             assert (answer.status_code, answer.json()["code"]) == (413, "upload_above_room")
+            assert str(tmp_path / "runs" / "data") in answer.json()["detail"]
         assert kept(tmp_path / "runs") == []
+
+
+def test_a_zip_that_could_not_be_unpacked_is_not_taken(
+    tmp_path: Path, notes: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache may lie on another disk, which has less room; a drawing is not unpacked."""
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setenv("SMARTCASH_CACHE", str(tmp_path / "cache"))
+    free = {str(tmp_path / "cache"): 2 * len(notes) - 2}
+    monkeypatch.setattr(psutil, "disk_usage", lambda path: Disk(10**12, free.get(path, 10**11)))
+    with TestClient(create_app(tmp_path / "runs")) as client:
+        known = client.get("/api/v1/data/sets").json()
+        assert (known["room"], known["room_of"]) == (len(notes) - 1, str(tmp_path / "cache"))
+        answer = client.post("/api/v1/data/uploads?name=big.zip&lang=en", content=notes, headers=ZIP)
+        assert (answer.status_code, answer.json()["code"]) == (413, "upload_above_room")
+        assert str(tmp_path / "cache") in answer.json()["detail"] and kept(tmp_path / "runs") == []
+    assert DataSets(tmp_path / "runs").begin_drawing("many", 1000).parent == tmp_path / "runs" / "data"
 
 
 def test_sample_notes_that_find_no_room_are_not_begun(
@@ -433,27 +426,86 @@ def test_a_server_that_ends_does_not_wait_for_an_upload_that_stands_still(
     assert kept(server) == [] and server.said[1:] == []
 
 
-def test_an_upload_that_falls_silent_is_ended_in_words(
-    tmp_path: Path, large: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(data, "SILENCE_S", 1)
-    app = create_app(tmp_path)
+@contextlib.contextmanager
+def serving(home: Path) -> Iterator[tuple[Server, socket.socket]]:
+    """A server in a thread of this process, and a connection to it; ended at the end, as by Ctrl-C."""
+    app = create_app(home)
     ready = threading.Event()
     server = Server(guarded(app, "token"), app, ready.set)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         assert ready.wait(30)
-        with socket.create_connection(listener.getsockname()) as browser, large.open("rb") as file:
+        with socket.create_connection(listener.getsockname()) as browser:
             browser.settimeout(30)
-            browser.sendall(head_of("token", "half.zip", large) + file.read(2 * MB))
-            answer = http.client.HTTPResponse(browser)
-            answer.begin()
-            told = answer.read()
+            yield server, browser
         server.should_exit = True
         thread.join(30)
-    assert answer.status == 408 and b"Nothing more of half.zip has come for 1 s" in told
+        assert not thread.is_alive()
+
+
+def answer_to(browser: socket.socket) -> tuple[int, bytes]:
+    answer = http.client.HTTPResponse(browser)
+    answer.begin()
+    return answer.status, answer.read()
+
+
+def test_an_upload_that_falls_silent_is_ended_in_words(
+    tmp_path: Path, large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "SILENCE_S", 1)
+    with serving(tmp_path) as (_, browser), large.open("rb") as file:
+        browser.sendall(head_of("token", "half.zip", large) + file.read(2 * MB))
+        status, told = answer_to(browser)
+    assert status == 408 and b"Nothing more of half.zip has come for 1 s" in told
     assert kept(tmp_path) == []
+
+
+@pytest.mark.parametrize("slow", ["finish", "close"])
+def test_a_server_that_ends_does_not_wait_for_the_disk_and_says_nothing_of_it(
+    tmp_path: Path, large: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, slow: str
+) -> None:
+    """A huge zip may take the disk minutes, to be written whole as to be deleted. Both are done all the same."""
+    reached, go_on = threading.Event(), threading.Event()
+    work = getattr(Upload, slow)
+
+    def slowly(coming: Upload) -> Any:
+        reached.set()
+        assert go_on.wait(30)
+        return work(coming)
+
+    monkeypatch.setattr(Upload, slow, slowly)
+    with serving(tmp_path) as (server, browser), large.open("rb") as file:
+        browser.sendall(head_of("token", "huge.zip", large))
+        browser.sendall(file.read() if slow == "finish" else b"no zip" * 200_000)
+        assert reached.wait(30)
+        server.should_exit = True
+        assert answer_to(browser)[0] == (503 if slow == "finish" else 422)
+    go_on.set()
+    wait_for(lambda: kept(tmp_path) == (["huge.zip"] if slow == "finish" else []))
+    assert caplog.records == []
+
+
+def test_a_server_that_ends_answers_who_still_waits_for_a_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In words, and without a traceback."""
+    reached, go_on = threading.Event(), threading.Event()
+
+    def ask(bench: Workbench, question: str, **facts: Any) -> None:
+        reached.set()
+        assert go_on.wait(30)
+
+    monkeypatch.setattr(Workbench, "ask", ask)
+    with serving(tmp_path) as (server, browser):
+        browser.sendall(
+            b"GET /api/v1/backbones?lang=en HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer token\r\n\r\n"
+        )
+        assert reached.wait(30)
+        server.should_exit = True
+        status, told = answer_to(browser)
+    go_on.set()
+    assert status == 503 and b"server_ends" in told and caplog.records == []
 
 
 @pytest.mark.parametrize("length", ["", "-1", "1e9", "2 2", "9" * 5000])

@@ -250,8 +250,13 @@ def test_trying_a_picture_runs_the_network_once_and_says_what_predict_and_count_
         expected = model.predict(pixels, threshold) | model.count(pixels, abstain, threshold)
         with monkeypatch.context() as counted:
             counted.setattr(Predictor, "together", together)
-            said = answers.predict("v1", picture, threshold, abstain)
+            said = answers.predict("v1", photo.name, picture, threshold, abstain)
         assert {key: said[key] for key in expected} == expected
+        assert (said["file"], said["measured"]) == (photo.name, abstain is not None)
+        (told,) = count_files("v1", [photo], abstain=abstain, threshold=threshold)
+        assert {key: said[key] for key in told if key != "file"} == {
+            key: told[key] for key in told if key != "file"
+        }
     assert looked == [1] * 5
 
 

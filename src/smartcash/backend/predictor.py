@@ -173,7 +173,8 @@ class Predictor:
         self, image_HW3: Pixels, abstain: float | None = None, threshold: float | None = None
     ) -> dict[str, Any]:
         """The money in one upright RGB picture, as plain values: `counts` (class, value, notes; every class),
-        `total_rupiah`, `sure`, `doubts`, the possible notes that make it unsure, and the `abstain` that was used.
+        `total_rupiah`, `sure`, `doubts`, the possible notes that make it unsure, the `abstain` that was used, and whether
+        it was `measured`: chosen by a report or by whoever asks, not taken from the training.
 
         Notes count from `threshold` on. A possible note that scores at least half of that, but below `abstain`, is a
         doubt: it may be one that was missed, or counted wrongly. So is a note from `abstain` on that only a `threshold`
@@ -194,6 +195,7 @@ class Predictor:
 
     def counted(self, limits_C: np.ndarray, seen: Outcome, abstain: float | None = None) -> dict[str, Any]:
         """What `count` says of an outcome that holds every note from the score `lowest` on."""
+        measured = self.abstain is not None or abstain is not None
         abstain = self._abstain(abstain)
         counted = self.reaching(limits_C, seen)
         doubted = seen.where(self._in_doubt(limits_C, seen, abstain))
@@ -205,6 +207,7 @@ class Predictor:
             "sure": not len(doubted.scores_N),
             "doubts": self.describe(doubted)["found"],
             "abstain": abstain,
+            "measured": measured,
         }
 
     def _in_doubt(self, limits_C: np.ndarray, seen: Outcome, abstain: float) -> np.ndarray:

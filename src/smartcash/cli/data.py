@@ -129,10 +129,23 @@ def check(data: Path, strict: bool, as_json: bool, page: Path | None, fixed: Pat
     type=click.Choice(["auto", "name", "off"]),
     help=text("cli.data.split.groups"),
 )
-def split(data: Path, out: Path, seed: int, groups_by: Literal["auto", "name", "off"]) -> None:
-    from smartcash.backend.formats import read_dataset, resplit, verify_images, write_dataset
+@click.option(
+    "--valid",
+    default=15,
+    show_default=True,
+    type=click.IntRange(1, 45),
+    help=text("cli.data.split.valid"),
+)
+@click.option(
+    "--test", default=15, show_default=True, type=click.IntRange(0, 45), help=text("cli.data.split.test")
+)
+def split(
+    data: Path, out: Path, seed: int, groups_by: Literal["auto", "name", "off"], valid: int, test: int
+) -> None:
+    from smartcash.backend.formats import read_dataset, resplit, shares_of, verify_images, write_dataset
 
-    dataset = resplit(verify_images(read_dataset(data, seed=seed)), seed=seed, groups_by=groups_by)
+    dataset = verify_images(read_dataset(data, seed=seed))
+    dataset = resplit(dataset, seed=seed, groups_by=groups_by, shares=shares_of(valid, test))
     write_dataset(dataset, out)
     click.echo(_printable(_summary(dataset)))
     click.echo(text("data.split_written", path=out))

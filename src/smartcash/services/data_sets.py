@@ -27,10 +27,11 @@ from smartcash.utils.files import (
     temporary_beside,
     temporary_target,
 )
-from smartcash.utils.machine import nearest_existing
+from smartcash.utils.machine import cache_folder, nearest_existing
 
 ZIP = b"PK\3\4"
 SHARE = 2  # half of what is free may be taken: trainings and what unpacks a zip need room too
+TEXTS = (".txt", ".yaml")  # of a data set: its labels and its description
 PICTURE_BYTES = 30_000  # of a disk that a drawn picture and its label take; measured: 26.5 kB on ext4
 STALE_S = 86_400  # nobody has written to it for so long: its maker was killed
 
@@ -52,8 +53,13 @@ class DataSets:
 
     def room(self) -> int | None:
         """So many bytes a new data set may have; None: the drive does not say how large it is."""
-        disk = psutil.disk_usage(str(nearest_existing(self.folder)))
-        return int(disk.free) // SHARE if disk.total else None
+        return _room(self.folder)
+
+    def upload_room(self) -> tuple[int | None, Path]:
+        """So many bytes a zip may have, and the folder whose disk says so: it is kept in one, and unpacked into the
+        cache, which may lie on another disk."""
+        rooms = [(_room(folder), folder) for folder in (self.folder, cache_folder().absolute())]
+        return min(rooms, key=lambda each: math.inf if each[0] is None else each[0])
 
     def begin(self, name: str) -> Path:
         """A hidden place in the folder, where nothing is yet. What others left at theirs when they were killed is swept
@@ -70,35 +76,48 @@ class DataSets:
 
     def begin_drawing(self, name: str, images: int) -> Path:
         """A hidden place for so many drawn pictures. Raises DataInvalid also when there is no room for them."""
-        needed, room = images * PICTURE_BYTES, self.room()
-        if room is not None and needed > room:
-            raise DataInvalid(
-                "samples_above_room", name=name, images=images, size=_megabytes(needed), room=_megabytes(room),
-                folder=str(self.folder),
-            )  # fmt: skip
+        self._refuse_above_room("samples_above_room", images * PICTURE_BYTES, name=name, images=images)
         return self.begin(name)
 
-    def keep(self, place: Path, name: str, suffix: str = "") -> Path:
-        """Move what stands at `place` to its name: as near to `name` as is safe, with a number where that is taken."""
+    def check_copy(self, name: str, size: int) -> None:
+        """Raises DataInvalid when a data set of `size` bytes that is to have exactly this name finds something in its
+        place, or no room."""
+        self.target(name)
+        self._refuse_above_room("split_above_room", size, name=name)
+
+    def target(self, name: str) -> Path:
+        """Where a data set of exactly this name will stand, as near to `name` as is safe. Raises DataInvalid when
+        something stands there."""
+        path = self.folder / slug(name)
+        if os.path.lexists(path):
+            raise DataInvalid("data_set_exists", path=str(path))
+        return path
+
+    def keep(self, place: Path, name: str, suffix: str = "", *, numbered: bool = True) -> Path:
+        """Move what stands at `place` to its name: as near to `name` as is safe; where that is taken, with a number if
+        it may be `numbered`."""
         stem = slug(name)
         with self.writing(name):
             with FolderLock(self.folder):
-                names = chain([stem], (f"{stem}-{number}" for number in count(2)))
-                paths = (self.folder / f"{each}{suffix}" for each in names)
-                target = next(path for path in paths if not os.path.lexists(path))
+                if numbered:
+                    names = chain([stem], (f"{stem}-{number}" for number in count(2)))
+                    paths = (self.folder / f"{each}{suffix}" for each in names)
+                    target = next(path for path in paths if not os.path.lexists(path))
+                else:
+                    target = self.target(name)
                 place.rename(target)
             fsync_folder(self.folder)
         return target
 
     def pictures(self, place: Path) -> int:
-        """How many pictures have been drawn there."""
-        return sum(name.endswith(".jpg") for _, _, names in os.walk(place) for name in names)
+        """How many pictures stand there."""
+        return sum(not name.endswith(TEXTS) for _, _, names in os.walk(place) for name in names)
 
     def discard(self, place: Path) -> None:
         """Delete what stands at `place`, if anything."""
         if place.is_dir():
             shutil.rmtree(place)
-        else:
+        elif os.path.lexists(place):  # a disk that can only be read refuses to delete even what is not there
             remove(place)
 
     @contextmanager
@@ -112,6 +131,12 @@ class DataSets:
     def unwritable(self, name: str, reason: str) -> DataInvalid:
         return DataInvalid("data_set_unwritable", name=name, folder=str(self.folder), reason=reason)
 
+    def _refuse_above_room(self, code: str, needed: int, **facts: str | int) -> None:
+        room = self.room()
+        if room is not None and needed > room:
+            sizes = {"size": _megabytes(needed), "room": _megabytes(room), "folder": str(self.folder)}
+            raise DataInvalid(code, None, **facts, **sizes)
+
     def receive(self, name: str, announced: int) -> Upload:
         """A zip of `announced` bytes (0: not told) is about to come. Raises DataInvalid."""
         return Upload(self, name, announced)
@@ -123,7 +148,7 @@ class Upload:
 
     def __init__(self, sets: DataSets, name: str, announced: int) -> None:
         self.sets, self.name = sets, name
-        self._room = sets.room()
+        self._room, self._tight = sets.upload_room()
         self._refuse_above_room(announced)
         self._place = sets.begin(name)
         with sets.writing(name):
@@ -153,10 +178,18 @@ class Upload:
     def _refuse_above_room(self, size: int) -> None:
         if self._room is not None and size > self._room:
             told = [_megabytes(each) for each in (size, self._room)]
-            raise DataInvalid("upload_above_room", name=self.name, size=told[0], room=told[1])
+            raise DataInvalid(
+                "upload_above_room", name=self.name, size=told[0], room=told[1], folder=str(self._tight)
+            )
 
     def _no_zip(self) -> DataInvalid:
         return DataInvalid("upload_no_zip", name=self.name)
+
+
+def _room(folder: Path) -> int | None:
+    """The part of the free disk of `folder` that may be taken, bytes; None: it does not say how large it is."""
+    disk = psutil.disk_usage(str(nearest_existing(folder)))
+    return int(disk.free) // SHARE if disk.total else None
 
 
 def _last_written(path: Path) -> float:

@@ -16,8 +16,9 @@ KEPT = 50
 
 @dataclass(frozen=True)
 class Job:
-    """`state`: running, done or failed. `subject`: what it is about, e.g. a run. Times in s since 1970. `share`: asked
-    how much of it is done, 0 to 1, while it runs; None: it cannot be told."""
+    """`state`: running, done, failed, or stopped by whoever asked for it. `subject`: what it is about, e.g. a run. Times
+    in s since 1970. `share`: asked how much of it is done, 0 to 1, while it runs; None: it cannot be told. `stop`: makes
+    the work end soon with a SmartCashError; None: it cannot be stopped."""
 
     id: str
     kind: str
@@ -28,6 +29,7 @@ class Job:
     result: Any = None
     error: SmartCashError | None = None
     share: Callable[[], float] | None = None
+    stop: Callable[[], None] | None = None
 
     def facts(self) -> dict[str, Any]:
         """Plain values, without result and error."""
@@ -35,7 +37,7 @@ class Job:
         return {**{name: getattr(self, name) for name in names}, "share": self._done()}
 
     def _done(self) -> float | None:
-        if self.share is None or self.state == "failed":
+        if self.share is None or self.state in ("failed", "stopped"):
             return None
         return self.share() if self.state == "running" else 1.0
 
@@ -46,22 +48,28 @@ class Jobs:
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
         self._threads: dict[str, threading.Thread] = {}  # of those that run
+        self._stopped: set[str] = set()  # of those that run, which are to end
         self._lock = threading.Lock()
 
     def begin(
-        self, kind: str, subject: str, work: Callable[[], Any], share: Callable[[], float] | None = None
+        self,
+        kind: str,
+        subject: str,
+        work: Callable[[], Any],
+        share: Callable[[], float] | None = None,
+        stop: Callable[[], None] | None = None,
     ) -> Job:
         """Run `work` in a thread of its own. One of the same kind and subject that still runs is given back instead.
 
-        A SmartCashError makes the job failed; any other error is a fault of the program and is raised in the thread,
-        which leaves the job failed without an error."""
+        A SmartCashError makes the job failed, or stopped if it was to be; any other error is a fault of the program and
+        is raised in the thread, which leaves the job failed without an error."""
         with self._lock:
             same = (
                 j for j in self._jobs.values() if (j.kind, j.subject, j.state) == (kind, subject, "running")
             )
             if (already := next(same, None)) is not None:
                 return already
-            job = Job(secrets.token_hex(6), kind, subject, "running", time.time(), share=share)
+            job = Job(secrets.token_hex(6), kind, subject, "running", time.time(), share=share, stop=stop)
             thread = threading.Thread(target=self._run, args=(job, work), name=f"job-{kind}", daemon=True)
             thread.start()  # it ends no sooner than it is known here: that takes the lock
             self._jobs[job.id], self._threads[job.id] = job, thread
@@ -75,11 +83,23 @@ class Jobs:
         try:
             ended = replace(job, state="done", result=work())
         except SmartCashError as error:
-            ended = replace(job, state="failed", error=error)
+            with self._lock:
+                stopped = job.id in self._stopped
+            ended = replace(job, state="stopped") if stopped else replace(job, state="failed", error=error)
         finally:
             with self._lock:
                 self._jobs[job.id] = replace(ended, ended=time.time())
+                self._stopped.discard(job.id)
                 del self._threads[job.id]
+
+    def stop(self, job: Job) -> None:
+        """Have a job end that can be stopped; one that has ended stays as it is. It may still come to its end."""
+        assert job.stop is not None
+        with self._lock:
+            if job.id not in self._threads:
+                return
+            self._stopped.add(job.id)
+        job.stop()
 
     def settle(self, kind: str) -> None:
         """Wait until no job of this kind runs any more."""

@@ -48,20 +48,29 @@ class Workbench:
         self._beginning = threading.Lock()  # none is begun that `close` would not see
         self._closed = False
         self._process: subprocess.Popen[bytes] | None = None
+        self._end_wish: threading.Event | None = None  # of the question that it is at
         self._said: IO[bytes] = BytesIO()  # what the process prints
 
-    def ask(self, question: str, *, language: str | None = None, again: bool = True, **facts: Any) -> Any:
-        """The answer to a question (a name in `worker.answers`) about plain values.
+    def ask(
+        self,
+        question: str,
+        *,
+        language: str | None = None,
+        again: bool = True,
+        end_wish: threading.Event | None = None,
+        **facts: Any,
+    ) -> Any:
+        """The answer to a question (a name in `worker.answers` or `worker.data_answers`) about plain values.
 
         A process that ends before it has answered is begun anew, once: it may have ended because nobody asked for
         long, or was killed meanwhile. Not for a question that leaves something half done: `again` is False then.
-        Raises Refusal with the worker's own error, WorkbenchFailed when the last one died over it too, or `close` was
-        called."""
+        A question with an `end_wish` may be given up, see `give_up`. Raises Refusal with the worker's own error,
+        WorkbenchFailed when the last one died over it too, `close` was called, or it was given up."""
         line = (json.dumps({"ask": question, "language": language, **facts}) + "\n").encode()
         reason = ""
         with self._turn:
             for _ in range(2 if again else 1):
-                process = self._running()
+                process = self._running(end_wish)
                 if process is None:
                     break
                 assert process.stdin is not None and process.stdout is not None
@@ -71,10 +80,21 @@ class Workbench:
                     answer = process.stdout.readline()
                 except (BrokenPipeError, ValueError):  # it has ended, or `close` has closed its input
                     answer = b""
+                with self._beginning:
+                    self._end_wish = None  # from here on nobody ends the process for this question
+                    given_up = end_wish is not None and end_wish.is_set()
+                if not answer.endswith(b"\n") or given_up:
+                    reason = self._end()
                 if answer.endswith(b"\n"):
                     return _understood(answer)
-                reason = self._end()
             raise WorkbenchFailed("workbench_failed", reason=reason)
+
+    def give_up(self, end_wish: threading.Event) -> None:
+        """The question that has this wish is not asked any more, or the process that is at it is ended."""
+        with self._beginning:
+            end_wish.set()
+            if self._end_wish is end_wish and self._process is not None:
+                self._process.kill()
 
     def close(self, *, at_once: bool = True) -> None:
         """End the process: now, or when it has finished what it is at."""
@@ -92,11 +112,12 @@ class Workbench:
             assert process.stdin is not None
             process.stdin.close()
 
-    def _running(self) -> subprocess.Popen[bytes] | None:
-        """The process; None after `close`."""
+    def _running(self, end_wish: threading.Event | None) -> subprocess.Popen[bytes] | None:
+        """The process; None after `close`, or when the question was given up."""
         with self._beginning:
-            if self._closed:
+            if self._closed or (end_wish is not None and end_wish.is_set()):
                 return None
+            self._end_wish = end_wish
             if self._process is not None and self._process.poll() is None:
                 return self._process
             self._end()

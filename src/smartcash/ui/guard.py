@@ -94,24 +94,24 @@ class Guard:
     def _objection(self, request: Request) -> Response | None:
         """What is answered instead: a refusal, or the way to the page without the token in its address."""
         if "\0" in request.scope["path"]:
-            return _refusal(request, 404, "not_found")
+            return refusal(request, 404, "not_found")
         if not self._known_host(request.headers.get("host", "")):
-            return _refusal(request, 403, "host_refused", host=request.headers.get("host", ""))
+            return refusal(request, 403, "host_refused", host=request.headers.get("host", ""))
         if request.method not in SAFE and not self._same_origin(request):
-            return _refusal(request, 403, "origin_refused", origin=request.headers.get("origin", ""))
+            return refusal(request, 403, "origin_refused", origin=request.headers.get("origin", ""))
         given = request.query_params.get("token")
         if given is not None and request.method == "GET" and not request.url.path.startswith("/api/"):
             return (
-                self._signed_in(request) if self._is_token(given) else _refusal(request, 401, "token_unknown")
+                self._signed_in(request) if self._is_token(given) else refusal(request, 401, "token_unknown")
             )
         if not self._may(request):
-            return _refusal(request, 401, "not_signed_in")
+            return refusal(request, 401, "not_signed_in")
         length = request.headers.get("content-length", "0")
         if not _LENGTH.fullmatch(length):
-            return _refusal(request, 400, "request_broken")
+            return refusal(request, 400, "request_broken")
         limit = _limit(request.url.path)
         if int(length) > limit:
-            return _refusal(request, 413, "too_large", limit=round(limit / 1e6))
+            return refusal(request, 413, "too_large", limit=round(limit / 1e6))
         return None
 
     def _known_host(self, host: str) -> bool:
@@ -195,7 +195,7 @@ class _Bounded:
         return message
 
 
-def _refusal(request: Request, status: int, code: str, **facts: object) -> Response:
+def refusal(request: Request, status: int, code: str, **facts: object) -> Response:
     """A problem for programs, a short page for people."""
     language = language_of(request)
     detail = text(f"errors.{code}", language, **facts)

@@ -41,6 +41,7 @@ BY_CODE = {
     "alias_unknown": 404, "config_stale": 412, "unconfirmed": 428, "significant_unconfirmed": 428,
     "version_unconfirmed": 428, "precondition_missing": 428, "too_large": 413, "config_invalid": 422,
     "upload_above_room": 413, "upload_stalled": 408, "samples_above_room": 503, "data_set_unwritable": 503,
+    "split_above_room": 503, "data_set_exists": 409,
 }  # fmt: skip
 HTTP_CODES = {400: "request_broken", 404: "not_found", 405: "method_refused"}
 DISK_TROUBLE = UNWRITABLE | {errno.EIO}

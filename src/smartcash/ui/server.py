@@ -22,10 +22,11 @@ import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from smartcash import __version__
 from smartcash.domain.errors import ServerRefused
-from smartcash.ui.guard import Guard, token_of
+from smartcash.ui.guard import Guard, refusal, token_of
 from smartcash.ui.problems import add_problems
 from smartcash.ui.routes import compare, config, data, machine, models, operations, runs
 from smartcash.ui.studio import Studio
@@ -35,6 +36,7 @@ WEB = Path(__file__).parent / "web"
 PAGES = ("", "train", "runs", "compare", "models", "data", "log", "settings")
 DEEP_PAGES = ("runs", "models")  # /runs/{id}
 GRACE_S = 1
+LET_GO_S = 0.5  # so long is an answer waited for when the server ends
 LOOK_S = 0.5  # so long until Ctrl-C is noticed
 TURN_S = 0.001  # of a thread that computes while others wait, which would be five times as long
 LONGEST_PATH = 200
@@ -91,7 +93,7 @@ class Server(uvicorn.Server):
     def __init__(self, guard: Guard, app: FastAPI, ready: Callable[[], None]) -> None:
         super().__init__(
             uvicorn.Config(
-                guard, log_level="warning", access_log=False, ws="none", lifespan="on", proxy_headers=False,
+                _let_go_in_words(guard), log_level="warning", access_log=False, ws="none", lifespan="on", proxy_headers=False,
                 server_header=False, timeout_graceful_shutdown=GRACE_S,
             )
         )  # fmt: skip
@@ -102,10 +104,39 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         self.ready()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End; what still waits for a worker or a disk is let go of. uvicorn would do so with a traceback each."""
+        asyncio.get_running_loop().call_later(LET_GO_S, self._let_go)
+        await super().shutdown(sockets)
+
+    def _let_go(self) -> None:
+        for task in self.server_state.tasks:
+            task.cancel()
+
     async def main_loop(self) -> None:
         """Wait for the end. uvicorn's own looks ten times a second, which is all that an idle server costs."""
         while not await self.on_tick(0):
             await asyncio.sleep(LOOK_S)
+
+
+def _let_go_in_words(app: ASGIApp) -> ASGIApp:
+    """The application, for a server that cancels requests when it ends: they are answered that it does."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await app(scope, receive, sending)
+        except asyncio.CancelledError:
+            if not begun:
+                await refusal(Request(scope), 503, "server_ends")(scope, receive, send)
+
+    return answer
 
 
 def serve(

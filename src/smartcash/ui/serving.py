@@ -101,6 +101,7 @@ class Count(BaseModel):
     sure: bool
     doubts: list[Note]
     abstain: float
+    measured: bool
 
 
 class Problem(BaseModel):

@@ -27,6 +27,7 @@ from smartcash.ui.stream import Stream
 from smartcash.utils.i18n import LANGUAGES
 
 LONGEST_NAME = 200
+MAKING = ("draw", "split")  # jobs that write a data set
 MOST_NAMES = 1000  # of backbones that are remembered
 
 
@@ -50,7 +51,7 @@ class Studio:
         self.jobs = Jobs()
         self.sets = DataSets(self.home)
         # a look at a picture does not wait for an export
-        self.data, self.models, self.work, self.drawing = (Workbench(self.home) for _ in range(4))
+        self.data, self.models, self.work, self.making = (Workbench(self.home) for _ in range(4))
         self.comparisons = Comparisons(self.home)
         self.reports = Reports(self.home)
         self.stream = Stream(self.history.store, self.manager.service, self.jobs, self.log)
@@ -100,8 +101,9 @@ class Studio:
         self.reports.close()
         self.data.close()
         self.models.close()
-        self.drawing.close()
-        self.jobs.settle("draw")  # whose half-drawn pictures are taken away
+        self.making.close()
+        for kind in MAKING:
+            self.jobs.settle(kind)  # what is half made is taken away
         self.work.close(at_once=False)
 
 

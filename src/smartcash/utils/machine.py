@@ -142,6 +142,13 @@ def free_disk(path: Path) -> int:
     return int(psutil.disk_usage(str(nearest_existing(path))).free)
 
 
+def cache_folder() -> Path:
+    """Where lies what can be made again, such as unpacked archives: `SMARTCASH_CACHE`, else the user's cache folder."""
+    if named := os.environ.get("SMARTCASH_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "smartcash"
+
+
 def require_room(folder: Path, needed_bytes: int) -> None:
     """Raises the OSError of a full disk where `folder` lies on one that has less room; a drive that does not say how
     large it is passes. For what writes through a library that words a full disk in its own way."""

@@ -1,4 +1,5 @@
-"""What a workbench answers: questions about data sets, models and the machine, as plain values.
+"""What a workbench answers: questions about models and the machine, as plain values; those about data sets stand in
+`data_answers`, which does not load torch.
 
 To add a question, write a function of plain values and name it in QUESTIONS. What is slow to open (a model, a data
 set) is kept for the next question.
@@ -13,9 +14,8 @@ from dataclasses import asdict
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import cv2
 import numpy as np
 import timm
 
@@ -24,30 +24,23 @@ from smartcash.backend.backbones import SHORT_NAMES, weights_at_hand
 from smartcash.backend.builder import choose_image_size
 from smartcash.backend.data import Pictures, kept_side
 from smartcash.backend.exporters import FORMATS as EXPORTS
-from smartcash.backend.formats import DataSet, Sample, facts_of, read_dataset, task_named
-from smartcash.backend.health import examine
-from smartcash.backend.images import Pixels, decode_image, read_image
+from smartcash.backend.images import decode_image
 from smartcash.backend.predictor import Predictor
 from smartcash.backend.preprocess import Preprocess
-from smartcash.backend.samples import write_samples
-from smartcash.domain.banknotes import values_of
 from smartcash.domain.config import TrainConfig
-from smartcash.domain.errors import DataInvalid, RunNotResumable
+from smartcash.domain.errors import RunNotResumable
 from smartcash.domain.exports import ExportRecord, ExportRequest
 from smartcash.handlers.checkpoint import CheckpointManager
 from smartcash.handlers.doctor import examine as examine_installation
 from smartcash.handlers.model_versions import ModelVersions
-from smartcash.services.event_log import finite
 from smartcash.services.run_store import find_run, home
 from smartcash.services.thresholds import thresholds_of
 from smartcash.utils.files import sha256_of
 from smartcash.utils.logger import get_logger
+from smartcash.worker.data_answers import boxes_of, data_set, jpeg_of, values_by_class
 from smartcash.worker.exporting import export_model
 from smartcash.worker.facts import backbone_problems, torch_facts
 from smartcash.worker.models import open_model
-
-SHOWN_FINDINGS = 500
-JPEG_QUALITY = 85
 
 Values = Mapping[str, Any]
 
@@ -55,67 +48,10 @@ Values = Mapping[str, Any]
 # --- data sets
 
 
-@lru_cache(maxsize=4)
-def _data_set(path: str, form: str, task: str, seed: int) -> DataSet:
-    return read_dataset(path, task=task_named(task), format=form, seed=seed)
-
-
-def check_data(path: str, form: str = "auto", task: str = "auto", seed: int = 0) -> Values:
-    """Everything that the health checks find, and what is in each split."""
-    _data_set.cache_clear()  # asked again, because something was put right
-    data = examine(_data_set(path, form, task, seed))
-    findings = sorted(
-        data.report.findings, key=lambda each: ("error", "warning", "note").index(each.severity)
-    )
-    return {
-        **facts_of(data), "values": _values(data.classes), "findings_total": len(findings),
-        "findings": [finding.to_dict() for finding in findings[:SHOWN_FINDINGS]],
-    }  # fmt: skip
-
-
-def draw_samples(path: str, images: int, task: Literal["detect", "classify"]) -> Values:
-    """Draw a data set of specimen notes into a new folder, as `smartcash data sample` does."""
-    summary = write_samples(Path(path), images=images, task=task)
-    return {"images": summary.images, "notes": summary.notes, "seconds": round(summary.seconds, 1)}
-
-
-def list_pictures(
-    path: str, split: str, label: str = "", offset: int = 0, limit: int = 24,
-    form: str = "auto", task: str = "auto", seed: int = 0,
-) -> Values:  # fmt: skip
-    """A page of a split's pictures with their boxes; those with the class `label`, if one is named."""
-    data = _data_set(path, form, task, seed)
-    samples = _split(data, split)
-    chosen = list(range(len(samples)))
-    if label:
-        if label not in data.classes:
-            raise DataInvalid("classes_differ", unknown=label, known=", ".join(data.classes))
-        number = data.classes.index(label)
-        chosen = [index for index in chosen if number in samples[index].labels_N]
-    page = chosen[offset : offset + limit]
-    rows = [{"index": index, **_described(data, samples[index])} for index in page]
-    return {
-        "total": len(chosen),
-        "classes": list(data.classes),
-        "values": _values(data.classes),
-        "pictures": rows,
-    }
-
-
-def show_picture(
-    path: str, split: str, index: int, size: int, form: str = "auto", task: str = "auto", seed: int = 0
-) -> str:
-    """One picture as a JPEG of at most `size` px, in base64."""
-    samples = _split(_data_set(path, form, task, seed), split)
-    if not 0 <= index < len(samples):
-        raise DataInvalid("picture_absent", path=path, split=split, index=index, count=len(samples))
-    return _jpeg(_shrunk(read_image(samples[index].path), size))
-
-
 def augment_pictures(values: Values, count: int, epoch: int) -> Values:
     """Training pictures as an epoch of this configuration would see them, with their boxes."""
     config = TrainConfig.parse(values)
-    data = _data_set(config.data.path, config.data.format, config.task, config.seed)
+    data = data_set(config.data.path, config.data.format, config.task, config.seed)
     parts = resolve_parts(config.augment, data.task)
     size = choose_image_size(data) if config.data.image_size == "auto" else config.data.image_size
     preprocess = Preprocess(size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), config.data.resize)
@@ -128,49 +64,10 @@ def augment_pictures(values: Values, count: int, epoch: int) -> Values:
         rows.append(
             {
                 "name": pictures.samples[index].path.name, "width": width, "height": height,
-                "boxes": _boxes(data, boxes, labels), "jpeg": _jpeg(image),
+                "boxes": boxes_of(data, boxes, labels), "jpeg": jpeg_of(image),
             }
         )  # fmt: skip
-    return {"classes": list(data.classes), "values": _values(data.classes), "pictures": rows}
-
-
-def _split(data: DataSet, split: str) -> tuple[Sample, ...]:
-    if split not in data.splits:
-        raise DataInvalid("split_missing", path=str(data.source), split=split, splits=", ".join(data.splits))
-    return data.splits[split]
-
-
-def _described(data: DataSet, sample: Sample) -> Values:
-    width, height = sample.size
-    boxes = _boxes(data, sample.boxes_N4, sample.labels_N)
-    return {"name": sample.path.name, "width": width, "height": height, "boxes": boxes}
-
-
-def _boxes(data: DataSet, boxes_N4: np.ndarray, labels_N: np.ndarray) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = [{"class": data.classes[label]} for label in labels_N.tolist()]
-    for row, box in zip(rows, boxes_N4.tolist()):
-        row["box_xyxy"] = [round(side, 1) for side in box]
-    return rows
-
-
-def _values(classes: tuple[str, ...]) -> dict[str, int | None]:
-    return dict(zip(classes, values_of(classes)))
-
-
-def _shrunk(image: Pixels, longest_px: int) -> Pixels:
-    height, width = image.shape[:2]
-    ratio = longest_px / max(height, width)
-    if ratio >= 1:
-        return image
-    size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
-
-
-def _jpeg(image: Pixels) -> str:
-    _, written = cv2.imencode(
-        ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    )
-    return base64.b64encode(written.tobytes()).decode()
+    return {"classes": list(data.classes), "values": values_by_class(data.classes), "pictures": rows}
 
 
 # --- models
@@ -182,14 +79,17 @@ def _predictor(path: str, sha256: str, limits: str) -> Predictor:
     return open_model(path)[0]
 
 
-def predict(model: str, picture: str, threshold: float | None = None, abstain: float | None = None) -> Values:
-    """What a model says of a picture (its bytes in base64), what money it counts there, and how long it took, ms."""
+def predict(
+    model: str, name: str, picture: str, threshold: float | None = None, abstain: float | None = None
+) -> Values:
+    """What a model says of a picture (its name, and its bytes in base64), what money it counts there, and how long it
+    took, ms."""
     path = _model_file(model)
     with path.open("rb") as file:
         sha256 = sha256_of(file)
     limits = thresholds_of(path, sha256)
     predictor = _predictor(str(path), sha256, limits.created if limits else "")
-    image = decode_image(base64.b64decode(picture), "picture")
+    image = decode_image(base64.b64decode(picture), name)
     began = time.perf_counter()
     limits_C = predictor.limits(threshold)
     seen = predictor(image, predictor.lowest(limits_C, abstain))  # once, for both
@@ -197,9 +97,9 @@ def predict(model: str, picture: str, threshold: float | None = None, abstain: f
     ms = (time.perf_counter() - began) * 1000
     height, width = image.shape[:2]
     return {
-        **said, **predictor.counted(limits_C, seen, abstain),
+        "file": name, **said, **predictor.counted(limits_C, seen, abstain),
         "threshold": predictor.threshold if threshold is None else threshold, "width": width, "height": height,
-        "ms": round(ms, 1), "values": _values(predictor.classes), "model": {"name": model, "sha256": sha256},
+        "ms": round(ms, 1), "values": values_by_class(predictor.classes), "model": {"name": model, "sha256": sha256},
     }  # fmt: skip
 
 
@@ -283,20 +183,11 @@ QUESTIONS: dict[str, Callable[..., Any]] = {
     "augment_pictures": augment_pictures,
     "augment_presets": augment_presets,
     "backbones": backbones,
-    "check_data": check_data,
     "device": torch_facts,
     "doctor": doctor,
-    "draw_samples": draw_samples,
     "export": export,
     "export_formats": export_formats,
-    "list_pictures": list_pictures,
     "predict": predict,
     "problems_of_backbone": problems_of_backbone,
     "register_version": register_version,
-    "show_picture": show_picture,
 }
-
-
-def answer(question: str, facts: Mapping[str, Any]) -> Any:
-    """The answer to one of QUESTIONS as plain JSON values. Raises SmartCashError, or KeyError for another question."""
-    return finite(QUESTIONS[question](**facts))

@@ -174,8 +174,7 @@ def count_files(
     threshold: float | None = None,
     device: str = "auto",
 ) -> Iterator[dict[str, Any]]:
-    """What money a model counts in each picture, as plain values: see `Predictor.count`; `measured`: below which score
-    it is not sure was chosen by a report or by whoever asks, not taken from the training.
+    """What money a model counts in each picture, as plain values: see `Predictor.count`.
 
     A picture that cannot be read gives {"file", "error"}; the others go on."""
     predictor, _ = open_model(name, device)
@@ -185,8 +184,7 @@ def count_files(
         except DataInvalid as error:
             yield {"file": str(path), "error": str(error)}
             continue
-        counted = predictor.count(image, abstain, threshold)
-        yield {"file": str(path), **counted, "measured": predictor.abstain is not None or abstain is not None}
+        yield {"file": str(path), **predictor.count(image, abstain, threshold)}
 
 
 def _picture(path: Path) -> np.ndarray:

@@ -21,10 +21,10 @@ from tempfile import TemporaryDirectory, TemporaryFile
 
 from filelock import FileLock
 
-from smartcash.backend.formats.archive import cache_folder
 from smartcash.domain.errors import ExportRefused
 from smartcash.utils.i18n import text
 from smartcash.utils.logger import get_logger
+from smartcash.utils.machine import cache_folder
 
 TETHERED = Path(__file__).with_name("tethered.py")
 

@@ -21,6 +21,7 @@ from smartcash.backend.formats.model import (
     task_named,
 )
 from smartcash.backend.formats.reading import read_dataset, verify_images
+from smartcash.backend.formats.splitting import shares_of
 from smartcash.backend.formats.writing import resplit, write_dataset
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "facts_of",
     "read_dataset",
     "resplit",
+    "shares_of",
     "task_named",
     "verify_images",
     "write_dataset",

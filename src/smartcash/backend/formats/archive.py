@@ -1,13 +1,12 @@
 """Data sets in a zip: unpacked once into a cache folder, and only when it is safe.
 
-The cache is `SMARTCASH_CACHE`, else the user's cache folder; an archive's folder is named by its SHA-256,
-so the same zip is unpacked once, and may be deleted at any time.
+An archive's folder in the cache is named by its SHA-256, so the same zip is unpacked once, and may be deleted at any
+time.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import stat
 import tempfile
@@ -17,20 +16,13 @@ from pathlib import Path, PurePosixPath
 
 from smartcash.domain.errors import DataInvalid
 from smartcash.utils.files import naming
-from smartcash.utils.machine import free_disk
+from smartcash.utils.machine import cache_folder, free_disk
 
 MAX_FILES = 500_000
 MAX_BYTES = 64 * 2**30
 MAX_RATIO = 200  # a picture hardly shrinks in a zip; text and bitmaps stay below this
 _RATIO_FREE_BYTES = 64 * 2**20
 _PIECE_BYTES = 2**20
-
-
-def cache_folder() -> Path:
-    """Where unpacked archives lie."""
-    if named := os.environ.get("SMARTCASH_CACHE"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "smartcash"
 
 
 def unpacked(path: Path) -> Path:

@@ -102,6 +102,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "data_split_valid": ("note", "split"),
     "data_split_no_test": ("note", "kept"),
     "data_split_no_groups": ("warning", "split"),
+    "data_split_class": ("warning", "kept"),
     "data_class_starved": ("warning", "kept"),
     "data_class_absent": ("warning", "kept"),
     "data_class_few": ("note", "kept"),

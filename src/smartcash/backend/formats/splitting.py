@@ -18,7 +18,20 @@ from smartcash.backend.formats.alike import joined, near_duplicates
 from smartcash.backend.formats.model import Findings, Sample, relative_name
 
 GroupsBy = Literal["auto", "name", "off"]
-SHARES = {"train": 0.70, "valid": 0.15, "test": 0.15}
+
+
+def shares_of(valid_percent: int, test_percent: int) -> dict[str, float]:
+    """The share of each split, 0 to 1, when valid and test get so many percent of the pictures and train the rest; a
+    split without a share is left out."""
+    percents = {
+        "train": 100 - valid_percent - test_percent,
+        "valid": valid_percent,
+        "test": test_percent,
+    }
+    return {split: percent / 100 for split, percent in percents.items() if percent}
+
+
+SHARES = shares_of(15, 15)
 
 # Endings that say "a copy of": Roboflow's hash, a file manager's copy, an augmentation, a burst.
 _COPY_MARKS = re.compile(

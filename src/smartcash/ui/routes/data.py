@@ -5,7 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import secrets
-from typing import Annotated, Any, Literal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response
@@ -16,8 +22,11 @@ from starlette.requests import ClientDisconnect
 from smartcash.domain.config import DataFormat
 from smartcash.domain.errors import ConfigInvalid, DataInvalid, RunNotFound
 from smartcash.handlers.run_view import RunView
+from smartcash.services.data_sets import Upload
+from smartcash.services.jobs import Job
 from smartcash.services.workbench import Refusal
 from smartcash.ui.routes.config import Asked, Here, Language, read_numbers
+from smartcash.ui.studio import Studio
 from smartcash.ui.words import job_json, shown
 from smartcash.utils.i18n import text
 
@@ -27,6 +36,11 @@ LOOK_S = 0.2  # so often is it seen that the server ends while nothing of an upl
 SILENCE_S = 120  # so long may nothing come
 MOST_DRAWN = 10_000
 KEPT_PICTURES = 96
+UNWRITABLE = (
+    "samples_out_not_writable",
+    "data_out_unwritable",
+)  # a worker's errors, about a folder nobody knows
+Made = TypeVar("Made")
 Task = Literal["auto", "detect", "classify"]
 NAME = r"^[^\x00]+$"
 Place = Annotated[str, Query(max_length=4000, pattern=NAME)]
@@ -52,6 +66,22 @@ class Drawn(BaseModel):
     task: Literal["detect", "classify"] = "detect"
 
 
+class Split(Checked):
+    """A data set that is to be split anew into one of this name, with so many percent of the pictures for valid and
+    test, the rest for train, as `smartcash data split` does it."""
+
+    name: str = Field(min_length=1, max_length=200)
+    valid: int = Field(default=15, ge=1, le=45)
+    test: int = Field(default=15, ge=0, le=45)
+
+
+class SplitAgreed(BaseModel):
+    """The plan (its job) that was looked at and is to be carried out."""
+
+    model_config = ConfigDict(extra="forbid")
+    plan: str = Field(max_length=40)
+
+
 class Augmented(Asked):
     """A configuration, and how many pictures of which epoch are wanted."""
 
@@ -62,7 +92,8 @@ class Augmented(Asked):
 @router.get("/data/sets")
 def list_sets(studio: Here) -> Response:
     """The data sets of the runs of this home, that of the configuration last confirmed, and those drawn or uploaded
-    here. `room`: so many bytes may a zip have that is uploaded; null: the drive does not say how large it is."""
+    here. `room`: so many bytes may a zip have that is uploaded, by the disk of `room_of`; null: the drive does not say
+    how large it is."""
     found: dict[str, dict[str, Any]] = {}
     config, _ = studio.manager.confirmed()
     if config.data.path:
@@ -78,35 +109,90 @@ def list_sets(studio: Here) -> Response:
             row["last"] = max(row["last"], run.id)
     for each in studio.sets.paths():
         found.setdefault(str(each), {"path": str(each), "runs": 0, "last": ""})
-    return shown({"sets": list(found.values()), "room": studio.sets.room()})
+    room, tight = studio.sets.upload_room()
+    return shown({"sets": list(found.values()), "room": room, "room_of": str(tight)})
 
 
 @router.post("/data/samples", status_code=202)
 def draw(asked: Drawn, studio: Here, language: Language) -> Response:
     """Draw a data set of specimen notes into a new folder; its path is in the job's result."""
     place = studio.sets.begin_drawing(asked.name, asked.images)
-    drawn = 0
+    subject = f"{asked.name} {asked.images} {asked.task}"
+    job = _making(
+        studio, language, "draw", subject, asked.name, place, asked.images, "draw_samples",
+        path=str(place), images=asked.images, task=asked.task,
+    )  # fmt: skip
+    return shown(job_json(job, language), 202)
+
+
+@router.post("/data/splits/plans", status_code=202)
+def plan(asked: Split, studio: Here, language: Language) -> Response:
+    """See how a data set would be split anew. Nothing is written: the job's result says what would be, and where."""
+    target = studio.sets.target(asked.name)
+    end_wish = threading.Event()
+
+    def work() -> Any:
+        found = studio.making.ask(
+            "plan_split", language=language, end_wish=end_wish, target=str(target), **_of_split(asked)
+        )
+        studio.sets.check_copy(asked.name, found["bytes"])
+        return {**found, "folder": str(target), "asked": asked.model_dump()}
+
+    job = studio.jobs.begin(
+        "plan", asked.model_dump_json(), work, stop=lambda: studio.making.give_up(end_wish)
+    )
+    return shown(job_json(job, language), 202)
+
+
+@router.post("/data/splits", status_code=202)
+def split(agreed: SplitAgreed, studio: Here, language: Language) -> Response:
+    """Write a split that was planned, exactly as it was planned; the data set's path is in the job's result."""
+    plan = studio.jobs.find(agreed.plan)
+    if plan is None or plan.kind != "plan" or plan.state != "done":
+        raise RunNotFound("split_unplanned")
+    planned, asked = plan.result, Split(**plan.result["asked"])
+    studio.sets.check_copy(asked.name, planned["bytes"])
+    place = studio.sets.begin(asked.name)
+    job = _making(
+        studio, language, "split", agreed.plan, asked.name, place, planned["images"], "write_split", numbered=False,
+        out=str(place), content_hash=planned["content_hash"], **_of_split(asked),
+    )  # fmt: skip
+    return shown(job_json(job, language), 202)
+
+
+def _of_split(asked: Split) -> dict[str, Any]:
+    """What a worker is told of a split."""
+    return {
+        "path": asked.path, "form": asked.format, "task": asked.task, "seed": asked.seed, "valid": asked.valid,
+        "test": asked.test,
+    }  # fmt: skip
+
+
+def _making(
+    studio: Studio, language: str, kind: str, subject: str, name: str, place: Path, count: int, question: str, *,
+    numbered: bool = True, **facts: Any,
+) -> Job:  # fmt: skip
+    """Have a worker write a data set of so many pictures at `place`, and move it to its name once it is whole. Nothing
+    is left of one that fails or is stopped."""
+    end_wish, seen = threading.Event(), 0
 
     def work() -> Any:
         try:
-            facts = studio.drawing.ask(
-                "draw_samples", language=language, again=False, path=str(place), images=asked.images, task=asked.task
-            )  # fmt: skip
-            return {**facts, "path": str(studio.sets.keep(place, asked.name))}
+            found = studio.making.ask(question, language=language, again=False, end_wish=end_wish, **facts)
+            return {**found, "path": str(studio.sets.keep(place, name, numbered=numbered))}
         except Refusal as error:
-            if error.code != "samples_out_not_writable":
+            if error.code not in UNWRITABLE:
                 raise
-            raise studio.sets.unwritable(asked.name, str(error.facts["reason"])) from error
+            raise studio.sets.unwritable(name, str(error.facts["reason"])) from error
         finally:
             studio.sets.discard(place)
 
     def share() -> float:
-        nonlocal drawn
-        drawn = max(drawn, studio.sets.pictures(place))  # at the end they are moved, and not seen there
-        return drawn / asked.images
+        nonlocal seen
+        seen = max(seen, studio.sets.pictures(place))  # at the end they are moved, and not seen there
+        return seen / count
 
-    job = studio.jobs.begin("draw", f"{asked.name} {asked.images} {asked.task}", work, share)
-    return shown(job_json(job, language), 202)
+    return studio.jobs.begin(kind, subject, work, share, lambda: studio.making.give_up(end_wish))
 
 
 @router.post(
@@ -124,26 +210,62 @@ async def upload(
 ) -> Response:
     """Keep the data set in the body, a zip. Whoever leaves or falls silent before its end leaves nothing behind."""
     announced = int(request.headers.get("content-length", "0"))
-    coming = await run_in_threadpool(studio.sets.receive, name, announced)
+    disk = _Disk(studio)
+    coming: list[Upload] = []
+
+    def close() -> None:
+        for each in coming:
+            each.close()
+
     try:
+        await disk.does(lambda: coming.append(studio.sets.receive(name, announced)))
         gathered, silent_s, more = bytearray(), 0.0, True
         while more:
             piece, more = await _next_piece(request)
             if studio.stream.closing():
-                return Response(status_code=503)  # the server ends, and does not wait for the rest
+                raise _ServerEnds
             silent_s = 0.0 if piece else silent_s + LOOK_S
             if silent_s > SILENCE_S:
                 raise DataInvalid("upload_stalled", name=name, seconds=SILENCE_S)
             gathered += piece
             if len(gathered) >= PIECE_BYTES or not more:
-                await run_in_threadpool(coming.write, bytes(gathered))
+                await disk.does(partial(coming[0].write, bytes(gathered)))
                 gathered.clear()
-        path = await run_in_threadpool(coming.finish)
+        path = await disk.does(coming[0].finish)
     except ClientDisconnect:
         return Response(status_code=400)  # which nobody reads
+    except _ServerEnds:
+        return Response(status_code=503)
     finally:
-        await run_in_threadpool(coming.close)  # to delete a large file takes long
+        await disk.ends(close)
     return shown({"path": str(path)}, 201)
+
+
+class _ServerEnds(Exception):
+    """The server ends, and does not wait for the rest."""
+
+
+class _Disk:
+    """A thread that does what takes the disk long, one thing after the other. A request that waits for it hears when
+    the server ends; the thread goes on to its end, for which the process waits."""
+
+    def __init__(self, studio: Studio) -> None:
+        self.studio, self.thread = studio, ThreadPoolExecutor(1, "upload")
+
+    async def does(self, work: Callable[[], Made]) -> Made:
+        """What `work` gives. Raises _ServerEnds."""
+        doing = self.thread.submit(work)
+        while not doing.done():
+            await run_in_threadpool(wait, [doing], LOOK_S)
+            if self.studio.stream.closing() and not doing.done():
+                raise _ServerEnds
+        return doing.result()
+
+    async def ends(self, work: Callable[[], object]) -> None:
+        """Do this last; waited for, unless the server ends."""
+        with suppress(_ServerEnds):
+            await self.does(work)
+        self.thread.shutdown(wait=False)
 
 
 async def _next_piece(request: Request) -> tuple[bytes, bool]:

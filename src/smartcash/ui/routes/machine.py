@@ -15,7 +15,7 @@ from starlette.responses import StreamingResponse
 
 from smartcash import __version__
 from smartcash.domain.config import BUILT_IN_CALLBACKS
-from smartcash.domain.errors import RunNotFound
+from smartcash.domain.errors import RunNotFound, RunNotReady
 from smartcash.ui.guard import MOST_PICTURE_BYTES, TOKEN_FILE
 from smartcash.ui.routes.config import Here, Language, form_fields
 from smartcash.ui.stream import parse_places
@@ -106,6 +106,18 @@ def job(name: str, studio: Here, language: Language) -> Response:
     if found is None:
         raise RunNotFound("job_unknown")
     return shown(job_json(found, language))
+
+
+@router.post("/jobs/{name}/stop", status_code=202)
+def stop(name: str, studio: Here, language: Language) -> Response:
+    """End a job before its time, where that can be done: the making of a data set. Nothing of it is left."""
+    found = studio.jobs.find(name)
+    if found is None:
+        raise RunNotFound("job_unknown")
+    if found.stop is None:
+        raise RunNotReady("job_unstoppable")
+    studio.jobs.stop(found)
+    return shown(job_json(found, language), 202)
 
 
 @router.get("/locales/{language}")

@@ -301,15 +301,16 @@ async def predict(
     studio: Here,
     language: Language,
     model: Annotated[str, Query(min_length=1, max_length=200)],
+    name: Annotated[str, Query(min_length=1, max_length=1000)] = "picture",
     threshold: Annotated[float | None, Query(ge=0, le=1)] = None,
     abstain: Annotated[float | None, Query(ge=0, le=1)] = None,
 ) -> Response:
-    """What a model says of the picture in the body, and the money it counts there."""
+    """What a model says of the picture in the body, and the money it counts there. `name`: what the answer calls it."""
     picture = base64.b64encode(await request.body()).decode()
     found = await run_in_threadpool(
         lambda: studio.models.ask(
-            "predict", language=language, model=studio.known(model), picture=picture, threshold=threshold,
-            abstain=abstain,
+            "predict", language=language, model=studio.known(model), name=name, picture=picture,
+            threshold=threshold, abstain=abstain,
         )
     )  # fmt: skip
     return shown(found)

@@ -45,11 +45,13 @@ export const Wait = ({ what }) => html`<p class="quiet" role="status">${what ?? 
 
 /** What went wrong, and the way out. */
 export function Failure({ error, retry, children }) {
-  const [title, ...lines] = error.code === "unreachable" ? [t("unreachable.title"), t("unreachable.text")] : (error.problem?.detail ?? error.message).split("\n");
+  const detail = error.code === "unreachable" ? `${t("unreachable.title")}\n${t("unreachable.text")}` : (error.problem?.detail ?? error.message);
+  const [title, ...lines] = detail.split("\n");
+  const unsaid = (error.problem?.problems ?? []).filter((each) => !detail.includes(each.message));
   return html`<div class="failure" role="alert">
     <p><b>${title}</b></p>
     ${lines.map((each) => html`<p key=${each}>${each}</p>`)}
-    ${(error.problem?.problems ?? []).map((each) => html`<p key=${each.field}><code>${each.field}</code> ${each.message}</p>`)}
+    ${unsaid.map((each) => html`<p key=${each.field}><code>${each.field}</code> ${each.message}</p>`)}
     ${children}${retry && html`<p><button type="button" class="link" onClick=${retry}>${t("again")}</button></p>`}
   </div>`;
 }
@@ -288,11 +290,11 @@ export async function attempt(work, done) {
 export function useJob() {
   const [job, setJob] = useState(null);
   const seen = state.value?.jobs.find((each) => each.id === job?.id);
-  const over = seen && (seen.state === "done" || seen.state === "failed");
+  const over = seen && seen.state !== "running";
   useEffect(() => {
     if (job && over && job.state !== seen.state) get(`jobs/${job.id}`).then(setJob, () => {});
   }, [over, job?.id]);
-  const busy = job !== null && job.state !== "done" && job.state !== "failed";
+  const busy = job?.state === "running";
   return { job, setJob, busy, share: seen?.share ?? 0 };
 }
 

@@ -28,14 +28,17 @@ function Chooser({ chosen, from, trained }) {
     go(`${link("compare")}${asQuery({ runs: runs.join(",") })}`);
   };
   const without = (run) => go(`${link("compare")}${asQuery({ runs: chosen.filter((each) => each !== run).join(",") })}`);
+  const others = trained?.filter((each) => !chosen.includes(each.id)) ?? [];
   const named = (id) => {
     const run = from.data?.runs.find((each) => each.id === id);
     return run ? runName(run) : id;
   };
   return html`<form class="row low" onSubmit=${choose}>
     ${chosen.map((run, place) => html`<span key=${run} class="row chosen"><${Key} place=${place} /><span>${named(run)}</span><button type="button" class="link" aria-label=${t("compare.without", { run: named(run) })} onClick=${() => without(run)}>×</button></span>`)}
-    <${Loaded} from=${from}>${() => html`<label class="stacked">${t("compare.add")}<select name="run">${trained.filter((each) => !chosen.includes(each.id)).map((each) => html`<option key=${each.id} value=${each.id}>${runName(each)} · ${each.id}</option>`)}</select></label>`}<//>
-    <button type="submit" disabled=${chosen.length >= MOST}>${t("compare.add_it")}</button></form>`;
+    <${Loaded} from=${from}>${() => (others.length
+      ? html`<label class="stacked">${t("compare.add")}<select name="run">${others.map((each) => html`<option key=${each.id} value=${each.id}>${runName(each)} · ${each.id}</option>`)}</select></label>`
+      : html`<p class="quiet" id="no-other">${t("compare.no_other")} <a href=${link("train")}>${t("home.train")}</a></p>`)}<//>
+    <button type="submit" disabled=${!others.length || chosen.length >= MOST}>${t("compare.add_it")}</button></form>`;
 }
 
 const Key = ({ place }) => html`<svg width="26" height="8" viewBox="0 0 26 8" aria-hidden="true"><path d="M0 4H26" stroke=${COLOURS[place]} stroke-width="2.5" stroke-dasharray=${DASHES[place % DASHES.length].join(" ")} /></svg>`;

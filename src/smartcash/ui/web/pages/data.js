@@ -4,7 +4,7 @@ import { get, post, query as asQuery, uploading } from "../api.js";
 import { bytes, percent, t, whole, word, wordOr } from "../words.js";
 import { link, page, remember, route } from "../router.js";
 import { state } from "../stream.js";
-import { Choice, Empty, Failure, Head, Loaded, Picture, Sheet, Swatch, className, colour, toast, useJob, useLoad } from "../parts.js";
+import { Choice, Empty, Failure, Head, Loaded, Modal, Picture, Sheet, Swatch, Table, attempt, className, colour, toast, useJob, useLoad } from "../parts.js";
 import { Pages } from "./runs.js";
 
 const PAGE = 24;
@@ -24,15 +24,16 @@ export default function Data() {
     <form class="row low" onSubmit=${open}><label class="stacked">${t("data.path")}<input key=${shown} name="path" list="sets" required defaultValue=${shown} autocomplete="off" spellcheck="false" size="48" /></label>
       <datalist id="sets">${known.map((each) => html`<option key=${each.path} value=${each.path}></option>`)}</datalist>
       <button type="submit">${t("data.open")}</button></form>
-    <${Loaded} from=${sets}>${({ room }) => html`${!shown && html`<${Empty} title=${t("data.none")}><p>${t("data.none_text")}</p><//>`}
+    <${Loaded} from=${sets}>${({ room, room_of: folder }) => html`${!shown && html`<${Empty} title=${t("data.none")}><p>${t("data.none_text")}</p><//>`}
       <details key=${shown} class="group" open=${!shown || sending.value !== null || unsent.value !== null}><summary>${t("data.new")} <small>${t("data.new_text")}</small></summary>
-        <div class="cols"><${Upload} room=${room} /><${Draw} /></div></details>`}<//>
+        <div class="cols"><${Upload} room=${room} folder=${folder} /><${Draw} /></div></details>`}<//>
     ${shown && html`<${Set} key=${shown} path=${shown} />`}`;
 }
 
 const show = (path) => remember({ path, split: "", class: "", offset: "" });
 
 const tell = ({ path }) => toast(t("data.made", { path }), link("data") + asQuery({ path }));
+const lead = ({ path }) => toast(t("data.split_done", { path }), link("train") + asQuery({ data: path }));
 /** A new data set is there: shown, or told of to whoever has gone on to another page. */
 const made = (set) => (page.value === "data" ? show(set.path) : tell(set));
 
@@ -40,14 +41,14 @@ const sending = signal(null); // the zip that is on its way: {name, share, cance
 const unsent = signal(null); // why the last one was not kept
 
 /** What is no zip, or too large, is said at once: the server would say so too, but might have to break off for it. */
-async function send(file, room) {
+async function send(file, room, folder) {
   const { name, size } = file;
   unsent.value = null;
   sending.value = { name, share: 0 }; // before anything is waited for: of two files that are dropped one is taken
   try {
     const begins = await file.slice(0, 4).arrayBuffer().then((head) => new Uint8Array(head).join(), () => ""); // a folder cannot be read
     if (begins !== "80,75,3,4") throw new Error(word("errors.upload_no_zip", { name }));
-    if (room !== null && size > room) throw new Error(word("errors.upload_above_room", { name, size: bytes(size), room: bytes(room) }));
+    if (room !== null && size > room) throw new Error(word("errors.upload_above_room", { name, size: bytes(size), room: bytes(room), folder }));
     const { done, cancel } = uploading(`data/uploads${asQuery({ name })}`, file, (share) => (sending.value = { name, share, cancel }));
     sending.value = { name, share: 0, cancel };
     const kept = await done;
@@ -59,10 +60,10 @@ async function send(file, room) {
   }
 }
 
-function Upload({ room }) {
+function Upload({ room, folder }) {
   const [over, setOver] = useState(false);
   useEffect(() => () => (unsent.value = null), []);
-  const take = (files) => files.length && !sending.value && send(files[0], room);
+  const take = (files) => files.length && !sending.value && send(files[0], room, folder);
   const drop = (event) => {
     event.preventDefault();
     setOver(false);
@@ -80,31 +81,108 @@ function Upload({ room }) {
     ${unsent.value && html`<${Failure} error=${unsent.value} />`}</div>`;
 }
 
-function Draw() {
+/** A job of this kind that makes a data set: begun here, or found going on. Its end leads to the set where it was begun;
+ *  who looks at something else is only told. */
+function useMaking(kind, then = () => {}) {
   const { job, setJob, busy, share } = useJob();
   const [error, setError] = useState(null);
-  const begun = useRef(""); // the job that was begun here; who looks at something else is not taken away by another
-  const going = state.value?.jobs.find((each) => each.kind === "draw" && each.state === "running");
-  useEffect(() => going && !job && setJob(going), [going?.id]);
-  useEffect(() => job?.state === "done" && (job.id === begun.current ? made : tell)(job.result), [job?.state]);
-  const draw = (event) => {
-    event.preventDefault();
+  const begun = useRef("");
+  const going = state.value?.jobs.find((each) => each.kind === kind && each.state === "running");
+  useEffect(() => going && !busy && setJob(going), [going?.id]);
+  useEffect(() => {
+    if (job?.state !== "done") return;
+    if (job.id !== begun.current) return tell(job.result);
+    made(job.result);
+    then(job.result);
+  }, [job?.state]);
+  const begin = (path, body) => {
     setError(null);
-    const given = new FormData(event.target);
-    post("data/samples", { name: given.get("name"), images: Number(given.get("images")), task: given.get("task") }).then((own) => {
+    post(path, body).then((own) => {
       begun.current = own.id;
       setJob(own);
     }, setError);
+  };
+  return { job, busy, share, error, begin };
+}
+
+/** How far a job is, and a way to end it; what went wrong with it. */
+function Making({ of, first, then }) {
+  const { job, busy, share, error } = of;
+  return html`${busy && html`<div class="stack" role="status"><p>${share ? html`${then} <b>${percent(share)}</b>` : first}</p><progress max="1" value=${share || undefined} aria-label=${t("progress.label")}></progress><p><button type="button" onClick=${() => attempt(() => post(`jobs/${job.id}/stop`))}>${t("cancel")}</button></p></div>`}
+    ${error && html`<${Failure} error=${error} />`}
+    ${job?.state === "stopped" && html`<p role="status" class="quiet">${t("data.stopped")}</p>`}
+    ${job?.state === "failed" && html`<${Failure} error=${{ problem: job.error, message: "" }} />`}`;
+}
+
+function Draw() {
+  const drawing = useMaking("draw");
+  const draw = (event) => {
+    event.preventDefault();
+    const given = new FormData(event.target);
+    drawing.begin("data/samples", { name: given.get("name"), images: Number(given.get("images")), task: given.get("task") });
   };
   return html`<div class="stack"><h2>${t("data.draw")}</h2><p class="small quiet">${t("data.draw_text")}</p>
     <form class="row low" onSubmit=${draw}>
       <label class="stacked">${t("data.name")}<input name="name" required maxlength="48" defaultValue=${t("data.sample_name")} autocomplete="off" spellcheck="false" /></label>
       <label class="stacked">${t("data.pictures_count")}<input type="number" name="images" min="10" max="10000" required defaultValue="400" /></label>
       <label class="stacked">${t("column.task")}<select name="task">${["detect", "classify"].map((each) => html`<option key=${each} value=${each}>${t(`task.${each}`)}</option>`)}</select></label>
-      <button type="submit" class="primary" disabled=${busy}>${t("data.draw_it")}</button></form>
-    ${busy && html`<div role="status"><p>${t("data.drawing")} <b>${percent(share)}</b></p><progress max="1" value=${share} aria-label=${t("progress.label")}></progress></div>`}
-    ${error && html`<${Failure} error=${error} />`}
-    ${job?.state === "failed" && html`<${Failure} error=${{ problem: job.error, message: "" }} />`}</div>`;
+      <button type="submit" class="primary" disabled=${drawing.busy}>${t("data.draw_it")}</button></form>
+    <${Making} of=${drawing} first=${t("data.drawing_begins")} then=${t("data.drawing")} /></div>`;
+}
+
+const ASKS_FOR_SPLIT = ["data_split_valid", "data_split_no_test", "data_image_leak", "data_image_leak_alike"];
+const splitName = (path) => path.split(/[\\/]/).filter(Boolean).slice(-1).join("").replace(/\.(zip|ya?ml|json)$/i, "") + t("data.split_ending");
+
+/** A copy of the set with splits of its own: what it would be is shown before it is written. Open where one is missing. */
+function Split({ path, of }) {
+  const plan = useJob();
+  const [refused, setRefused] = useState(null);
+  const writing = useMaking("split", lead);
+  const look = (event) => {
+    event.preventDefault();
+    setRefused(null);
+    const given = new FormData(event.target);
+    const numbers = Object.fromEntries(["valid", "test", "seed"].map((each) => [each, Number(given.get(each))]));
+    post("data/splits/plans", { path, name: given.get("name"), ...numbers }).then(plan.setJob, setRefused);
+  };
+  const write = () => {
+    writing.begin("data/splits", { plan: plan.job.id });
+    plan.setJob(null);
+  };
+  const percents = (name, least) => html`<${Entry} name=${name} help=${t(`data.split_${name}_text`)} label=${`${t(`split.${name}`)} (%)`}><input id=${`split-${name}`} aria-describedby=${`split-${name}-help`} type="number" name=${name} min=${least} max="45" step="1" required defaultValue="15" /><//>`;
+  const open = of.split_seed !== null || ASKS_FOR_SPLIT.some((each) => each in of.counts) || writing.busy;
+  return html`<details class="group" id="split" open=${open}><summary>${t("data.split")} <small>${t("data.split_note")}</small></summary>
+    <div class="fields"><p class="small quiet">${t(of.split_seed !== null ? "data.split_missing" : "data.split_text")}</p>
+      <form onSubmit=${look}>
+        <${Entry} name="name" label=${t("data.name")} help=${t("data.split_name_text")}><input id="split-name" aria-describedby="split-name-help" name="name" required maxlength="48" defaultValue=${splitName(path)} autocomplete="off" spellcheck="false" /><//>
+        ${percents("valid", 1)}${percents("test", 0)}
+        <${Entry} name="seed" label="Seed" help=${t("data.split_seed_text")}><input id="split-seed" aria-describedby="split-seed-help" type="number" name="seed" min="0" max="2147483647" step="1" required defaultValue="0" /><//>
+        <p><button type="submit" class="primary" disabled=${plan.busy || writing.busy}>${t("data.split_look")}</button></p></form>
+      <${Making} of=${{ ...plan, share: 0, error: refused }} first=${t("data.split_looking")} />
+      <${Making} of=${writing} first=${t("data.split_looking")} then=${t("data.split_writing")} />
+      ${plan.job?.state === "done" && html`<${Plan} of=${plan.job.result} onWrite=${write} onClose=${() => plan.setJob(null)} />`}</div></details>`;
+}
+
+const Entry = ({ name, label, help, children }) => html`<div class="field"><label for=${`split-${name}`}>${label}</label><div class="entry">${children}</div><div class="help" id=${`split-${name}-help`}>${help}</div></div>`;
+
+/** What would be written, and where. */
+function Plan({ of, onWrite, onClose }) {
+  const splits = Object.entries(of.splits);
+  const columns = [
+    { key: "name", title: word(Object.values(of.values).some(Boolean) ? "tables.denomination" : "tables.class"), show: (row) => (row.whole ? html`<b>${row.name}</b>` : html`<${Swatch} value=${of.values[row.name]} place=${row.place} />${className(row.name, of.values[row.name])}`) },
+    ...splits.map(([name]) => ({ key: name, title: wordOr(`studio.split.${name}`, name), num: true, show: (row) => (row.whole ? html`<b>${whole(row[name])}</b>` : row[name] ? whole(row[name]) : html`<span class="bad">0</span>`) })),
+  ];
+  const rows = [
+    { name: t("data.pictures_count"), whole: true, ...Object.fromEntries(splits.map(([name, split]) => [name, split.images])) },
+    ...of.classes.map((each, place) => ({ name: each, place, ...Object.fromEntries(splits.map(([name, split]) => [name, split.labels[each]])) })),
+  ];
+  return html`<${Modal} title=${t("data.split_plan")} onClose=${onClose}>
+    <p>${t("data.split_where", { images: whole(of.images), size: bytes(of.bytes) })}<br /><b class="mono">${of.folder}</b></p>
+    <${Table} columns=${columns} rows=${rows} id=${(row) => row.name} label=${t("data.split_plan")} />
+    <p class="small quiet">${t("data.split_labels")}</p>
+    ${of.findings.map((each, index) => html`<p key=${index} class="notice warned small">${each.message}</p>`)}
+    <div class="acts"><button type="button" autofocus onClick=${onClose}>${t("cancel")}</button><button type="button" class="primary" onClick=${onWrite}>${t("data.split_write")}</button></div>
+  <//>`;
 }
 
 function Set({ path }) {
@@ -116,7 +194,7 @@ function Set({ path }) {
   if (error) return html`<${Failure} error=${error} />`;
   if (job?.state === "failed") return html`<${Failure} error=${{ problem: job.error, message: "" }} />`;
   if (busy || !job) return html`<p role="status" class="quiet">${t("data.checking")}</p>`;
-  return html`<section><${Health} of=${job.result} /></section><${Pictures} path=${path} of=${job.result} />`;
+  return html`<section><${Health} of=${job.result} /></section><${Split} path=${path} of=${job.result} /><${Pictures} path=${path} of=${job.result} />`;
 }
 
 /** Splits, class balance and findings of a checked set; `brief`: its path, to show errors and warnings alone. */

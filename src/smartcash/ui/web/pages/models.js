@@ -8,6 +8,7 @@ import { ask, Empty, Failure, Head, Lacking, Loaded, Picture, Sheet, Swatch, Tab
 import { Exports } from "./run.js";
 
 const ASK_AGAIN_MS = 2000;
+const SHOWN_DOUBTS = 5; // of one photo, as the command line shows
 const FIRST = ["mAP50_95", "accuracy"];
 const main = (metrics) => FIRST.map((key) => [key, metrics?.[key]]).find(([, value]) => value !== undefined) ?? ["", null];
 
@@ -124,6 +125,16 @@ function Report({ of }) {
     ${found.state === "failed" && html`<p class="notice warned">${found.error}</p>`}`}<//>`;
 }
 
+/** What makes a count unsure, and whether it was ever measured what being sure means, as `smartcash count` says it. */
+function Sureness({ of }) {
+  const doubts = [...of.doubts].sort((one, other) => other.score - one.score);
+  const more = doubts.length - SHOWN_DOUBTS;
+  return html`${!of.sure && html`<div class="notice warned" id="doubts"><p>${t("try.unsure")}</p>
+      <ul>${doubts.slice(0, SHOWN_DOUBTS).map((each, place) => html`<li key=${place}>${className(each.class, each.value)} <b>${percent(each.score)}</b></li>`)}</ul>
+      ${more > 0 && html`<p class="quiet">${t("try.more_doubts", { count: more })}</p>`}</div>`}
+    ${!of.measured && html`<p class="notice warned" id="unmeasured">${t("try.unmeasured", { abstain: percent(of.abstain) })}</p>`}`;
+}
+
 /** Drop a picture, see the notes and what they are worth together. */
 function Try({ model, threshold }) {
   const [shown, setShown] = useState(null);
@@ -142,7 +153,7 @@ function Try({ model, threshold }) {
     setBusy(true);
     setError(null);
     try {
-      const result = await upload(`predict${asQuery({ model, threshold: least })}`, file);
+      const result = await upload(`predict${asQuery({ model, name: file.name, threshold: least })}`, file);
       setShown({ file, url: URL.createObjectURL(file), result });
     } catch (refused) {
       setShown(null); // an answer about another picture
@@ -172,7 +183,7 @@ function Try({ model, threshold }) {
         { key: "notes", title: t("try.notes"), num: true },
         { key: "worth", title: t("try.worth"), num: true, show: (row) => rupiah(row.value === null ? null : row.value * row.notes) },
       ]} />
-      ${!result.sure && html`<p class="notice warned">${t("try.unsure")}</p>`}`}
+      <${Sureness} of=${result} />`}
     </div>
     <div>${result && html`<${Picture} whole=${true} url=${shown.url} width=${result.width} height=${result.height} found=${result.found} values=${result.values} classes=${Object.keys(result.values)} caption=${shown.file.name} />`}</div></div>`;
 }
