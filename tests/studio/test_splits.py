@@ -270,9 +270,8 @@ def test_what_is_stopped_leaves_nothing_and_holds_nobody_up(tmp_path: Path, phot
         wait_for(lambda: list((server.home / "data").rglob("*.jpg")))
         split = client.post("data/splits", json={"plan": plan["id"]}).json()["id"]
         look = client.post("data/splits/plans", json={"path": str(photos), "name": "lain"}).json()["id"]
-        for job in (split, look, drawing):
+        for job in (split, look, drawing):  # those that wait do not wait for the others
             assert client.post(f"jobs/{job}/stop").status_code == 202
-        for job in (split, look, drawing):
             over = finished(client, job)
             assert (over["state"], over["error"], over["share"]) == ("stopped", None, None)
         assert kept(server) == []

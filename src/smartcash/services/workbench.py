@@ -13,6 +13,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -23,6 +25,7 @@ from smartcash.services.run_store import home
 
 IDLE_S = 600.0
 LAST_BYTES = 2000
+LOOK_S = 0.2  # so often is it seen that a question was given up which waits for its turn
 
 
 class Refusal(SmartCashError):
@@ -68,7 +71,7 @@ class Workbench:
         WorkbenchFailed when the last one died over it too, `close` was called, or it was given up."""
         line = (json.dumps({"ask": question, "language": language, **facts}) + "\n").encode()
         reason = ""
-        with self._turn:
+        with self._alone(end_wish):
             for _ in range(2 if again else 1):
                 process = self._running(end_wish)
                 if process is None:
@@ -88,6 +91,17 @@ class Workbench:
                 if answer.endswith(b"\n"):
                     return _understood(answer)
             raise WorkbenchFailed("workbench_failed", reason=reason)
+
+    @contextmanager
+    def _alone(self, end_wish: threading.Event | None) -> Iterator[None]:
+        """The turn of a question. Raises WorkbenchFailed when it is given up before its turn comes."""
+        while not self._turn.acquire(timeout=-1 if end_wish is None else LOOK_S):
+            if end_wish is not None and end_wish.is_set():
+                raise WorkbenchFailed("workbench_failed", reason="")
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def give_up(self, end_wish: threading.Event) -> None:
         """The question that has this wish is not asked any more, or the process that is at it is ended."""
