@@ -102,7 +102,7 @@ def test_what_is_being_made_can_be_cancelled_also_after_a_reload(
         page.goto(studio.at("data"))
         page.locator("[name=images]").fill("5000")
         page.get_by_role("button", name=t("data.draw_it"), exact=True).click()
-        expect(page.locator("details.group [role=status]")).to_contain_text(t("data.drawing"))
+        expect(page.locator("#new [role=status]")).to_contain_text(t("data.drawing"))
         page.goto(studio.at(f"data?path={photos}"))
         page.get_by_role("button", name=t("data.split_look")).click()
         split = page.locator("#split [role=status]")
@@ -110,8 +110,8 @@ def test_what_is_being_made_can_be_cancelled_also_after_a_reload(
         split.get_by_role("button", name=t("cancel")).click()
         expect(page.locator("#split")).to_contain_text(t("data.stopped"))
         page.reload()
-        page.locator("details.group > summary").first.click()
-        drawing = page.locator("details.group").first
+        page.locator("#new > summary").click()
+        drawing = page.locator("#new")
         drawing.get_by_role("button", name=t("cancel")).click()
         expect(drawing).to_contain_text(t("data.stopped"))
         assert [path.name for path in (home / "data").iterdir() if path.name != ".lock"] == []

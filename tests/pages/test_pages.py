@@ -279,7 +279,7 @@ def test_who_has_no_data_gets_some_in_the_browser_and_trains_on_it(
         expect(page.locator("[name='data.path']")).to_have_value(str(drawn))
 
         page.goto(studio.at("data"))
-        page.locator("details.group > summary").click()
+        page.locator("#new > summary").click()
         page.locator("#upload").set_input_files(notes / "data.yaml")
         expect(page.locator(".failure")).to_contain_text("data.yaml")
         assert violations(page) == []
@@ -315,7 +315,7 @@ def test_a_drawing_that_was_begun_elsewhere_takes_nobody_away(
             """fetch("api/v1/data/samples", {method: "POST", headers: {"Content-Type": "application/json"},
             body: JSON.stringify({name: "lain", images: 300})})"""
         )
-        drawing = page.locator("details.group [role=status]")
+        drawing = page.locator("#new [role=status]")
         expect(drawing).to_have_count(1)
         expect(page.locator(".toast a")).to_contain_text(str(tmp_path / "data" / "lain"), timeout=60_000)
         expect(page.locator("[name=path]")).to_have_value(str(notes))
@@ -344,7 +344,7 @@ def test_of_two_zips_that_are_dropped_at_once_one_is_sent_and_its_end_is_told_ho
         page.route(
             "**/uploads?*", lambda route: route.fulfill(body="<html>", content_type="application/json")
         )
-        page.locator("details.group > summary").click()
+        page.locator("#new > summary").click()
         page.locator("#upload").set_input_files(zipped)  # a proxy in between may answer anything
         expect(page.locator(".failure")).to_be_visible()
         expect(page.locator("#upload")).to_be_attached()

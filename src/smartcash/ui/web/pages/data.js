@@ -25,7 +25,7 @@ export default function Data() {
       <datalist id="sets">${known.map((each) => html`<option key=${each.path} value=${each.path}></option>`)}</datalist>
       <button type="submit">${t("data.open")}</button></form>
     <${Loaded} from=${sets}>${({ room, room_of: folder }) => html`${!shown && html`<${Empty} title=${t("data.none")}><p>${t("data.none_text")}</p><//>`}
-      <details key=${shown} class="group" open=${!shown || sending.value !== null || unsent.value !== null}><summary>${t("data.new")} <small>${t("data.new_text")}</small></summary>
+      <details key=${shown} class="group" id="new" open=${!shown || sending.value !== null || unsent.value !== null}><summary>${t("data.new")} <small>${t("data.new_text")}</small></summary>
         <div class="cols"><${Upload} room=${room} folder=${folder} /><${Draw} /></div></details>`}<//>
     ${shown && html`<${Set} key=${shown} path=${shown} />`}`;
 }
@@ -152,7 +152,7 @@ function Split({ path, of }) {
   const percents = (name, least) => html`<${Entry} name=${name} help=${t(`data.split_${name}_text`)} label=${`${t(`split.${name}`)} (%)`}><input id=${`split-${name}`} aria-describedby=${`split-${name}-help`} type="number" name=${name} min=${least} max="45" step="1" required defaultValue="15" /><//>`;
   const open = of.split_seed !== null || ASKS_FOR_SPLIT.some((each) => each in of.counts) || writing.busy;
   return html`<details class="group" id="split" open=${open}><summary>${t("data.split")} <small>${t("data.split_note")}</small></summary>
-    <div class="fields"><p class="small quiet">${t(of.split_seed !== null ? "data.split_missing" : "data.split_text")}</p>
+    <div class="fields stack"><p class="small quiet">${t(of.split_seed !== null ? "data.split_missing" : "data.split_text")}</p>
       <form onSubmit=${look}>
         <${Entry} name="name" label=${t("data.name")} help=${t("data.split_name_text")}><input id="split-name" aria-describedby="split-name-help" name="name" required maxlength="48" defaultValue=${splitName(path)} autocomplete="off" spellcheck="false" /><//>
         ${percents("valid", 1)}${percents("test", 0)}
