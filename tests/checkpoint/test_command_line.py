@@ -133,7 +133,7 @@ def test_looking_into_a_folder_that_does_not_exist_makes_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, _, err = run(capsys, "list", tmp_path / "nothing", "--lang", "id")
-    assert code == 2 and "Tidak ada" in err and not (tmp_path / "nothing").exists()
+    assert code == 1 and "Tidak ada folder maupun run" in err and not (tmp_path / "nothing").exists()
     code, _, err = run(capsys, "show", tmp_path / "nothing/x.pth", "--lang", "id")
     assert code == 1 and "tidak ada" in err and not (tmp_path / "nothing").exists()
 
@@ -164,6 +164,11 @@ def test_a_run_is_named_as_everywhere(
     RunFolder(second).write_config(RunFolder(first).config())
     code, out, err = run(capsys, "cleanup", "cash desk", "--max", 0)
     assert code == 2 and not out and first.name in err and second.name in err
+    copy = shutil.copytree(first, tmp_path / first.name)
+    monkeypatch.chdir(tmp_path)
+    assert Path(run(capsys, "best", first.name)[1].strip()).absolute().parent == copy / "weights", (
+        "a folder here"
+    )
 
 
 @pytest.mark.parametrize("named", ["", "weights", "id"])

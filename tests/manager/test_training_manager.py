@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
 import signal
@@ -135,6 +136,61 @@ def test_only_a_training_that_made_a_step_is_compared_with(toy: Toy, tmp_path: P
     assert manager.check(wanted).changes == review.changes, "as before it"
 
 
+def trained_in(manager: TrainingManager, values: dict[str, Any]) -> RunFolder:
+    """A run begun in the foreground with settings that were looked at, and one step of it."""
+    review = manager.check(values)
+    run = manager.service.create(review.config or TrainConfig(), {"state": "running"})
+    manager.started(run.path, review, "--yes")
+    run.events.write_text('{"seq": 1, "time": 0, "type": "StepEnded"}\n')
+    return run
+
+
+def test_a_training_that_has_begun_is_recorded_whatever_was_confirmed_meanwhile(
+    toy: Toy, tmp_path: Path
+) -> None:
+    """C1: data are read for minutes between the yes and the first step; only before them can a review be stale."""
+    manager = manager_in(tmp_path)
+    review = manager.check(toy(seed=1))
+    manager.require_current(review)
+    trained_in(manager, toy(seed=2))
+    with pytest.raises(NotConfirmed):
+        manager.require_current(review)
+    run = manager.service.create(review.config or TrainConfig(), {"state": "running"})
+    manager.started(run.path, review, "asked")
+    assert [each.run for each in manager.log.operations()][-2:] == [run.id, run.id]
+    run.events.write_text('{"seq": 1, "time": 0, "type": "StepEnded"}\n')
+    assert manager.check(toy(seed=1)).against == run.id and manager.check(toy(seed=1)).changes == []
+
+
+def test_with_the_last_trainings_thrown_away_those_before_count_again(toy: Toy, tmp_path: Path) -> None:
+    """C1: and behind any number of trainings that came to nothing is the one to compare with."""
+    manager = manager_in(tmp_path)
+    first, second, third = (trained_in(manager, toy(seed=seed)) for seed in (1, 2, 3))
+    for run in (second, third):
+        run.describe({"state": "stopped"})
+        manager.service.store.trash(run.id)
+    assert manager.check(toy(seed=1)).against == first.id
+    for seed in range(10, 40):
+        run = trained_in(manager, toy(seed=seed))
+        run.events.unlink()
+    review = manager.check(toy(seed=1))
+    assert (review.against, review.changes) == (first.id, []) and manager.confirmed()[0].seed == 39
+    assert len(json.loads((tmp_path / "confirmed.json").read_text())["earlier"]) < 15
+
+
+def test_what_an_earlier_version_confirmed_is_the_same_data_now(
+    toy: Toy, notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C1, A29: it kept the path as it was typed, and no run."""
+    manager = manager_in(tmp_path)
+    monkeypatch.chdir(notes.parent)
+    config = TrainConfig.parse(toy(data={"path": notes.name}))
+    old = {"revision": 4, "config": config.model_dump(mode="json")}
+    (tmp_path / "confirmed.json").write_text(json.dumps(old))
+    review = manager.check(toy(data={"path": notes.name}))
+    assert review.changes == [] and not review.first
+
+
 def test_a_relative_path_names_the_same_data_from_anywhere(
     toy: Toy, notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,8 +199,10 @@ def test_a_relative_path_names_the_same_data_from_anywhere(
     monkeypatch.chdir(notes.parent)
     manager.confirm(manager.check(toy(data={"path": notes.name})))
     monkeypatch.chdir(notes)
-    assert manager.check(toy(data={"path": "../notes/../notes"})).changes
-    assert manager.check(toy(data={"path": str(notes)})).changes == []
+    (notes / "down").mkdir()
+    for same in (str(notes), f"../{notes.name}", "down/.."):
+        assert manager.check(toy(data={"path": same})).changes == []
+    assert manager.check(toy(data={"path": "down"})).changes
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pytest
 
 from smartcash import TrainConfig, TrainingManager
 from smartcash.domain.config import dump_yaml
+from smartcash.domain.errors import ConfigInvalid
 from smartcash.domain.events import Event, StepEnded, VersionKept
 from smartcash.domain.ports import Command
 from smartcash.handlers.model_versions import ModelVersions
@@ -170,6 +171,22 @@ def test_a_run_from_before_it_was_kept_is_trained_again_with_what_it_was_trained
     assert TrainingManager(tmp_path).check(run.path).config == run.config()
     run.change(run.config().replaced(seed=3))
     assert run.asked() == run.config() and run.asked().seed == 3
+    (run.path / "asked.yaml").unlink()
+    extended = run.config().replaced(schedule={"extended_from": 1.0, "extension": "restart_cosine"})
+    run.write_config(extended)
+    assert run.asked() == extended.replaced(schedule={"extended_from": 0.0, "extension": "rescale"})
+
+
+def test_what_was_asked_and_cannot_be_read_any_more_keeps_no_training_from_a_change(
+    notes: Path, tmp_path: Path
+) -> None:
+    """A29: the file is there to be read, so somebody will write in it."""
+    run = RunFolder.create(tmp_path, toy_config(notes), {"state": "stopped"})
+    (run.path / "asked.yaml").write_text("nonsense: 1\n")
+    run.change(run.config().replaced(seed=3))
+    assert run.config().seed == 3 and (run.path / "asked.yaml").read_text() == "nonsense: 1\n"
+    with pytest.raises(ConfigInvalid, match="nonsense"):
+        run.asked()
 
 
 @pytest.mark.slow

@@ -31,6 +31,7 @@ from smartcash.domain.errors import (
     VersionNotFound,
     VersionRefused,
 )
+from smartcash.domain.weighing import Figure
 from smartcash.handlers.model_versions import ModelVersions
 from smartcash.handlers.run_history import RunHistory
 from smartcash.services.run_store import RunFolder
@@ -218,6 +219,21 @@ def test_of_an_extended_run_the_version_of_the_last_is_meant(home: Path, finishe
     assert versions.find("run 0").run == child.id
 
 
+def test_an_extended_run_that_was_never_better_means_the_version_of_its_parent(
+    home: Path, finished: Finished
+) -> None:
+    """B33, D3: its best checkpoint is the parent's; so the name of both still leads to it."""
+    versions, first = ModelVersions(home), finished(0)
+    child = named(finished(1, parent={"id": first.id}), "run 0")
+    for file in child.weights.iterdir():
+        file.unlink()
+    for file in first.weights.iterdir():
+        shutil.copy(file, child.weights)
+    assert versions.register_run(first).name == versions.register_run(child).name == "v1"
+    assert {versions.find(name).name for name in ("run 0", child.id, "latest")} == {"v1"}
+    assert versions.missing() == []
+
+
 def test_a_name_that_leads_to_no_version_or_several_says_which_there_are(
     home: Path, finished: Finished, english: None
 ) -> None:
@@ -232,8 +248,8 @@ def test_a_name_that_leads_to_no_version_or_several_says_which_there_are(
     versions.register_run(untaught)
     with pytest.raises(VersionNotFound, match=rf"v2 \({untaught.id}\), v1 \("):
         versions.find("run 0")
-    for file in finished(7).weights.iterdir():  # another best one
-        shutil.copy(file, untaught.weights)
+    shutil.rmtree(untaught.weights)
+    shutil.copytree(finished(7).weights, untaught.weights)  # another best one
     versions.register_run(untaught)
     with pytest.raises(VersionNotFound, match="v3, v2"):
         versions.find(untaught.id)
@@ -289,6 +305,7 @@ def test_before_a_promotion_the_figures_of_both_stand_side_by_side(
     assert weighing is not None and (weighing.old, weighing.new, weighing.split) == ("v1", "v2", "test")
     assert [(each.name, each.old, each.new) for each in weighing.figures] == [("mAP50_95", 0.7, 0.2)]
     assert weighing.worse == ["mAP50_95"] and weighing.verdict() == "v2 is worse than v1: mAP50-95."
+    assert f"{Figure('mAP50', 0.9, 0.9 - 1e-9).difference:+.3f}" == "+0.000", "no worse than can be seen"
     promote(versions, 2)
     for review in (versions.check_promote(1, "produksi"), versions.check_rollback("produksi")):
         assert review.weighing is not None and review.weighing.verdict() == ""

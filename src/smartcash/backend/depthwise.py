@@ -132,9 +132,10 @@ class DepthwiseConv2d(FoldableConv2d):
     ) -> Tensor:
         """One step more at both ends, and the first output left out, comes to the same as an odd pixel at the end; and
         what is copied is the output, a quarter of the input where the stride is 2."""
-        if not self._is_faster(x_BCHW, weight) or missing[0] % 2 != missing[1] % 2:
-            return super().convolve_unevenly(x_BCHW, weight, bias_C, missing)
         padding = (missing[0] // 2 + self.stride[0], missing[1] // 2 + self.stride[1])
+        alike = missing[0] % 2 == missing[1] % 2 and max(padding) < weight.shape[-1]
+        if not alike or not self._is_faster(x_BCHW, weight):
+            return super().convolve_unevenly(x_BCHW, weight, bias_C, missing)
         y_BChw = self.convolve(x_BCHW, weight, bias_C, padding)
         return y_BChw[..., 1:, 1:].contiguous(memory_format=torch.channels_last)
 

@@ -29,7 +29,7 @@ class SqueezeExcite2d(nn.Module):
         self.conv_expand, self.gate = layer.conv_expand, layer.gate
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        trained = torch.is_grad_enabled() and x_BCHW.requires_grad
+        trained = self.training and torch.is_grad_enabled() and x_BCHW.requires_grad
         kernels = _compiled_kernels(x_BCHW) if trained else None
         if kernels is None:
             return x_BCHW * self._gate(x_BCHW.mean((2, 3), keepdim=True))

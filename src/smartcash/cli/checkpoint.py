@@ -10,7 +10,7 @@ import click
 
 from smartcash.cli import language_option
 from smartcash.cli.options import commands_of, models_home_option
-from smartcash.domain.errors import CheckpointNotFound
+from smartcash.domain.errors import CheckpointNotFound, RunNotFound
 from smartcash.utils.i18n import text
 
 if TYPE_CHECKING:
@@ -39,10 +39,15 @@ def _weights(named: str) -> Path:
     from smartcash.services.run_store import find_run
 
     folder = Path(named)
-    if folder.is_dir() and not (folder / "run.json").is_file():
-        return folder
-    run = find_run(named)
-    return run.weights if run.weights.is_dir() else run.path
+    if not folder.is_dir():
+        try:
+            folder = find_run(named).path
+        except RunNotFound as error:
+            if error.code == "run_ambiguous":
+                raise
+            raise CheckpointNotFound("checkpoint_folder_unknown", path=named) from error
+    weights = folder / "weights"
+    return weights if (folder / "run.json").is_file() and weights.is_dir() else folder
 
 
 def _manager(folder: Path) -> CheckpointManager:

@@ -77,6 +77,8 @@ def command(
     if leads():
         click.echo(_based_on(review, manager.home))
     how = confirmed_by([] if review.first else review.changes, yes) if leads() else ""
+    if leads():
+        manager.require_current(review)
     if background:
         run = manager.apply(review, significant=True, confirmed=how)
         prepared(manager, run)

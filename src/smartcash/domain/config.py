@@ -439,8 +439,12 @@ class TrainConfig(Part):
 
     def anchored(self) -> TrainConfig:
         """The same with the whole path of its data, which names them from any folder."""
-        path = str(Path(self.data.path).absolute()) if self.data.path else ""
-        return self.model_copy(update={"data": self.data.model_copy(update={"path": path})})
+        path = Path(self.data.path)
+        whole = (
+            path.resolve() if ".." in path.parts else path.absolute()
+        )  # above a link may lie another folder
+        named = str(whole) if self.data.path else ""
+        return self.model_copy(update={"data": self.data.model_copy(update={"path": named})})
 
     def replaced(self, **fields: Any) -> TrainConfig:
         """A copy with fields replaced, those of sections by mappings: `config.replaced(data={"workers": 0})`."""

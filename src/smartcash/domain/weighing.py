@@ -22,8 +22,8 @@ class Figure:
 
     @property
     def difference(self) -> float | None:
-        """new − old."""
-        return None if self.old is None or self.new is None else self.new - self.old
+        """new − old, to the three decimals that are shown."""
+        return None if self.old is None or self.new is None else round(self.new - self.old, 3) + 0.0  # no -0
 
 
 @dataclass(frozen=True)

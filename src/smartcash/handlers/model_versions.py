@@ -103,6 +103,9 @@ class ModelVersions:
                 raise
             raise VersionNotFound("version_ambiguous", name=name, versions=listed) from error
         made = [each for each in self.versions() if each.run == run]
+        if not made:  # its best checkpoint may be its parent's, and a version of old
+            number = find_run(name, self.home).description().get("version")
+            made = [each for each in self.versions() if each.number == number]
         if not made:
             raise VersionNotFound("version_of_run_none", run=run)
         if len(made) > 1:
@@ -187,7 +190,11 @@ class ModelVersions:
         deleted = (str(facts["run"]) for facts in self.store.book().deleted.values())
         known = {*(version.run for version in self.versions()), *deleted}
         runs = RunStore(self.home).runs(RunFilter(state="finished"), sort="id")
-        return [run.id for run in runs if run.id not in known]
+        return [
+            run.id
+            for run in runs
+            if run.id not in known and RunFolder(Path(run.path)).description().get("version") is None
+        ]
 
     def add(self, name: str) -> ModelVersion:
         """Make a version of a run (its folder, id or "latest": its best checkpoint) or of a checkpoint's file.

@@ -49,6 +49,7 @@ from smartcash.utils.machine import (
 Values = TrainConfig | Mapping[str, Any] | Path | str
 Run = RunFolder | str
 WORKERS_PER_CORE = 4
+EARLIER = 10  # configurations confirmed before that are kept: the newer ones may come to nothing
 LEAST_FREE_MB = 100  # before anything is known of the size of the checkpoints
 
 
@@ -87,8 +88,10 @@ class _Confirmed:
 
     @classmethod
     def read(cls, entry: Mapping[str, Any]) -> _Confirmed:
-        # a file of an earlier version names no run
-        return cls(int(entry["revision"]), TrainConfig.parse(entry["config"]), str(entry.get("run", "")))
+        config = TrainConfig.parse(entry["config"])
+        if "run" not in entry:  # of an earlier version, which kept the path of the data as it was typed
+            config = config.anchored()
+        return cls(int(entry["revision"]), config, str(entry.get("run", "")))
 
     def plain(self) -> dict[str, Any]:
         return {"revision": self.revision, "config": self.config.model_dump(mode="json"), "run": self.run}
@@ -189,6 +192,12 @@ class TrainingManager:
             record(self.find(review.run).id if review.run else "")
         return config
 
+    def require_current(self, review: Review) -> None:
+        """Raises NotConfirmed when a review's changes are measured against something else by now. For whoever goes on
+        with it by himself and tells `started`."""
+        with self._confirmation(review, None, True, ""):
+            pass
+
     @contextmanager
     def _confirmation(
         self, review: Review, token: str | None, significant: bool, confirmed: str
@@ -210,11 +219,15 @@ class TrainingManager:
             config = review.config
 
             def record(run: str) -> None:
-                self._keep(config if folder is None else carried_over(changes, folder.asked()), run)
-                logged = tuple(LoggedChange(change.field, change.old, change.new) for change in changes)
-                self.log.append(Operation("config-change", run, changes=logged, confirmed=confirmed))
+                asked = config if folder is None else carried_over(changes, folder.asked())
+                self._record(asked, changes, run, confirmed)
 
             yield config, record
+
+    def _record(self, asked: TrainConfig, changes: list[Change], run: str, confirmed: str) -> None:
+        self._keep(asked, run)
+        logged = tuple(LoggedChange(change.field, change.old, change.new) for change in changes)
+        self.log.append(Operation("config-change", run, changes=logged, confirmed=confirmed))
 
     def _resumable(self, run: Run) -> RunFolder:
         """The run, if it can go on; nothing of another one may be changed. Raises RunNotResumable."""
@@ -235,7 +248,7 @@ class TrainingManager:
         return _Base(TrainConfig(), f"{newest}/defaults", first=True)
 
     def _entries(self) -> list[_Confirmed]:
-        """What was confirmed, newest first, back to the one that was the base of the newest."""
+        """What was confirmed, newest first, back to one that counts."""
         if not self._confirmed.exists():
             return []
         known = json.loads(self._confirmed.read_text(encoding="utf-8"))
@@ -248,11 +261,10 @@ class TrainingManager:
         return not entry.run or any(map(has_stepped, events))
 
     def _keep(self, config: TrainConfig, run: str) -> None:
-        earlier: list[_Confirmed] = []
-        for entry in self._entries():
-            earlier.append(entry)
-            if self._counts(entry):
-                break
+        entries = self._entries()
+        earlier = entries[:EARLIER]
+        if not any(map(self._counts, earlier)):
+            earlier += [entry for entry in entries[EARLIER:] if self._counts(entry)][:1]
         newest = _Confirmed(earlier[0].revision + 1 if earlier else 1, config, run)
         known = {**newest.plain(), "earlier": [entry.plain() for entry in earlier]}
         write_bytes(self._confirmed, (json.dumps(known, indent=1, ensure_ascii=False) + "\n").encode())
@@ -413,11 +425,12 @@ class TrainingManager:
         self.log.append(Operation(operation, folder.id, changes=changes, confirmed=confirmed))
 
     def started(self, run: Run, review: Review, how: str) -> None:
-        """Confirm a review for a run that was begun with it in the foreground, and record both. Raises as
-        `confirm`."""
+        """Record that a run was begun in the foreground with a review that the user agreed to; whatever was confirmed
+        for other runs since then, this one has begun."""
         folder = self.find(run)
-        with self._confirmation(review, None, True, how) as (_, record):
-            record(folder.id)
+        assert review.config is not None
+        with FileLock(self.home / ".confirmed.lock"):
+            self._record(review.config, review.changes, folder.id, how)
         self.log.append(Operation("start", folder.id))
 
     def state(self, run: Run) -> str:

@@ -27,8 +27,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from smartcash.domain.changes import carried_over, changes_between
-from smartcash.domain.config import TrainConfig, read_yaml
-from smartcash.domain.errors import RunNotFound, RunNotResumable, RunRefused
+from smartcash.domain.config import ScheduleConfig, TrainConfig, read_yaml
+from smartcash.domain.errors import ConfigInvalid, RunNotFound, RunNotResumable, RunRefused
 from smartcash.domain.records import ACTIVE, OVER, Change, RunFilter, RunInfo
 from smartcash.services.event_log import finite
 from smartcash.services.labels import Labels, read_labels, refuse_if_locked, write_labels
@@ -37,6 +37,7 @@ from smartcash.utils.files import UNWRITABLE, fsync_folder, remove, write_bytes
 from smartcash.utils.logger import get_logger
 
 DATA = "data"  # the folder of a home with data sets, whatever files these hold
+EXTENDING = ("extension", "extended_from")  # of the schedule: where the parent of a run ended
 MOST_NAMED = 5  # runs that an error lists
 ROOM_FOR_A_RECORD = 1 << 18  # bytes free; below, a disk counts as full
 
@@ -108,14 +109,19 @@ class RunFolder:
 
     def asked(self) -> TrainConfig:
         """The configuration as it was asked for, with every "auto": what to train again with. Of a run from before
-        this was kept, `config`."""
+        this was kept, `config`, without what it extends."""
         path = self.path / "asked.yaml"
-        return TrainConfig.from_yaml(path) if path.exists() else self.config()
+        if path.exists():
+            return TrainConfig.from_yaml(path)
+        return self.config().replaced(schedule={name: getattr(ScheduleConfig(), name) for name in EXTENDING})
 
     def change(self, config: TrainConfig) -> None:
         """Take another configuration from now on; what it changes was asked for too."""
         if changes := changes_between(self.config(), config):
-            self._write_asked(carried_over(changes, self.asked()))
+            try:
+                self._write_asked(carried_over(changes, self.asked()))
+            except ConfigInvalid as error:  # written by hand; the training itself does not need it
+                get_logger("runs").warning("%s: %s", self.path / "asked.yaml", error)
             self.write_config(config)
 
     def _write_asked(self, config: TrainConfig) -> None:

@@ -223,7 +223,8 @@ def show(run: str, studio: Here, language: Language) -> Response:
         facts = view.description()
         problems = recorded_problems(facts.get("problems"), language)
         try:
-            config, asked = view.config(), view.asked()
+            config = view.config()
+            asked = view.asked()
         except ConfigInvalid as error:  # of another version, or written by hand
             problems += [problem_json(problem, language) for problem in error.problems]
     previews = view.previews()
