@@ -255,10 +255,10 @@ def test_the_page_tries_a_model_with_the_limits_that_its_report_chose(
     """D14, D15: the newest ones, also when the model was tried before; an evaluation keeps its own threshold."""
     version = ModelVersions(home).register_run(trained(1))
     picture = base64.b64encode(next(notes.rglob("*.jpg")).read_bytes()).decode()
-    before = predict("v1", picture)["threshold"]
+    before = predict("v1", "a.jpg", picture)["threshold"]
     for score, created in ((0.3, "2026-11-01T00:00:00+00:00"), (0.4, "2026-11-02T00:00:00+00:00")):
         classes = dict.fromkeys(version.classes, score)
         limits = replace(LIMITS, sha256=version.sha256, score=score, classes=classes, created=created)
         write_thresholds(home / "models" / "v1", limits)
-        assert predict("v1", picture)["threshold"] == score
+        assert predict("v1", "a.jpg", picture)["threshold"] == score
     assert evaluate_model("v1", str(notes), "test")["threshold"] == pytest.approx(before)

@@ -359,8 +359,9 @@ def test_what_to_do_first_stands_still_once_it_is_there(browser: Browser, tmp_pa
         expect(page.locator(".empty li")).to_have_count(4)
         page.wait_for_timeout(300)
         expect(page.locator(".empty a.button")).to_have_count(0)
-        assert len(held) == 1
-        held[0].continue_()
+        assert held
+        for route in held:  # a slow start may ask twice
+            route.continue_()
         expect(page.locator(".empty a.button")).to_have_count(2)
         expect(page.locator(".empty a.primary")).to_have_text(text("studio.first.get", "id"))
 
