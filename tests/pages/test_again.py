@@ -16,11 +16,12 @@ from .conftest import running, toy, trained, visiting
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.parametrize("typed", [None, 1])
 def test_training_again_like_a_run_changes_only_what_is_typed(
-    browser: Browser, tmp_path: Path, notes: Path
+    browser: Browser, tmp_path: Path, notes: Path, typed: int | None
 ) -> None:
-    """A1, A12, C1: nothing at first; then the epochs alone, however short; a preparation that failed meanwhile is
-    nothing to compare with."""
+    """A1, A12, C1: nothing, or the epochs alone, however short; a preparation that failed meanwhile is nothing to
+    compare with, and its configuration, confirmed last, is not the one that is prepared."""
     home = tmp_path / "home"
     first = trained(home, toy(notes, name="pertama"))
     manager = TrainingManager(home)
@@ -35,16 +36,22 @@ def test_training_again_like_a_run_changes_only_what_is_typed(
         expect(aside.get_by_text(text("studio.changes.none", "en"))).to_be_visible()
         expect(aside.get_by_role("link")).to_have_attribute("href", studio.at(f"runs/{first}"))
         expect(page.locator("[name='schedule.warmup_epochs']")).to_have_value("auto")
-        page.locator("[name='training.epochs']").fill("1")
-        expect(aside.locator(".differences li")).to_have_count(1)
-        expect(aside.locator(".warn")).to_have_count(0)
-        page.get_by_role("button", name=text("studio.train.prepare", "en")).click()
+        prepare = page.get_by_role("button", name=text("studio.train.prepare", "en"))
         dialog = page.get_by_role("dialog")
-        expect(dialog.locator("tbody tr")).to_have_count(1)
-        dialog.locator(".acts button").last.click()
+        if typed is None:
+            prepare.click()
+        else:
+            page.locator("[name='training.epochs']").fill(str(typed))
+            expect(aside.locator(".differences li")).to_have_count(1)
+            expect(aside.locator(".warn")).to_have_count(0)
+            prepare.click()
+            expect(dialog.locator("tbody tr")).to_have_count(1)
+            dialog.locator(".acts button").last.click()
         expect(page.locator("#ready")).to_be_visible(timeout=60_000)
-        made = find_run("latest", home)
-        assert made.asked() == find_run(first, home).asked().replaced(training={"epochs": 1})
+        expect(dialog).to_have_count(0)
+        made, asked = find_run("latest", home), find_run(first, home).asked()
+        assert made.id not in (first, failed.id)
+        assert made.asked() == (asked.replaced(training={"epochs": typed}) if typed else asked)
 
 
 @pytest.mark.parametrize("language", ["id", "en"])

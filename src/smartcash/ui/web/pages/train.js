@@ -93,7 +93,7 @@ function Form({ config, fields, backbones, presets, sets, reload }) {
       queue = await ask({ title: t("train.busy_title"), text: t("train.busy_text", { run: runName(active.value) }), yes: t("train.queue") });
       if (!queue) return;
     }
-    const made = await submit((token) => post("runs", { ...(token.confirm_token && { values }), queue, ...token }));
+    const made = await submit((token) => post("runs", { values, queue, ...token }));
     if (made) go(link("runs", made.run));
   };
   const choosePreset = (name) => {
