@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
 
 from smartcash.handlers.training_manager import TrainingManager
-from smartcash.services.run_store import find_run
+from smartcash.services.run_store import RunFolder, find_run
 from smartcash.utils.i18n import text
 
 from .conftest import running, toy, trained, visiting
@@ -52,6 +53,27 @@ def test_training_again_like_a_run_changes_only_what_is_typed(
         made, asked = find_run("latest", home), find_run(first, home).asked()
         assert made.id not in (first, failed.id)
         assert made.asked() == (asked.replaced(training={"epochs": typed}) if typed else asked)
+
+
+@pytest.mark.parametrize("language", ["id", "en"])
+def test_a_run_whose_configuration_cannot_be_read_is_none_to_train_again_like(
+    browser: Browser, tmp_path: Path, home: Path, language: str
+) -> None:
+    """No button leads there; an address that does says why nothing was taken over."""
+    shutil.copytree(home, tmp_path / "home")
+    run = RunFolder(next((tmp_path / "home").glob("*/*/run.json")).parent)
+    for name in ("asked.yaml", "config.yaml"):
+        (run.path / name).write_text("training: {epochs: many}\n")
+    with (
+        running(tmp_path / "home") as studio,
+        visiting(browser, studio, language=language) as page,
+    ):
+        page.goto(studio.at(f"runs/{run.id}"))
+        expect(page.locator(".tabs")).to_be_visible()
+        expect(page.get_by_role("link", name=text("studio.act.again", language))).to_have_count(0)
+        page.goto(studio.at(f"train?from={run.id}"))
+        expect(page.locator(".toast")).to_contain_text(text("studio.train.from_none", language, run=run.id))
+        expect(page).to_have_url(studio.at("train"))
 
 
 @pytest.mark.parametrize("language", ["id", "en"])

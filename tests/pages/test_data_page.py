@@ -3,12 +3,14 @@ over on the pages of runs and models."""
 
 from __future__ import annotations
 
+import re
 import shutil
+import time
 from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from smartcash.backend.formats import read_dataset
 from smartcash.backend.samples import write_samples
@@ -85,12 +87,34 @@ def test_a_data_set_without_splits_is_split_and_trained_on(
         page.goto(studio.at(f"data?path={photos}"))
         form.locator("[name=name]").fill("Uang-b-kami-b")
         look.click()
-        expect(form.locator(".failure")).to_have_text(
+        expect(page.locator("#splitting .failure")).to_have_text(
             text("errors.data_set_exists", language, path=str(target))
         )
         page.goto(studio.at(f"data?path={target}"))
         page.get_by_role("link", name=t("data.train")).click()
         expect(page.locator("[name='data.path']")).to_have_value(str(target))
+
+
+def test_what_became_of_a_split_is_seen_also_where_none_was_missing(
+    browser: Browser, tmp_path: Path, notes: Path
+) -> None:
+    """What was refused stands there, in a panel that was opened by hand, until the next look; that alone then."""
+    t, data = Words("en"), tmp_path / f"{'x' * 50}" / "data.yaml"
+    shutil.copytree(notes, data.parent)
+    with running(tmp_path / "home") as studio, visiting(browser, studio, language="en") as page:
+        page.goto(studio.at(f"data?path={data}"))
+        page.locator("#split > summary").click()
+        expect(page.locator("#split [name=name]")).to_have_value("x" * 42 + t("data.split_ending"))
+        look, failures = page.get_by_role("button", name=t("data.split_look")), page.locator(".failure")
+        look.click()
+        next((data.parent / "images").rglob("*.jpg")).unlink()
+        page.get_by_role("button", name=t("data.split_write"), exact=True).click()
+        expect(failures).to_have_text(text("errors.split_stale", "en", path=str(data)))
+        expect(page.locator("#split")).to_have_attribute("open", "")
+        shutil.rmtree(data.parent)
+        look.click()
+        expect(failures).to_contain_text(text("errors.data_path_missing", "en", path=str(data)))
+        expect(failures).to_have_count(1)
 
 
 def test_what_is_being_made_can_be_cancelled_also_after_a_reload(
@@ -99,22 +123,57 @@ def test_what_is_being_made_can_be_cancelled_also_after_a_reload(
     """A drawing, and the look at a split that waits for it; nothing of them stays."""
     t, home = Words("en"), tmp_path / "home"
     with running(home) as studio, visiting(browser, studio, language="en") as page:
-        page.goto(studio.at("data"))
-        page.locator("[name=images]").fill("5000")
-        page.get_by_role("button", name=t("data.draw_it"), exact=True).click()
-        expect(page.locator("#new [role=status]")).to_contain_text(t("data.drawing"))
+        draw(page, studio, t)
         page.goto(studio.at(f"data?path={photos}"))
         page.get_by_role("button", name=t("data.split_look")).click()
-        split = page.locator("#split [role=status]")
-        expect(split).to_contain_text(t("data.split_looking"))
-        split.get_by_role("button", name=t("cancel")).click()
-        expect(page.locator("#split")).to_contain_text(t("data.stopped"))
+        splitting = page.locator("#splitting")
+        expect(splitting).to_contain_text(t("data.split_looking"))
+        page.reload()
+        expect(splitting).to_contain_text(t("data.split_looking"))
+        splitting.get_by_role("button", name=t("cancel")).click()
+        expect(splitting).to_contain_text(t("data.stopped"))
         page.reload()
         page.locator("#new > summary").click()
         drawing = page.locator("#new")
         drawing.get_by_role("button", name=t("cancel")).click()
         expect(drawing).to_contain_text(t("data.stopped"))
         assert [path.name for path in (home / "data").iterdir() if path.name != ".lock"] == []
+
+
+def test_what_ended_while_another_page_was_shown_or_with_the_server_is_told(
+    browser: Browser, tmp_path: Path
+) -> None:
+    """Once, where it was begun."""
+    t = Words("en")
+    with running(tmp_path / "home") as studio, visiting(browser, studio, language="en") as page:
+        draw(page, studio, t)
+        page.get_by_role("link", name=t("nav.runs"), exact=True).click()
+        api = {
+            "base_url": studio.at("api/v1/"),
+            "headers": {"authorization": f"Bearer {studio.token}"},
+            "timeout": 60,
+        }
+        with httpx.Client(**api) as client:
+            (job,) = client.get("jobs").json()["jobs"]
+            client.post(f"jobs/{job['id']}/stop")
+            while client.get(f"jobs/{job['id']}").json()["state"] == "running":
+                time.sleep(0.05)
+        page.get_by_role("link", name=t("nav.data"), exact=True).click()
+        expect(page.locator("#new")).to_contain_text(t("data.stopped"))
+
+        draw(page, studio, t)
+        studio.kill()
+        studio.start()
+        expect(page.locator("#new .failure")).to_have_text(text("errors.job_unknown", "en"))
+        expect(page.get_by_role("button", name=t("data.draw_it"), exact=True)).to_be_enabled()
+
+
+def draw(page: Page, studio: Studio, t: Words) -> None:
+    """Begin a drawing that takes a minute."""
+    page.goto(studio.at("data"))
+    page.locator("[name=images]").fill("5000")
+    page.get_by_role("button", name=t("data.draw_it"), exact=True).click()
+    expect(page.locator("#new [role=status]")).to_contain_text(t("data.drawing"))
 
 
 def test_a_run_that_has_no_other_beside_it_leads_to_training_one(
@@ -176,8 +235,12 @@ def test_a_try_tells_its_doubts_and_whether_being_sure_was_ever_measured(
         page.locator("#try").set_input_files(photo)
         expect(page.locator("#sum")).to_be_visible()
         expect(page.locator("#unmeasured")).to_contain_text(t("report.make").split()[-1])
+        assert said["doubts"]
         told = page.locator("#doubts li")
         expect(told).to_have_count(min(5, len(said["doubts"])))
+        scores = sorted((each["score"] for each in said["doubts"]), reverse=True)[:5]
+        shown = [re.search(r"(\d+)\s?%", each) for each in told.all_inner_texts()]
+        assert [each and int(each[1]) for each in shown] == [round(100 * score) for score in scores]
         if len(said["doubts"]) > 5:
             expect(page.locator("#doubts")).to_contain_text(
                 t("try.more_doubts", count=len(said["doubts"]) - 5)

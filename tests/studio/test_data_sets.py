@@ -547,6 +547,29 @@ def test_jobs_are_waited_for_from_the_moment_that_they_are_known() -> None:
     assert {job.state for job in jobs.all()} == {"done"}
 
 
+def test_all_of_a_data_set_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B29: of a copy that a loss of power cut short, an empty label file would look like a picture without notes."""
+    sets, synced = DataSets(tmp_path), set()
+    place = sets.begin("uang")
+    fsync = os.fsync
+
+    def sync(fd: int) -> None:
+        fsync(fd)
+        if place.exists():
+            synced.add(os.fstat(fd).st_ino)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    for name in ("data.yaml", "images/train/1.jpg", "labels/train/1.txt"):
+        path = place / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    made = sets.keep(place, "uang")
+    files = {path.stat().st_ino for path in (made, *made.rglob("*")) if path.is_file() or os.name != "nt"}
+    assert files <= synced and len(list(made.rglob("*"))) == 7
+
+
 def test_too_few_sample_notes_are_refused_in_words(server: StudioProcess, client: httpx.Client) -> None:
     before = kept(server)
     job = client.post("data/samples", json={"name": "few", "images": 3}).json()

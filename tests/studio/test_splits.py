@@ -87,17 +87,17 @@ def test_a_split_is_shown_first_and_then_written_as_it_was_shown(
 ) -> None:
     """A12: nothing is written before it was agreed to. What is written is what the command writes, byte for byte; the
     original stays."""
-    before = content(photos)
+    before, others = content(photos), kept(server)
     plan = planned(client, photos, "foto terbagi", valid=20, test=10, seed=3)
     shown = plan["result"]
-    assert kept(server) == [] and shown["folder"] == str(server.home / "data" / "foto-terbagi")
+    assert kept(server) == others and shown["folder"] == str(server.home / "data" / "foto-terbagi")
     assert shown["images"] == 60 and shown["bytes"] == sum(map(len, before.values()))
     images = {name: split["images"] for name, split in shown["splits"].items()}
     assert sum(images.values()) == 60 and 9 <= images["valid"] <= 15 and 4 <= images["test"] <= 8
 
     job = written(client, plan)
     assert (job["state"], job["share"], job["result"]["path"]) == ("done", 1.0, shown["folder"])
-    assert content(photos) == before and kept(server) == ["foto-terbagi"]
+    assert content(photos) == before and kept(server) == sorted([*others, "foto-terbagi"])
     made = read_dataset(shown["folder"])
     assert {name: len(found) for name, found in made.splits.items()} == images and made.split_seed is None
     assert shown["folder"] in [each["path"] for each in client.get("data/sets").json()["sets"]]
@@ -172,11 +172,25 @@ def test_a_class_that_is_too_small_is_told_and_a_data_set_that_is_too_small_is_r
     shown = planned(client, tmp_path / "photos", "kecil")["result"]
     assert {(each["code"], each["value"]) for each in shown["findings"]} == {("data_split_class", "5000")}
     assert "Class 5000 is in 2 pictures" in shown["findings"][0]["message"]
+    assert "none is in validation" in shown["findings"][0]["message"]  # as the page calls it
     for spare in sorted((tmp_path / "photos").rglob("*.jpg"))[2:]:
         spare.unlink()
     job = planned(client, tmp_path / "photos", "kecil")
     assert (job["state"], job["error"]["code"]) == ("failed", "data_split_too_small")
     assert "2 pictures" in job["error"]["detail"] and kept(server) == before
+
+
+def test_pictures_that_cannot_be_used_are_counted_before_they_are_left_out(
+    client: httpx.Client, photos: Path, tmp_path: Path
+) -> None:
+    """Damaged ones, and both copies of one that lies in two classes."""
+    shutil.copytree(photos, tmp_path / "photos")
+    first, second = sorted((tmp_path / "photos" / "1000").iterdir())[:2]
+    first.write_bytes(first.read_bytes()[:-400])
+    (tmp_path / "photos" / "2000" / "copy.jpg").write_bytes(second.read_bytes())
+    shown = planned(client, tmp_path / "photos", "tanpa")["result"]
+    assert (shown["images"], shown["left_out"]) == (58, 3)
+    assert planned(client, photos, "tanpa")["result"]["left_out"] == 0
 
 
 def test_a_split_that_finds_no_room_is_told_when_it_is_shown_and_when_it_is_to_be_written(
@@ -235,9 +249,11 @@ def test_a_full_disk_and_one_that_can_only_be_read_are_told_in_words(tmp_path: P
             full = written(client, plans[0])
             assert "No space left on device" in full["error"]["detail"] and kept(server) == []
             mount("-o", "remount,ro", disk)
-            locked = written(client, plans[1])
-            assert "Read-only file system" in locked["error"]["detail"] and kept(server) == []
-            assert {job["error"]["code"] for job in (full, locked)} == {"data_set_unwritable"}
+            locked, unplanned = written(client, plans[1]), planned(client, photos, "nanti")
+            for job in (locked, unplanned):
+                assert f"{server.home / 'data'}: Read-only file system" in job["error"]["detail"]
+            assert {job["error"]["code"] for job in (full, locked, unplanned)} == {"data_set_unwritable"}
+            assert kept(server) == []
         server.end()
         assert server.said[1:] == []
     finally:
@@ -340,10 +356,12 @@ def test_a_place_that_is_no_data_set_or_has_the_home_in_it_is_refused(photos: Pa
     with TestClient(create_app(home), base_url="http://test/api/v1/") as client:
         for path, code in (
             (Path("/etc/passwd"), "data_path_file"), (tmp_path / "none", "data_path_missing"),
-            (tmp_path / "photos", "data_out_inside"),
+            (tmp_path / "photos", "split_home_inside"),
         ):  # fmt: skip
             job = planned(client, path, "tidak")
             assert (job["state"], job["error"]["code"]) == ("failed", code), job
+    assert str(home / "data") in job["error"]["detail"]
+    assert f"smartcash data split {tmp_path / 'photos'} --out FOLDER" in job["error"]["detail"]
     assert kept(home) == []
 
 

@@ -1,4 +1,5 @@
-"""Data sets that are made from the page, drawn or uploaded: each below `<home>/data`, where every command can read it.
+"""Data sets that are made from the page, drawn, uploaded or split: each below `<home>/data`, where every command can
+read it.
 
 What stands there under a name is whole, and nothing that stands there is ever overwritten."""
 
@@ -22,6 +23,7 @@ from smartcash.utils.files import (
     DurableFile,
     FolderLock,
     fsync_folder,
+    fsync_tree,
     remove,
     slug,
     temporary_beside,
@@ -95,9 +97,11 @@ class DataSets:
 
     def keep(self, place: Path, name: str, suffix: str = "", *, numbered: bool = True) -> Path:
         """Move what stands at `place` to its name: as near to `name` as is safe; where that is taken, with a number if
-        it may be `numbered`."""
+        it may be `numbered`. All of it is on the disk before it has the name."""
         stem = slug(name)
         with self.writing(name):
+            if place.is_dir():
+                fsync_tree(place)
             with FolderLock(self.folder):
                 if numbered:
                     names = chain([stem], (f"{stem}-{number}" for number in count(2)))

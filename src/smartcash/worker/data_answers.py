@@ -8,7 +8,8 @@ next question.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -27,12 +28,14 @@ from smartcash.backend.formats import (
     verify_images,
     write_dataset,
 )
+from smartcash.backend.formats.model import Finding
 from smartcash.backend.formats.writing import refuse_used
 from smartcash.backend.health import examine
 from smartcash.backend.images import Pixels, read_image
 from smartcash.backend.samples import write_samples
 from smartcash.domain.banknotes import values_of
 from smartcash.domain.errors import DataInvalid, NotConfirmed
+from smartcash.utils.i18n import text
 
 SHOWN_FINDINGS = 500
 SPLIT_FINDINGS = ("data_split_no_groups", "data_split_class", "data_class_starved")
@@ -69,14 +72,38 @@ def plan_split(
     path: str, target: str, seed: int, valid: int, test: int, form: str = "auto", task: str = "auto"
 ) -> Values:
     """What `smartcash data split` would write into the new folder `target`, with so many percent for valid and test:
-    pictures and labels of every split, their bytes, and what is strange about the split."""
+    pictures and labels of every split, their bytes, how many pictures are left out because they cannot be used, and
+    what is strange about the split."""
     data = _split_anew(path, form, task, seed, valid, test)
+    if Path(target).resolve().is_relative_to(data.root):
+        raise DataInvalid("split_home_inside", path=path, folder=str(Path(target).parent))
     refuse_used(data, target)
     return {
         **facts_of(data), "values": values_by_class(data.classes), "images": len(data.samples),
         "bytes": sum(sample.path.stat().st_size for sample in data.samples),
-        "findings": [each.to_dict() for each in data.report.findings if each.code in SPLIT_FINDINGS],
+        "left_out": _left_out(data.report.findings),
+        "findings": [_told(each) for each in data.report.findings if each.code in SPLIT_FINDINGS],
     }  # fmt: skip
+
+
+def _left_out(findings: Iterable[Finding]) -> int:
+    """How many pictures are there that cannot be used."""
+    found = (
+        each
+        for each in findings
+        if each.code.startswith("data_image_")
+        and each.done in ("dropped", "ignored")
+        and each.code != "data_image_missing"
+    )
+    return len({(name, each.value) for each in found for name in (each.file, *each.also)})
+
+
+def _told(finding: Finding) -> Values:
+    """A finding about a split, which is called as the page calls it."""
+    if "split" in finding.facts:
+        named = text(f"studio.split.{finding.facts['split']}")
+        finding = replace(finding, facts={**finding.facts, "split": named})
+    return finding.to_dict()
 
 
 def write_split(

@@ -6,9 +6,9 @@ import asyncio
 import base64
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -91,9 +91,9 @@ class Augmented(Asked):
 
 @router.get("/data/sets")
 def list_sets(studio: Here) -> Response:
-    """The data sets of the runs of this home, that of the configuration last confirmed, and those drawn or uploaded
-    here. `room`: so many bytes may a zip have that is uploaded, by the disk of `room_of`; null: the drive does not say
-    how large it is."""
+    """The data sets of the runs of this home, that of the configuration last confirmed, and those made here: drawn,
+    uploaded or split. `room`: so many bytes may a zip have that is uploaded, by the disk of `room_of`; null: the drive
+    does not say how large it is."""
     found: dict[str, dict[str, Any]] = {}
     config, _ = studio.manager.confirmed()
     if config.data.path:
@@ -132,9 +132,10 @@ def plan(asked: Split, studio: Here, language: Language) -> Response:
     end_wish = threading.Event()
 
     def work() -> Any:
-        found = studio.making.ask(
-            "plan_split", language=language, end_wish=end_wish, target=str(target), **_of_split(asked)
-        )
+        with _naming_folder(studio, asked.name):
+            found = studio.making.ask(
+                "plan_split", language=language, end_wish=end_wish, target=str(target), **_of_split(asked)
+            )
         studio.sets.check_copy(asked.name, found["bytes"])
         return {**found, "folder": str(target), "asked": asked.model_dump()}
 
@@ -160,6 +161,17 @@ def split(agreed: SplitAgreed, studio: Here, language: Language) -> Response:
     return shown(job_json(job, language), 202)
 
 
+@contextmanager
+def _naming_folder(studio: Studio, name: str) -> Iterator[None]:
+    """Where a worker cannot write is said of the folder of the data sets, not of a hidden place in it."""
+    try:
+        yield
+    except Refusal as error:
+        if error.code not in UNWRITABLE:
+            raise
+        raise studio.sets.unwritable(name, str(error.facts["reason"])) from error
+
+
 def _of_split(asked: Split) -> dict[str, Any]:
     """What a worker is told of a split."""
     return {
@@ -178,12 +190,11 @@ def _making(
 
     def work() -> Any:
         try:
-            found = studio.making.ask(question, language=language, again=False, end_wish=end_wish, **facts)
+            with _naming_folder(studio, name):
+                found = studio.making.ask(
+                    question, language=language, again=False, end_wish=end_wish, **facts
+                )
             return {**found, "path": str(studio.sets.keep(place, name, numbered=numbered))}
-        except Refusal as error:
-            if error.code not in UNWRITABLE:
-                raise
-            raise studio.sets.unwritable(name, str(error.facts["reason"])) from error
         finally:
             studio.sets.discard(place)
 

@@ -286,15 +286,25 @@ export async function attempt(work, done) {
   }
 }
 
-/** Follow a job to its end: {job, setJob, busy, share}. Its changes come with the stream; then its result is fetched once. */
+/** Follow a job to its end: {job, setJob, busy, share}. Its changes come with the stream; then its result is fetched once.
+ *  One that a server begun anew knows nothing of has failed. */
 export function useJob() {
   const [job, setJob] = useState(null);
-  const seen = state.value?.jobs.find((each) => each.id === job?.id);
-  const over = seen && seen.state !== "running";
-  useEffect(() => {
-    if (job && over && job.state !== seen.state) get(`jobs/${job.id}`).then(setJob, () => {});
-  }, [over, job?.id]);
+  const jobs = state.value?.jobs;
+  const seen = jobs?.find((each) => each.id === job?.id);
   const busy = job?.state === "running";
+  const over = busy && seen && seen.state !== "running";
+  const gone = busy && jobs && !seen; // or too new for what was said last
+  const back = connection.value !== "lost";
+  useEffect(() => {
+    if (!over && !gone) return undefined;
+    let current = true;
+    get(`jobs/${job.id}`).then(
+      (found) => current && setJob(found),
+      (error) => current && error.code !== "unreachable" && setJob({ ...job, state: "failed", error: error.problem }),
+    );
+    return () => (current = false);
+  }, [over, gone, back, job?.id]);
   return { job, setJob, busy, share: seen?.share ?? 0 };
 }
 

@@ -27,7 +27,7 @@ export default function Data() {
     <${Loaded} from=${sets}>${({ room, room_of: folder }) => html`${!shown && html`<${Empty} title=${t("data.none")}><p>${t("data.none_text")}</p><//>`}
       <details key=${shown} class="group" id="new" open=${!shown || sending.value !== null || unsent.value !== null}><summary>${t("data.new")} <small>${t("data.new_text")}</small></summary>
         <div class="cols"><${Upload} room=${room} folder=${folder} /><${Draw} /></div></details>`}<//>
-    ${shown && html`<${Set} key=${shown} path=${shown} />`}`;
+    ${shown && html`<${DataSet} key=${shown} path=${shown} />`}`;
 }
 
 const show = (path) => remember({ path, split: "", class: "", offset: "" });
@@ -81,28 +81,46 @@ function Upload({ room, folder }) {
     ${unsent.value && html`<${Failure} error=${unsent.value} />`}</div>`;
 }
 
-/** A job of this kind that makes a data set: begun here, or found going on. Its end leads to the set where it was begun;
- *  who looks at something else is only told. */
-function useMaking(kind, then = () => {}) {
+const untold = new Set(); // ids of jobs that were followed here and whose end nobody was told of yet
+
+/** A job about data, begun here, found going on, or ended while another page was shown. `mine`: whether a job is one. */
+function useWork(mine) {
   const { job, setJob, busy, share } = useJob();
   const [error, setError] = useState(null);
   const begun = useRef("");
-  const going = state.value?.jobs.find((each) => each.kind === kind && each.state === "running");
-  useEffect(() => going && !busy && setJob(going), [going?.id]);
+  const found = state.value?.jobs.find((each) => (each.state === "running" || untold.has(each.id)) && mine(each));
+  useEffect(() => {
+    if (found && !busy) setJob({ ...found, state: "running" }); // if it is over, its result is fetched as of any other
+  }, [found?.id]);
+  useEffect(() => {
+    if (job) untold[busy ? "add" : "delete"](job.id);
+  }, [job?.id, busy]);
+  const clear = () => {
+    setError(null);
+    setJob(null);
+  };
+  const begin = (path, body) => {
+    clear();
+    post(path, body).then((own) => {
+      begun.current = own.id;
+      setJob(own);
+    }, setError);
+  };
+  return { job, busy, share, error, begun, begin, clear };
+}
+
+/** A job of this kind that makes a data set. Its end leads to the set where it was begun; who looks at something else is
+ *  only told. */
+function useMaking(kind, then = () => {}) {
+  const work = useWork((each) => each.kind === kind);
+  const { job, begun } = work;
   useEffect(() => {
     if (job?.state !== "done") return;
     if (job.id !== begun.current) return tell(job.result);
     made(job.result);
     then(job.result);
   }, [job?.state]);
-  const begin = (path, body) => {
-    setError(null);
-    post(path, body).then((own) => {
-      begun.current = own.id;
-      setJob(own);
-    }, setError);
-  };
-  return { job, busy, share, error, begin };
+  return work;
 }
 
 /** How far a job is, and a way to end it; what went wrong with it. */
@@ -131,37 +149,55 @@ function Draw() {
 }
 
 const ASKS_FOR_SPLIT = ["data_split_valid", "data_split_no_test", "data_image_leak", "data_image_leak_alike"];
-const splitName = (path) => path.split(/[\\/]/).filter(Boolean).slice(-1).join("").replace(/\.(zip|ya?ml|json)$/i, "") + t("data.split_ending");
+const NAME_LONGEST = 48; // of a folder, as the server cuts it
 
-/** A copy of the set with splits of its own: what it would be is shown before it is written. Open where one is missing. */
-function Split({ path, of }) {
-  const plan = useJob();
-  const [refused, setRefused] = useState(null);
+/** What a split copy of the set is called at first: like the set, its ending never cut off; a `data.yaml` is called like its
+ *  folder. */
+function splitName(path) {
+  const parts = path.split(/[\\/]/).filter(Boolean).map((each) => each.replace(/\.(zip|ya?ml|json)$/i, ""));
+  const ending = t("data.split_ending");
+  const stem = parts.findLast((each, index) => each !== "data" || !index) ?? "";
+  return stem.slice(0, NAME_LONGEST - ending.length) + ending;
+}
+
+/** What splits the set at `path`: the look at it, then the writing. Both go on while the page reads the set. */
+function useSplit(path) {
+  const plan = useWork((each) => each.kind === "plan" && JSON.parse(each.subject).path === path);
   const writing = useMaking("split", lead);
-  const look = (event) => {
-    event.preventDefault();
-    setRefused(null);
-    const given = new FormData(event.target);
-    const numbers = Object.fromEntries(["valid", "test", "seed"].map((each) => [each, Number(given.get(each))]));
-    post("data/splits/plans", { path, name: given.get("name"), ...numbers }).then(plan.setJob, setRefused);
+  const look = (asked) => {
+    writing.clear();
+    plan.begin("data/splits/plans", { path, ...asked });
   };
   const write = () => {
     writing.begin("data/splits", { plan: plan.job.id });
-    plan.setJob(null);
+    plan.clear();
+  };
+  return { plan, writing, look, write };
+}
+
+/** A copy of the set with splits of its own: what it would be is shown before it is written. Open where one is missing. */
+function Split({ path, of, by }) {
+  const look = (event) => {
+    event.preventDefault();
+    const given = new FormData(event.target);
+    by.look({ name: given.get("name"), ...Object.fromEntries(["valid", "test", "seed"].map((each) => [each, Number(given.get(each))])) });
   };
   const percents = (name, least) => html`<${Entry} name=${name} help=${t(`data.split_${name}_text`)} label=${`${t(`split.${name}`)} (%)`}><input id=${`split-${name}`} aria-describedby=${`split-${name}-help`} type="number" name=${name} min=${least} max="45" step="1" required defaultValue="15" /><//>`;
-  const open = of.split_seed !== null || ASKS_FOR_SPLIT.some((each) => each in of.counts) || writing.busy;
+  const open = of.split_seed !== null || ASKS_FOR_SPLIT.some((each) => each in of.counts);
   return html`<details class="group" id="split" open=${open}><summary>${t("data.split")} <small>${t("data.split_note")}</small></summary>
     <div class="fields stack"><p class="small quiet">${t(of.split_seed !== null ? "data.split_missing" : "data.split_text")}</p>
       <form onSubmit=${look}>
-        <${Entry} name="name" label=${t("data.name")} help=${t("data.split_name_text")}><input id="split-name" aria-describedby="split-name-help" name="name" required maxlength="48" defaultValue=${splitName(path)} autocomplete="off" spellcheck="false" /><//>
+        <${Entry} name="name" label=${t("data.name")} help=${t("data.split_name_text")}><input id="split-name" aria-describedby="split-name-help" name="name" required maxlength=${NAME_LONGEST} defaultValue=${splitName(path)} autocomplete="off" spellcheck="false" /><//>
         ${percents("valid", 1)}${percents("test", 0)}
         <${Entry} name="seed" label="Seed" help=${t("data.split_seed_text")}><input id="split-seed" aria-describedby="split-seed-help" type="number" name="seed" min="0" max="2147483647" step="1" required defaultValue="0" /><//>
-        <p><button type="submit" class="primary" disabled=${plan.busy || writing.busy}>${t("data.split_look")}</button></p></form>
-      <${Making} of=${{ ...plan, share: 0, error: refused }} first=${t("data.split_looking")} />
-      <${Making} of=${writing} first=${t("data.split_looking")} then=${t("data.split_writing")} />
-      ${plan.job?.state === "done" && html`<${Plan} of=${plan.job.result} onWrite=${write} onClose=${() => plan.setJob(null)} />`}</div></details>`;
+        <p><button type="submit" class="primary" disabled=${by.plan.busy || by.writing.busy}>${t("data.split_look")}</button></p></form></div></details>`;
 }
+
+/** How far the split is and what became of it: beside the panel, which may be closed. */
+const Splitting = ({ by: { plan, writing, write } }) => html`<div id="splitting">
+  <${Making} of=${{ ...plan, share: 0 }} first=${t("data.split_looking")} />
+  <${Making} of=${writing} first=${t("data.split_looking")} then=${t("data.split_writing")} />
+  ${plan.job?.state === "done" && html`<${Plan} of=${plan.job.result} onWrite=${write} onClose=${plan.clear} />`}</div>`;
 
 const Entry = ({ name, label, help, children }) => html`<div class="field"><label for=${`split-${name}`}>${label}</label><div class="entry">${children}</div><div class="help" id=${`split-${name}-help`}>${help}</div></div>`;
 
@@ -180,21 +216,26 @@ function Plan({ of, onWrite, onClose }) {
     <p>${t("data.split_where", { images: whole(of.images), size: bytes(of.bytes) })}<br /><b class="mono">${of.folder}</b></p>
     <${Table} columns=${columns} rows=${rows} id=${(row) => row.name} label=${t("data.split_plan")} />
     <p class="small quiet">${t("data.split_labels")}</p>
+    ${of.left_out > 0 && html`<p class="notice warned small">${t("data.split_left_out", { count: of.left_out })}</p>`}
     ${of.findings.map((each, index) => html`<p key=${index} class="notice warned small">${each.message}</p>`)}
     <div class="acts"><button type="button" autofocus onClick=${onClose}>${t("cancel")}</button><button type="button" class="primary" onClick=${onWrite}>${t("data.split_write")}</button></div>
   <//>`;
 }
 
-function Set({ path }) {
+function DataSet({ path }) {
+  const split = useSplit(path);
   const { job, setJob, busy } = useJob();
-  const [error, setError] = useState(null);
+  const [refused, setRefused] = useState(null);
   useEffect(() => {
-    post("data/check", { path }).then(setJob, setError);
+    post("data/check", { path }).then(setJob, setRefused);
   }, [path]);
-  if (error) return html`<${Failure} error=${error} />`;
-  if (job?.state === "failed") return html`<${Failure} error=${{ problem: job.error, message: "" }} />`;
-  if (busy || !job) return html`<p role="status" class="quiet">${t("data.checking")}</p>`;
-  return html`<section><${Health} of=${job.result} /></section><${Split} path=${path} of=${job.result} /><${Pictures} path=${path} of=${job.result} />`;
+  const error = refused ?? (job?.state === "failed" && { problem: job.error, message: "" });
+  const of = job?.state === "done" && job.result;
+  return html`${error && html`<${Failure} error=${error} />`}
+    ${!error && (busy || !job) && html`<p role="status" class="quiet">${t("data.checking")}</p>`}
+    ${of && html`<section><${Health} of=${of} /></section><${Split} path=${path} of=${of} by=${split} />`}
+    <${Splitting} by=${split} />
+    ${of && html`<${Pictures} path=${path} of=${of} />`}`;
 }
 
 /** Splits, class balance and findings of a checked set; `brief`: its path, to show errors and warnings alone. */

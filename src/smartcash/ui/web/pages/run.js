@@ -102,7 +102,7 @@ function Acts({ id, run, stands, reload }) {
     ${numbers.length > 0 && html`<button type="button" onClick=${() => setOpen("change")}>${t("act.change")}</button>`}
     ${SHOWN.filter((each) => can.includes(each)).map((each) => html`<button key=${each} type="button" class=${["start", "continue", "resume"].includes(each) ? "primary" : ""} onClick=${() => (each === "extend" ? setOpen("extend") : act(each))}>${t(`act.${named(each)}`)}</button>`)}
     ${endings.length > 0 && html`<button type="button" class=${stands === "running" ? "primary" : ""} onClick=${() => setOpen("stop")}>${t("act.end")}</button>`}
-    ${!AT_WORK.includes(stands) && html`<a class="button" href=${`${link("train")}?from=${encodeURIComponent(id)}`}>${t("act.again")}</a>`}
+    ${!AT_WORK.includes(stands) && run.asked && html`<a class="button" href=${`${link("train")}?from=${encodeURIComponent(id)}`}>${t("act.again")}</a>`}
     ${open === "stop" && html`<${Modal} title=${t("act.end_title")} onClose=${() => setOpen("")}>
       <div class="stack">${endings.map((each) => html`<div key=${each}><button type="button" class=${each === "keep_best" ? "primary" : ""} onClick=${() => act(each)}>${t(`act.${each}`)}</button><p class="small quiet">${t(`act.${each}_text`)}</p></div>`)}</div>
       <div class="acts"><button type="button" autofocus onClick=${() => setOpen("")}>${t("cancel")}</button></div><//>`}

@@ -5,7 +5,7 @@ import { language, t } from "../words.js";
 import { go, link, remember, route } from "../router.js";
 import { active } from "../stream.js";
 import { ESSENTIAL, Field, GROUPS, draft, groupOf, merged, typed, valueAt, write } from "../form.js";
-import { Against, Choice, Failure, Head, Loaded, Picture, agreed, ask, attempt, fieldName, fieldValue, runName, useJob, useLoad } from "../parts.js";
+import { Against, Choice, Failure, Head, Loaded, Picture, agreed, ask, attempt, fieldName, fieldValue, runName, toast, useJob, useLoad } from "../parts.js";
 import { Health } from "./data.js";
 
 const CHECK_AFTER_MS = 250;
@@ -134,11 +134,12 @@ function useFrom(run, base, fields, then) {
   useEffect(() => {
     if (!run) return;
     attempt(() => get(`runs/${run}`)).then((found) => {
-      if (!found?.asked) return;
+      remember({ from: "" });
+      if (!found) return; // and why has been said
+      if (!found.asked) return toast(t("train.from_none", { run }));
       const entries = fields.map((field) => [field.field, typed(field, valueAt(found.asked, field.field))]);
       draft.value = Object.fromEntries(entries.filter(([name, entry]) => entry !== typed(fields.find((each) => each.field === name), valueAt(base, name))));
       if (found.problems.length) then();
-      remember({ from: "" });
     });
   }, [run]);
 }
