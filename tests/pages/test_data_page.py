@@ -107,6 +107,7 @@ def test_what_became_of_a_split_is_seen_also_where_none_was_missing(
         expect(page.locator("#split [name=name]")).to_have_value("x" * 42 + t("data.split_ending"))
         look, failures = page.get_by_role("button", name=t("data.split_look")), page.locator(".failure")
         look.click()
+        expect(page.get_by_role("dialog")).to_be_visible()
         next((data.parent / "images").rglob("*.jpg")).unlink()
         page.get_by_role("button", name=t("data.split_write"), exact=True).click()
         expect(failures).to_have_text(text("errors.split_stale", "en", path=str(data)))
