@@ -158,8 +158,9 @@ def test_what_ended_while_another_page_was_shown_or_with_the_server_is_told(
         with httpx.Client(**api) as client:
             (job,) = client.get("jobs").json()["jobs"]
             client.post(f"jobs/{job['id']}/stop")
-            while client.get(f"jobs/{job['id']}").json()["state"] == "running":
+            while client.get("events?mode=poll&wait=0").json()["state"]["jobs"][0]["state"] == "running":
                 time.sleep(0.05)
+        page.wait_for_timeout(1000)  # the page has heard of it too
         page.get_by_role("link", name=t("nav.data"), exact=True).click()
         expect(page.locator("#new")).to_contain_text(t("data.stopped"))
 
