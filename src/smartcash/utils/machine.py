@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 import psutil
 
 CGROUP = Path("/sys/fs/cgroup")
+OWN_MEMORY = Path("/proc/self/maps")
 OWN_GROUPS = Path("/proc/self/cgroup")  # one line per hierarchy: number:controllers:path
 CPU_FILES = ("cpu.cfs_quota_us", "cpu.cfs_period_us")  # of version 1; version 2 has both in cpu.max
 # of a control group, version 2 and 1: the limit, what is in use, and in memory.stat the pages of files, those of
@@ -67,7 +68,7 @@ def _ask_for_large_pages(libc: ctypes.CDLL) -> None:
         [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int],
     )
     libc.free(libc.malloc(free_memory() // 2))
-    for line in Path("/proc/self/maps").read_text().splitlines():
+    for line in _content(OWN_MEMORY).splitlines():
         if line.endswith("[heap]"):
             start, end = (int(address, 16) for address in line.split()[0].split("-"))
             start = -(-start // LARGE_PAGE) * LARGE_PAGE
