@@ -438,6 +438,16 @@ def test_killed_at_random_times_and_resumed_it_ends_with_the_same_bits(notes: Pa
     assert final_state(RunFolder(run)) == final_state(RunFolder(next(tmp_path.glob("whole/detect/*"))))
 
 
+def test_numpy_is_there_before_torch_which_swallows_a_signal_while_it_loads_it() -> None:
+    """A34: half of numpy would be left, and a training that fails much later."""
+    code = "import sys; from smartcash.worker import backbone_problems; print(*sys.modules)"
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    loaded = told.stdout.split()
+    assert loaded.index("numpy") < loaded.index("torch")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_in_any_phase_ends_cleanly(number: int, notes: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ exporting   files for other runtimes, with their proof
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -72,7 +73,6 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        from importlib import import_module
-
+        import_module("numpy")  # torch would do it, and swallow a signal that comes meanwhile
         return getattr(import_module(f"smartcash.worker.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'smartcash.worker' has no attribute {name!r}")
