@@ -23,7 +23,7 @@ from timm.models._efficientnet_blocks import SqueezeExcite
 from torch import Tensor, nn
 
 from benchmarks.measuring import Row, medians, options, print_table
-from smartcash.backend import depthwise, norms, squeeze_excite
+from smartcash.backend import compiled
 from smartcash.backend.backbones import SHORT_NAMES, Backbone
 from smartcash.backend.builder import choose_dtype, set_threads
 from smartcash.backend.criterion import DetectionCriterion, Targets
@@ -37,7 +37,7 @@ from smartcash.utils.machine import available_cores
 
 Result = TypeVar("Result")
 IMAGE_PX = 320
-WAYS = ("torch", "numba") if depthwise.COMPILED else ("torch",)
+WAYS = ("torch", "numba") if compiled.COMPILED else ("torch",)
 EXCITED = ((48, 160), (192, 80), (672, 20))
 NORMS = ((32, 160, nn.ReLU), (96, 80, nn.ReLU), (192, 20, nn.ReLU), (64, 40, nn.SiLU), (128, 20, nn.SiLU))
 DETECTORS = (
@@ -131,7 +131,7 @@ def by(action: Callable[[], Result]) -> dict[str, Callable[[], Result]]:
     """The same action with the kernels of each way."""
 
     def chosen(way: str) -> Result:
-        depthwise.COMPILED = norms.COMPILED = squeeze_excite.COMPILED = way == "numba"
+        compiled.COMPILED = way == "numba"
         return action()
 
     return {way: partial(chosen, way) for way in WAYS}

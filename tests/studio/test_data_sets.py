@@ -40,17 +40,9 @@ MB = 1_000_000
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioProcess]:
-    process = StudioProcess(tmp_path_factory.mktemp("data-sets") / "runs")
-    yield process
-    process.end()
-    assert process.said[1:] == []
-
-
-@pytest.fixture(scope="module")
-def client(server: StudioProcess) -> Iterator[httpx.Client]:
-    with server.client() as client:
-        yield client
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty one."""
+    return tmp_path_factory.mktemp("data-sets") / "runs"
 
 
 @pytest.fixture(scope="module")

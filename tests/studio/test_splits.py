@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections import namedtuple
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -49,17 +48,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioProcess]:
-    process = StudioProcess(tmp_path_factory.mktemp("splits") / "runs")
-    yield process
-    process.end()
-    assert process.said[1:] == []
-
-
-@pytest.fixture(scope="module")
-def client(server: StudioProcess) -> Iterator[httpx.Client]:
-    with server.client() as client:
-        yield client
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty one."""
+    return tmp_path_factory.mktemp("splits") / "runs"
 
 
 def planned(client: httpx.Client, path: Path, name: str, **more: Any) -> dict[str, Any]:

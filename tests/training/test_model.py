@@ -12,7 +12,7 @@ import torch
 from timm.layers import Conv2dSame
 from torchvision.ops import box_iou
 
-from smartcash.backend import depthwise
+from smartcash.backend import compiled
 from smartcash.backend.backbones import Backbone, bundled_weights, in_timm_order, near_names
 from smartcash.backend.boxes import (
     complete_iou,
@@ -168,9 +168,9 @@ def test_the_bundled_weights_know_what_imagenet_pictures_show(photos: Path) -> N
 @pytest.fixture(params=["torch", "numba"])
 def depthwise_kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways that the gradients can be computed."""
-    if request.param == "numba" and not depthwise.COMPILED:
+    if request.param == "numba" and not compiled.COMPILED:
         pytest.skip('numba is not installed: pip install "smartcash[fast]"')
-    monkeypatch.setattr(depthwise, "COMPILED", request.param == "numba")
+    monkeypatch.setattr(compiled, "COMPILED", request.param == "numba")
     return request.param
 
 

@@ -10,11 +10,11 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
-from smartcash.backend import norms
+from smartcash.backend import compiled
 from smartcash.backend.backbones import Backbone
 from smartcash.backend.norms import NormAct2d, replace_norms
 
-pytestmark = pytest.mark.skipif(not norms.COMPILED, reason="numba is not installed (smartcash[fast])")
+pytestmark = pytest.mark.skipif(not compiled.COMPILED, reason="numba is not installed (smartcash[fast])")
 
 ACTIVATIONS = {
     "none": nn.Identity,
@@ -188,6 +188,6 @@ def test_a_backbone_learns_as_near_to_fp64_as_with_plain_norms():
     with torch.autocast("cpu", torch.bfloat16):
         ours = gradients(deepcopy(model), images)
         with pytest.MonkeyPatch.context() as without:
-            without.setattr(norms, "COMPILED", False)
+            without.setattr(compiled, "COMPILED", False)
             plain = gradients(deepcopy(model), images)
     assert (ours - exact).norm() < 1.2 * (plain - exact).norm()

@@ -10,11 +10,11 @@ import torch
 from timm.models._efficientnet_blocks import SqueezeExcite
 from torch import Tensor, nn
 
-from smartcash.backend import squeeze_excite
+from smartcash.backend import compiled
 from smartcash.backend.squeeze_excite import SqueezeExcite2d, replace_squeeze_excite
 
 pytestmark = pytest.mark.skipif(
-    not squeeze_excite.COMPILED, reason='numba is not installed: pip install "smartcash[fast]"'
+    not compiled.COMPILED, reason='numba is not installed: pip install "smartcash[fast]"'
 )
 
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import torch
 
-from smartcash.backend import depthwise
+from smartcash.backend import compiled
 from smartcash.backend.augment import Augment, resolve_parts
 from smartcash.backend.augment import Parts as AugmentParts
 from smartcash.backend.backbones import Backbone
@@ -211,7 +211,7 @@ def build(config: TrainConfig, data: DataSet, world: World | None = None) -> Bui
         "lr": lr,
         "closing_from_epoch": closing_from + 1,
         "fast_depthwise": sum(type(m).__name__ == "DepthwiseConv2d" for m in model.modules()),
-        "depthwise_kernels": "numba" if depthwise.COMPILED and device.type == "cpu" else "torch",
+        "depthwise_kernels": "numba" if compiled.COMPILED and device.type == "cpu" else "torch",
     }
     return Built(
         config,

@@ -3,6 +3,7 @@ answer. Limits are chosen on the validation pictures only."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,6 +143,15 @@ def promise(sure: float, images: int) -> float:
     counted exactly, the one-sided 95 % lower bound of the share that is: CHANCE^(1/n) for n of n (Clopper and Pearson,
     1934)."""
     return float(CHANCE ** (1 / max(1, round(sure * images))))
+
+
+def short_of_target(limits: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a report's `limits`, which reached their target on its pictures, can promise for having so few: `count` of
+    those that were sure, and the `bound`, in words. None where that is the target, or it was not reached at all."""
+    bound = promise(limits["sure"], limits["images"])
+    if not limits["reached"] or bound >= limits["target"]:
+        return None
+    return {"count": round(limits["sure"] * limits["images"]), "bound": f"{bound:.0%}"}
 
 
 def share_answered(judged: Judged, limits: Limits) -> tuple[float, float | None]:

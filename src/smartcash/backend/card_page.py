@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
 
-from smartcash.backend.calibration import promise
+from smartcash.backend.calibration import short_of_target
 from smartcash.backend.mistakes import KINDS
 from smartcash.backend.pages import (
     Series,
@@ -228,13 +228,12 @@ def _limits(facts: Mapping[str, Any]) -> list[str]:
         "abstain": decimal(limits["abstain"], ".2f"),
         "target": f"{limits['target']:.0%}",
     }
-    bound, sure = promise(limits["sure"], limits["images"]), round(limits["sure"] * limits["images"])
-    few = limits["reached"] and bound < limits["target"]
+    few = short_of_target(limits)
     parts = [
         paragraph(text("report.limits_how", **chosen)),
         paragraph(text("report.limits_kept" if limits["kept"] else "report.limits_not_kept")),
         *([] if limits["reached"] else [paragraph(text("report.limit_not_reached", **chosen), "note")]),
-        *([paragraph(text("report.limit_few", count=sure, bound=f"{bound:.0%}"), "note")] if few else []),
+        *([paragraph(text("report.limit_few", **few), "note")] if few else []),
         table(
             ["", escape(text("report.sure")), escape(text("report.right_when_sure"))],
             [

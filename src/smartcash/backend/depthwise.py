@@ -16,7 +16,6 @@ bits. On other devices the stock convolution runs.
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from types import ModuleType
 
 import torch
@@ -24,9 +23,8 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 
+from smartcash.backend import compiled
 from smartcash.backend.folding import FoldableConv2d
-
-COMPILED = find_spec("numba") is not None  # imported only when a training needs it: it takes a second
 
 
 class _DepthwiseConv(torch.autograd.Function):
@@ -52,7 +50,7 @@ class _DepthwiseConv(torch.autograd.Function):
         grad = grad_BChw.contiguous(memory_format=torch.channels_last)
         kernels = _compiled_kernels(grad, weight.shape[-1])
         narrow = grad.dtype != torch.float32
-        grad_x = grad_weight = grad_bias = None
+        grad_x = grad_weight = grad_bias = wide_bias = None
         if ctx.needs_input_grad[0]:
             if stride == 1 or not narrow:
                 grad_x = _stock(grad, x, weight, stride, padding, input_gradient=True)
@@ -62,26 +60,23 @@ class _DepthwiseConv(torch.autograd.Function):
                 grad_x = _strided_input_gradient(grad, x, weight, stride, padding)
         if ctx.needs_input_grad[1]:
             if kernels:
-                wide, grad_bias = kernels.weight_gradient(grad, x, weight.shape[-1], stride, padding)
+                wide, wide_bias = kernels.weight_gradient(grad, x, weight.shape[-1], stride, padding)
             elif weight.shape[-1] > 3:
                 wide = _stock(grad.float(), x.float(), weight.float(), stride, padding, input_gradient=False)
             else:
                 wide = _stock(grad, x, weight, stride, padding, input_gradient=False)
             grad_weight = wide.to(weight.dtype)
         if ctx.needs_input_grad[2]:
-            if grad_bias is None:
-                grad_bias = grad.sum((0, 2, 3), dtype=torch.float32)
-            grad_bias = grad_bias.to(weight.dtype)
-        return grad_x, grad_weight, grad_bias if ctx.needs_input_grad[2] else None, None, None
+            if wide_bias is None:
+                wide_bias = grad.sum((0, 2, 3), dtype=torch.float32)
+            grad_bias = wide_bias.to(weight.dtype)
+        return grad_x, grad_weight, grad_bias, None, None
 
 
 def _compiled_kernels(grad_BChw: Tensor, kernel: int) -> ModuleType | None:
     """The module depthwise_kernels, if numba is installed and it takes such a layer."""
-    if not COMPILED:
-        return None
-    from smartcash.backend import depthwise_kernels
-
-    return depthwise_kernels if depthwise_kernels.takes(grad_BChw, kernel) else None
+    module = compiled.kernels("depthwise_kernels")
+    return module if module and module.takes(grad_BChw, kernel) else None
 
 
 def _stock(
@@ -142,7 +137,7 @@ class DepthwiseConv2d(FoldableConv2d):
     def _is_faster(self, x_BCHW: Tensor, weight: Tensor) -> bool:
         """Whether gradients will be asked for, and PyTorch's own are slow."""
         trained = torch.is_grad_enabled() and (weight.requires_grad or x_BCHW.requires_grad)
-        slow = torch.is_autocast_enabled("cpu") or (COMPILED and weight.shape[-1] > 3)
+        slow = torch.is_autocast_enabled("cpu") or (compiled.COMPILED and weight.shape[-1] > 3)
         return trained and slow and x_BCHW.device.type == "cpu"
 
 

@@ -89,22 +89,8 @@ def _weight_gradient(work):  # type: ignore[no-untyped-def]
     """Add to total_BkkC, and the gradient itself to bias_BC. `ring` and `above` are room for each thread to work in: for
     `kernel` rows of the padded picture, a quarter of a megabyte in EfficientNets, and for one of the gradient."""
     (
-        x,
-        grad,
-        size,
-        total,
-        bias,
-        ring,
-        above,
-        height,
-        width,
-        rows,
-        columns,
-        channels,
-        kernel,
-        stride,
-        padding,
-    ) = arguments(work, 15)
+        x, grad, size, total, bias, ring, above, height, width, rows, columns, channels, kernel, stride, padding,
+    ) = arguments(work, 15)  # fmt: skip
     span = width + 2 * padding
     whole = channels // LANES
     slot_size = whole * span * WIDE

@@ -211,12 +211,6 @@ def _slopes(sums_B2C, area, table, slopes, grad_weight_C, grad_bias_C):  # type:
         slopes[2, c] = -factor * some[c] / count - slopes[1, c] * table[MEAN, c]
 
 
-def takes(x_BCHW: Tensor) -> bool:
-    """Whether these kernels can compute such a layer."""
-    fits = x_BCHW.ndim == 4 and x_BCHW.shape[1] % LANES == 0 and x_BCHW.numel() > 0
-    return fits and x_BCHW.device.type == "cpu" and x_BCHW.dtype in (torch.bfloat16, torch.float32)
-
-
 def forward(
     x_BCHW: Tensor,
     weight_C: Tensor,
@@ -228,7 +222,7 @@ def forward(
     activation: Activation,
     settings: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """The activated norm of x_BCHW, which is channels last and such as `takes` says, and the layer's table for
+    """The activated norm of x_BCHW, which is channels last and such as `vectors.takes` says, and the layer's table for
     `backward`; the running mean_C and var_C move on. `settings` of the activation: two numbers in fp32."""
     batch, channels, rows, columns = x_BCHW.shape
     sums_B3C, table = torch.empty(batch, 3, channels), torch.empty(4, channels)

@@ -8,7 +8,6 @@ them a layer takes depends on its shape and number format, never on a timing.
 from __future__ import annotations
 
 from functools import cache
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Self
 
@@ -17,7 +16,7 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-COMPILED = find_spec("numba") is not None  # imported only when a training needs it: it takes a second
+from smartcash.backend import compiled
 
 
 class NormAct2d(nn.BatchNorm2d):
@@ -42,7 +41,7 @@ class NormAct2d(nn.BatchNorm2d):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         learns = self.training and self.momentum is not None  # None: statistics of all batches alike
-        kernels = _compiled_kernels(x_BCHW) if learns else None
+        kernels = compiled.kernels_for(x_BCHW, "norm_kernels") if learns else None
         if kernels is None:
             return self.act(super().forward(x_BCHW))
         assert self.num_batches_tracked is not None
@@ -74,15 +73,6 @@ def _fused(act: nn.Module) -> tuple[str, tuple[float, float]]:
 @cache
 def _numbers(*numbers: float) -> Tensor:
     return torch.tensor(numbers)
-
-
-def _compiled_kernels(x_BCHW: Tensor) -> ModuleType | None:
-    """The module norm_kernels, if numba is installed and it takes such a layer."""
-    if not COMPILED:
-        return None
-    from smartcash.backend import norm_kernels
-
-    return norm_kernels if norm_kernels.takes(x_BCHW) else None
 
 
 class _NormAct(torch.autograd.Function):

@@ -9,7 +9,6 @@ format, never on a timing. Evaluation is computed by PyTorch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from types import ModuleType
 
 import torch
@@ -17,7 +16,7 @@ from timm.models._efficientnet_blocks import SqueezeExcite
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-COMPILED = find_spec("numba") is not None  # imported only when a training needs it: it takes a second
+from smartcash.backend import compiled
 
 
 class SqueezeExcite2d(nn.Module):
@@ -30,7 +29,7 @@ class SqueezeExcite2d(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         trained = self.training and torch.is_grad_enabled() and x_BCHW.requires_grad
-        kernels = _compiled_kernels(x_BCHW) if trained else None
+        kernels = compiled.kernels_for(x_BCHW, "squeeze_excite_kernels") if trained else None
         if kernels is None:
             return x_BCHW * self._gate(x_BCHW.mean((2, 3), keepdim=True))
         x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
@@ -91,15 +90,6 @@ class _Gate(torch.autograd.Function):
 
 def _rows(gate_BC11: Tensor) -> Tensor:
     return gate_BC11[..., 0, 0].float().contiguous()
-
-
-def _compiled_kernels(x_BCHW: Tensor) -> ModuleType | None:
-    """The module squeeze_excite_kernels, if numba is installed and it takes such a layer."""
-    if not COMPILED:
-        return None
-    from smartcash.backend import squeeze_excite_kernels
-
-    return squeeze_excite_kernels if squeeze_excite_kernels.takes(x_BCHW) else None
 
 
 def replace_squeeze_excite(module: nn.Module) -> int:

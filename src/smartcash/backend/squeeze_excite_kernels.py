@@ -72,14 +72,8 @@ def _scale(work):  # type: ignore[no-untyped-def]
         b = next_picture(work)
 
 
-def takes(x_BCHW: Tensor) -> bool:
-    """Whether these kernels can compute such a layer."""
-    fits = x_BCHW.ndim == 4 and x_BCHW.shape[1] % LANES == 0 and x_BCHW.numel() > 0
-    return fits and x_BCHW.device.type == "cpu" and x_BCHW.dtype in (torch.bfloat16, torch.float32)
-
-
 def sums(x_BCHW: Tensor, other_BCHW: Tensor | None = None) -> Tensor:
-    """Σ x, or Σ x · other, over each map: BC in fp32. Both are channels last, of one type and such as `takes` says."""
+    """Σ x, or Σ x · other, over each map: BC in fp32. Both are channels last, of one type and such as `vectors.takes` says."""
     batch, channels, rows, columns = x_BCHW.shape
     sums_BC = torch.empty(batch, channels)
     other = 0 if other_BCHW is None else other_BCHW.data_ptr()
@@ -90,7 +84,7 @@ def sums(x_BCHW: Tensor, other_BCHW: Tensor | None = None) -> Tensor:
 
 
 def scale(x_BCHW: Tensor, factor_BC: Tensor, shift_BC: Tensor | None = None) -> Tensor:
-    """x · factor + shift, as x is: channels last and such as `takes` says. `factor` and `shift` are fp32, contiguous."""
+    """x · factor + shift, as x is: channels last and such as `vectors.takes` says. `factor` and `shift` are fp32, contiguous."""
     batch, channels, rows, columns = x_BCHW.shape
     out = torch.empty_like(x_BCHW)
     shift = 0 if shift_BC is None else shift_BC.data_ptr()

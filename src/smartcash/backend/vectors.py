@@ -234,6 +234,12 @@ def sigmoid(typing: Any, a: Any) -> Any:
     return lanes(lanes), code
 
 
+def takes(x_BCHW: torch.Tensor) -> bool:
+    """Whether kernels can compute on such a map."""
+    fits = x_BCHW.ndim == 4 and x_BCHW.shape[1] % LANES == 0 and x_BCHW.numel() > 0
+    return fits and x_BCHW.device.type == "cpu" and x_BCHW.dtype in (torch.bfloat16, torch.float32)
+
+
 # a function that tasks call becomes part of them; by itself it is neither compiled nor kept
 part_of_tasks = njit(nogil=True, error_model="numpy")
 

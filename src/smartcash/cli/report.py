@@ -95,7 +95,7 @@ def _show(facts: Mapping[str, Any]) -> None:
     found = {kind: count for kind, count in facts["mistakes"]["counts"].items() if count}
     kinds = ", ".join(f"{text('report.kind.' + kind)} {count}" for kind, count in found.items())
     click.echo(text("report.mistakes_line", kinds=kinds or "–"))
-    from smartcash.backend.calibration import promise
+    from smartcash.backend.calibration import short_of_target
 
     limits = facts["limits"]
     chosen = {
@@ -107,9 +107,8 @@ def _show(facts: Mapping[str, Any]) -> None:
     click.echo(text("report.limits_kept" if limits["kept"] else "report.limits_not_kept"))
     if not limits["reached"]:
         click.echo(f"⚠ {text('report.limit_not_reached', **chosen)}")
-    elif (bound := promise(limits["sure"], limits["images"])) < limits["target"]:
-        sure = round(limits["sure"] * limits["images"])
-        click.echo(f"⚠ {text('report.limit_few', count=sure, bound=f'{bound:.0%}')}")
+    if few := short_of_target(limits):
+        click.echo(f"⚠ {text('report.limit_few', **few)}")
     pace = facts["pace"]
     click.echo(
         text(

@@ -36,10 +36,8 @@ LOOK_S = 0.2  # so often is it seen that the server ends while nothing of an upl
 SILENCE_S = 120  # so long may nothing come
 MOST_DRAWN = 10_000
 KEPT_PICTURES = 96
-UNWRITABLE = (
-    "samples_out_not_writable",
-    "data_out_unwritable",
-)  # a worker's errors, about a folder nobody knows
+# a worker's errors, about a folder nobody knows
+UNWRITABLE = ("samples_out_not_writable", "data_out_unwritable")
 Made = TypeVar("Made")
 Task = Literal["auto", "detect", "classify"]
 NAME = r"^[^\x00]+$"
