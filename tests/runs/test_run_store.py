@@ -65,6 +65,17 @@ def test_a_run_is_listed_with_everything_its_folder_says(tmp_path: Path) -> None
     assert RunStore(tmp_path).runs() == [info], "from the index it must be the same"
 
 
+def test_two_runs_of_the_same_second_that_draw_the_same_digits_get_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A18: an id never collides."""
+    drawn = iter(["ffff"] * 40 + ["0001", "0002"])  # the second may turn between the two
+    monkeypatch.setattr("secrets.token_hex", lambda size: next(drawn) if size == 2 else "0" * 2 * size)
+    first, second = made(tmp_path), made(tmp_path)
+    assert first.path != second.path
+    assert sorted(ids(RunStore(tmp_path).runs())) == sorted([first.id, second.id])
+
+
 def test_a_home_that_does_not_exist_has_no_runs_and_is_not_made(tmp_path: Path) -> None:
     assert RunStore(tmp_path / "nowhere").runs() == []
     assert not (tmp_path / "nowhere").exists()

@@ -47,6 +47,18 @@ def home() -> Path:
     return Path(os.environ.get("SMARTCASH_HOME") or "runs")
 
 
+def _new_folder(parent: Path) -> Path:
+    """A folder that only this call has made, named by the second and four random digits."""
+    parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        path = parent / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        try:
+            path.mkdir()
+        except FileExistsError:  # another run of this second drew the same digits
+            continue
+        return path
+
+
 class RunFolder:
     """One run's folder. Every file in it is either whole or absent."""
 
@@ -59,10 +71,7 @@ class RunFolder:
     ) -> RunFolder:
         """Make a folder with an id that sorts by time and never collides, and write config and description. `asked`:
         what was asked for, where `config` knows more already."""
-        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        path = base / config.task / f"{stamp}-{secrets.token_hex(2)}"
-        path.mkdir(parents=True)
-        run = cls(path)
+        run = cls(_new_folder(base / config.task))
         run._write_asked(asked or config)
         run.write_config(config)
         run.describe({"id": run.id, "state": "created", **description})
