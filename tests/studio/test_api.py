@@ -266,8 +266,16 @@ def test_a_change_of_a_run_under_way_is_shown_and_confirmed_first(client: httpx.
         wanted["confirm_token"] = review["confirm_token"]
         assert client.post(f"runs/{run.id}/actions", json=wanted).status_code == 202
         assert client.post(f"runs/{run.id}/actions", json={"action": "pause"}).status_code == 202
+        wanted = {"action": "threads", "value": 1}
+        review = problem(client.post(f"runs/{run.id}/actions", json=wanted), 428, "unconfirmed")["review"]
+        wanted["confirm_token"] = review["confirm_token"]
+        assert client.post(f"runs/{run.id}/actions", json=wanted).status_code == 202
         commands = [json.loads(line) for line in run.control.read_text().splitlines()]
-        assert [(each["command"], each["value"]) for each in commands] == [("epochs", 9), ("pause", None)]
+        assert [(each["command"], each["value"]) for each in commands] == [
+            ("epochs", 9),
+            ("pause", None),
+            ("threads", 1),
+        ]
     finally:
         run.describe({"state": "stopped"})
     problem(client.post(f"runs/{run.id}/actions", json={"action": "pause"}), 409, "run_not_active")

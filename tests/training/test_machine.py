@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+import time
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,41 @@ def test_no_more_threads_than_a_container_has_time_for(groups: Path) -> None:
     (groups / "job" / "cpu.max").unlink()
     written(groups / "cpu" / "job" / "step", cpu__cfs_quota_us="100000", cpu__cfs_period_us="100000")
     assert machine.available_cores() == 1
+
+
+def test_what_other_programs_compute_is_told_from_what_this_one_does() -> None:
+    """A28: a process of somebody else keeps a core busy; what this one and its own processes do is left out."""
+    others = machine.OtherPrograms()
+    spin_for(1.0)
+    subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 1: pass"], check=True)
+    quiet = others.busy_cores()
+    assert quiet <= len(machine.bound_cores()) - 0.2, "whatever else runs, this process had a share"
+    # begun by a process that ends at once, it is nobody's child here
+    orphan = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', sys.argv[1]])"
+    busy = "import time\nwhile time.process_time() < 2: pass"
+    subprocess.run([sys.executable, "-c", orphan, busy], check=True)
+    others.busy_cores()
+    time.sleep(1.5)
+    assert others.busy_cores() >= 0.25
+
+
+def spin_for(seconds: float) -> None:
+    """Compute for so long."""
+    while seconds > 0:
+        started = time.process_time()
+        sum(range(100_000))
+        seconds -= time.process_time() - started
+
+
+def test_a_sandbox_that_tells_of_no_idle_core_is_not_full_of_other_programs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A28."""
+    never = namedtuple("never", "user idle")(0.0, 0.0)
+    monkeypatch.setattr(machine.psutil, "cpu_times", lambda percpu: [never] * 64)
+    others = machine.OtherPrograms()
+    time.sleep(0.01)
+    assert others.busy_cores() == 0.0
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc alone")

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from smartcash.backend.trainer import state_digest
 from smartcash.domain.config import TrainConfig
@@ -338,17 +339,21 @@ class Commander:
 
 def test_commands_take_effect_within_one_step(notes: Path, tmp_path: Path) -> None:
     """D13: each command through the control file; the configuration keeps what was changed."""
-    plan = {2: [Command("epochs", 3, "me"), Command("patience", 7)], 9: [Command("stop")]}
+    numbers = [Command("epochs", 3, "me"), Command("patience", 7), Command("threads", 2)]
+    plan = {2: numbers, 9: [Command("stop")]}
     commander = Commander(tmp_path, plan)
     run, outcome = train(toy_config(notes, training={"epochs": 6}), tmp_path, commander)
     done = [event for event in commander.heard if isinstance(event, Commanded)]
     assert [(event.name, event.step, event.was) for event in done] == [
         ("epochs", 2, 6),
         ("patience", 2, 0),
+        ("threads", 2, 1),
         ("stop", 9, None),
     ]
+    assert torch.get_num_threads() == 2
     assert outcome.reason == "stopped" and outcome.progress.step == 9
     assert run.config().training.epochs == 3 and run.config().training.early_stopping.patience == 7
+    assert run.config().runtime.threads == 2
     assert resume(run).progress.epoch == 3
 
 

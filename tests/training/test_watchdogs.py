@@ -73,6 +73,45 @@ def test_a_gradient_that_is_zero_for_some_steps_is_told() -> None:
     assert found == [(9, "gradient_dead")]
 
 
+class Others:
+    """Other programs that keep so many cores busy, one number after the other."""
+
+    def __init__(self, *cores: float) -> None:
+        self._cores = iter(cores)
+
+    def busy_cores(self) -> float:
+        return next(self._cores)
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "busy", "found"),
+    [
+        (2, 2, [1.0, 1.0, 1.0], [(1, 1)]),
+        (2, 2, [0.3, 0.9, 0.2, 0.5, 0.5], [(4, 1)]),  # not what comes and goes
+        (8, 8, [1.3] * 3, [(1, 6)]),
+        (8, 4, [1.3] * 3, []),  # there is room for all
+        (64, 64, [2.0] * 3, []),  # what a large system does for itself
+        (2, 1, [2.0] * 3, []),  # none to do without
+        (2, None, [2.0] * 3, []),  # another device computes
+    ],
+)
+def test_other_programs_that_keep_the_cores_busy_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    threads: int | None,
+    busy: list[float],
+    found: list[tuple[int, int]],
+) -> None:
+    """A28: with the number of threads for which there is room, once."""
+    monkeypatch.setattr(watchdogs, "LOOK_S", 0.0)
+    monkeypatch.setattr(watchdogs, "bound_cores", lambda: set(range(cores)))
+    monkeypatch.setattr(watchdogs, "OtherPrograms", lambda: Others(*busy))
+    dogs = Watchdogs(Path("run"))
+    told = [(n, w) for n in range(len(busy)) for w in dogs.step(step(n, 1.0), 1.0, threads)]
+    assert [in_words(w) for _, w in told] == ["cores_crowded"] * len(found)
+    assert [(n, w.facts["fitting"]) for n, w in told] == found
+
+
 def test_a_metric_that_collapses_is_told_and_again_after_it_had_recovered() -> None:
     """A28: half of the best, or twice the loss."""
     values = [0.5, 0.6, 0.2, 0.2, 0.55, 0.1]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from operator import attrgetter
 
 from smartcash.backend.distributed import World
-from smartcash.domain.config import TrainConfig
+from smartcash.domain.config import TrainConfig, nested
 from smartcash.domain.errors import ConfigInvalid
 from smartcash.domain.events import Commanded, Warned
-from smartcash.domain.ports import Command, Control, EventSink
+from smartcash.domain.ports import CHANGED, Command, Control, EventSink
 
 PAUSE_POLL_S = 0.1
 STOPS = {"stop": "stopped", "preempt": "preempted", "keep_best": "kept_best"}
@@ -19,8 +19,8 @@ STOPS = {"stop": "stopped", "preempt": "preempted", "keep_best": "kept_best"}
 
 class Steering:
     """Polls `control` and keeps what was asked for. `reason`: why to stop now, None to go on. `config`: the resolved
-    configuration with the epochs and the patience that were asked for on the way. With several processes the leader
-    listens, and all learn of it."""
+    configuration with what was changed on the way, see `CHANGED`. With several processes the leader listens, and all
+    learn of it."""
 
     def __init__(
         self,
@@ -80,15 +80,11 @@ class Steering:
                     self.reason = STOPS[command.name]
             case "stop_after_epoch":
                 self.after_epoch = True
-            case "patience" | "epochs":
-                changed: dict[str, Any] = {"epochs": command.value}
-                was = self.epochs
-                if command.name == "patience":
-                    changed = {"early_stopping": {"patience": command.value}}
-                    was = self.config.training.early_stopping.patience
+            case "patience" | "epochs" | "threads" as name:
+                was = attrgetter(CHANGED[name])(self.config)
                 try:
-                    self.config = self.config.replaced(training=changed)
+                    self.config = self.config.replaced(**nested(CHANGED[name], command.value))
                 except ConfigInvalid as error:  # the control file is open to anyone
-                    self.emit(Warned("command_refused", {"command": command.name, "reason": str(error)}))
+                    self.emit(Warned("command_refused", {"command": name, "reason": str(error)}))
                     return
         self.emit(Commanded(command.name, command.value, was, command.source, epoch, step))

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import psutil
 import torch
 
-from smartcash.backend.builder import Built, first_closing_epoch
+from smartcash.backend.builder import Built, first_closing_epoch, set_threads
 from smartcash.backend.engine import EpochStats, Parts, Result, Step, evaluate, train_one_epoch
 from smartcash.backend.forecast import Pace
 from smartcash.backend.metrics import DetectionResult
@@ -119,7 +119,10 @@ class Run:
         self.went_back_to: set[int] = set()  # steps
 
     def take_over_changes(self) -> None:
-        """Epochs and patience may have been changed on the way."""
+        """Epochs, patience and threads may have been changed on the way."""
+        threads = self.steering.config.runtime.threads
+        if threads != self.built.config.runtime.threads and threads != "auto":
+            set_threads(threads)
         self.built.config = self.steering.config
         self.built.parts.schedule.epochs = self.steering.epochs
 
@@ -519,7 +522,9 @@ class _Ticker:
             eta_s=run.clock.left(step.step + 1, steps, run.steering.epochs),
         )
         run.emit(event)
-        for warning in run.watchdogs.step(event, step.grad_norm):
+        on_cpu = run.built.parts.precision.device.type == "cpu"
+        threads = torch.get_num_threads() if on_cpu else None
+        for warning in run.watchdogs.step(event, step.grad_norm, threads):
             run.emit(warning)
 
 

@@ -6,7 +6,9 @@ They see facts and answer with warnings (`domain.events.Warned`; the words are i
 
 from __future__ import annotations
 
+import math
 import statistics
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +17,7 @@ import psutil
 
 from smartcash.domain.config import TrainingConfig
 from smartcash.domain.events import StepEnded, Warned
-from smartcash.utils.machine import memory_bytes
+from smartcash.utils.machine import OtherPrograms, bound_cores, memory_bytes
 
 Row = Mapping[str, float | None]
 
@@ -27,6 +29,8 @@ EMPTY_SHARE = 0.5
 CHECKPOINTS_TO_FIT = 3
 LOW_DISK_BYTES = 500 * 2**20
 LOW_MEMORY_SHARE = 0.05
+LOOK_S, LOOKS = 10.0, 2  # at what other programs do, and how often in a row they must do it
+CROWD_CORES, CROWD_SHARE = 0.4, 0.05  # of the cores: less than either is what a system does for itself
 
 
 class Watchdogs:
@@ -38,9 +42,11 @@ class Watchdogs:
         self._losses: deque[float] = deque(maxlen=SPIKE_WINDOW)
         self._dead_steps = 0
         self._told: set[str] = set()
+        self._others, self._looked, self._crowded_looks = OtherPrograms(), time.monotonic(), 0
 
-    def step(self, event: StepEnded, grad_norm: float | None) -> list[Warned]:
-        """`grad_norm`: before clipping, None where the weights were not updated."""
+    def step(self, event: StepEnded, grad_norm: float | None, threads: int | None = None) -> list[Warned]:
+        """`grad_norm`: before clipping, None where the weights were not updated. `threads`: with how many the CPU
+        computes, None where another device does."""
         found: list[Warned] = []
         loss = event.losses["loss"]
         if len(self._losses) >= SPIKE_LEAST:
@@ -60,6 +66,10 @@ class Watchdogs:
                 found += self._once(
                     "gradient_dead", {"epoch": event.epoch, "step": event.step, "steps": DEAD_STEPS}
                 )
+
+        if threads is not None and time.monotonic() - self._looked >= LOOK_S:
+            self._looked = time.monotonic()
+            found += self._crowded(threads)
         return found
 
     def epoch(self, rows: Sequence[Row], training: TrainingConfig, steps: int) -> list[Warned]:
@@ -81,6 +91,17 @@ class Watchdogs:
             return []
         self._told.add(key)
         return [Warned(code, facts)]
+
+    def _crowded(self, threads: int) -> list[Warned]:
+        """Threads wait for each other many times in a step: one that has to share its core holds up all."""
+        cores, busy = len(bound_cores()), self._others.busy_cores()
+        fitting = max(1, math.floor(cores - busy))
+        crowded = busy >= max(CROWD_CORES, CROWD_SHARE * cores) and fitting < threads
+        self._crowded_looks = self._crowded_looks + 1 if crowded else 0
+        if self._crowded_looks < LOOKS:
+            return []
+        facts = {"busy": round(busy, 1), "cores": cores, "threads": threads, "fitting": fitting}
+        return self._once("cores_crowded", {**facts, "run": self.folder.name})
 
     def _classes_not_learnt(self, row: Row, epoch: int, epochs: int) -> list[Warned]:
         """Good boxes while the classes do not come: the silent failure of detectors."""

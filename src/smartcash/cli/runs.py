@@ -272,27 +272,38 @@ def stop(run: str, when: CommandName | None, home: Path | None, as_json: bool) -
     _act(home, run, as_json, lambda manager, folder: manager.command(folder, when or "stop"))
 
 
-@_command("change", "change", "change latest --epochs 40 --patience 10")
+@_command("change", "change", "change latest --epochs 40 --patience 10 --threads 1")
 @_run
 @click.option("--epochs", type=click.IntRange(1, 100_000), help=text("cli.runs.change_epochs"))
 @click.option("--patience", type=click.IntRange(0, 100_000), help=text("cli.runs.change_patience"))
+@click.option("--threads", type=click.IntRange(1, 1024), help=text("cli.runs.change_threads"))
 @click.option("--yes", is_flag=True, help=text("cli.train.yes"))
 def change(
-    run: str, epochs: int | None, patience: int | None, yes: bool, home: Path | None, as_json: bool
+    run: str,
+    epochs: int | None,
+    patience: int | None,
+    threads: int | None,
+    yes: bool,
+    home: Path | None,
+    as_json: bool,
 ) -> None:
     from smartcash.cli.confirming import confirmed_by
     from smartcash.domain.changes import changes_between
+    from smartcash.domain.config import merge, nested
+    from smartcash.domain.ports import CHANGED
+
+    given: dict[CommandName, int | None] = {"epochs": epochs, "patience": patience, "threads": threads}
 
     def act(manager: TrainingManager, folder: RunFolder) -> None:
         own = folder.config()
-        wanted: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
-        if patience is not None:
-            wanted["early_stopping"] = {"patience": patience}
-        how = confirmed_by(changes_between(own, own.replaced(training=wanted)), yes, quiet=as_json)
-        if epochs is not None:
-            manager.command(folder, "epochs", epochs, confirmed=how)
-        if patience is not None:
-            manager.command(folder, "patience", patience, confirmed=how)
+        wanted: dict[str, Any] = {}
+        for name, value in given.items():
+            if value is not None:
+                wanted = merge(wanted, nested(CHANGED[name], value))
+        how = confirmed_by(changes_between(own, own.replaced(**wanted)), yes, quiet=as_json)
+        for name, value in given.items():
+            if value is not None:
+                manager.command(folder, name, value, confirmed=how)
 
     _act(home, run, as_json, act)
 

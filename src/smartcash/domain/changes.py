@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from smartcash.domain.config import TrainConfig, merge
+from smartcash.domain.config import TrainConfig, merge, nested
 from smartcash.domain.records import Change as Change
 
 # A change of these breaks comparability with what went before. Why: the texts `changes.why.<reason>`.
@@ -40,10 +40,7 @@ def carried_over(changes: Iterable[Change], config: TrainConfig) -> TrainConfig:
     """`config` with the new values of `changes`, which were found between two others."""
     values = config.model_dump()
     for change in changes:
-        part = change.new
-        for name in reversed(change.field.split(".")):
-            part = {name: part}
-        values = merge(values, part)
+        values = merge(values, nested(change.field, change.new))
     return TrainConfig.parse(values)
 
 

@@ -554,9 +554,7 @@ def _built_in_callbacks_moved(values: Mapping[str, Any]) -> tuple[Mapping[str, A
         problems += [Problem(f"{place}.{name}", code, name, facts) for name in unknown]
         options: Any = {name: value for name, value in entry.options.items() if name in takes}
         if options:  # none must not stand in for a section that is there and wrong
-            for part in reversed(section.split(".")):
-                options = {part: options}
-            moved = merge(moved, options)
+            moved = merge(moved, nested(section, options))
     return merge(merge(values, {"training": {"callbacks": others}}), moved), problems
 
 
@@ -622,17 +620,17 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
             value = YAML(typ="safe", pure=True).load(raw) if raw.strip() else ""
         except YAMLError:
             value = raw
-        nested: dict[str, Any] = {}
-        inner = nested
-        *parents, last = name.strip().split(".")
-        for parent in parents:
-            inner[parent] = {}
-            inner = inner[parent]
-        inner[last] = value
-        values = merge(values, nested)
+        values = merge(values, nested(name.strip(), value))
     if problems:
         raise ConfigInvalid(problems)
     return values
+
+
+def nested(field: str, value: Any) -> dict[str, Any]:
+    """`nested("runtime.threads", 1)` is `{"runtime": {"threads": 1}}`."""
+    for part in reversed(field.split(".")):
+        value = {part: value}
+    return value  # type: ignore[no-any-return]
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,8 +20,15 @@ CommandName = Literal[
     "keep_best",  # end now, with the best epoch's weights tested and reported
     "patience",  # early stopping waits `value` epochs from now on; 0: for ever
     "epochs",  # train `value` epochs in all
+    "threads",  # compute with `value` CPU threads from now on
 ]
 COMMANDS: tuple[CommandName, ...] = get_args(CommandName)
+# the field of the configuration that a command changes
+CHANGED: dict[CommandName, str] = {
+    "patience": "training.early_stopping.patience",
+    "epochs": "training.epochs",
+    "threads": "runtime.threads",
+}
 
 
 @dataclass(frozen=True)

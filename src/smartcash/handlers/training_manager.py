@@ -26,9 +26,9 @@ from filelock import FileLock
 
 from smartcash import __version__
 from smartcash.domain.changes import FIXED_BY_WEIGHTS, Change, carried_over, changes_between
-from smartcash.domain.config import TrainConfig
+from smartcash.domain.config import TrainConfig, nested
 from smartcash.domain.errors import ConfigInvalid, NotConfirmed, Problem, RunNotReady, RunNotResumable
-from smartcash.domain.ports import Command, CommandName
+from smartcash.domain.ports import CHANGED, Command, CommandName
 from smartcash.domain.records import Change as LoggedChange
 from smartcash.domain.records import Operation
 from smartcash.handlers.operation_log import OperationLog
@@ -341,13 +341,9 @@ class TrainingManager:
         self.log.append(Operation("extend", after.id, changes=changes))
 
     def check_command(self, run: Run, name: CommandName, value: int | None) -> Review:
-        """What other epochs or another patience would change in the configuration of a run that is trained."""
+        """What a command with a number would change in the configuration of a run that is trained."""
         folder = self.find(run)
-        own = folder.config()
-        part: dict[str, Any] = (
-            {"epochs": value} if name == "epochs" else {"early_stopping": {"patience": value}}
-        )
-        return self._review_of(folder, own, {"training": part})
+        return self._review_of(folder, folder.config(), nested(CHANGED[name], value))
 
     def check_extension(self, run: Run, epochs: int, policy: str = "rescale") -> Review:
         """What training a finished run on to `epochs` epochs in all would change, as a run of its own. `policy`: see
@@ -415,10 +411,9 @@ class TrainingManager:
         folder = self.find(run)
         operation = {"pause": "pause", "continue": "continue"}.get(name, "stop")
         changes: tuple[LoggedChange, ...] = ()
-        if name in ("epochs", "patience"):
+        if name in CHANGED:
             own, operation = folder.config(), "config-change"
-            part = {"epochs": value} if name == "epochs" else {"early_stopping": {"patience": value}}
-            differing = changes_between(own, own.replaced(training=part))
+            differing = changes_between(own, own.replaced(**nested(CHANGED[name], value)))
             changes = tuple(LoggedChange(change.field, change.old, change.new) for change in differing)
         who = self.log.who
         self.service.send(folder, Command(name, value, f"{who.user}@{who.host} ({who.interface})"))

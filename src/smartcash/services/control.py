@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from smartcash.domain.ports import COMMANDS, Command
+from smartcash.domain.ports import CHANGED, COMMANDS, Command
 from smartcash.utils.logger import get_logger
 
 _MAX_LINE = 4096
@@ -65,7 +65,7 @@ def _parsed(line: bytes) -> Command | None:
         name, value, source = record.get("command"), record.get("value"), record.get("source", "")
         known = next((command for command in COMMANDS if command == name), None)
         number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 100_000
-        fits = number if known in ("patience", "epochs") else number or value is None
+        fits = number if known in CHANGED else number or value is None
         if known is not None and isinstance(source, str) and fits:
             return Command(known, value if number else None, source[:200])
     get_logger("control").warning("not a command: %r", line[:200])

@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,8 +31,54 @@ MADV_HUGEPAGE, LARGE_PAGE = 14, 2**21  # mman.h of Linux; madvise(2)
 
 def available_cores() -> int:
     """Cores this process may use: those it is bound to, and no more than its container or job has time on."""
-    bound = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return min([bound, *map(math.ceil, _core_limits())])
+    return min([len(bound_cores()), *map(math.ceil, _core_limits())])
+
+
+def bound_cores() -> set[int]:
+    """The numbers of the cores on which this process may run."""
+    return os.sched_getaffinity(0) if sys.platform == "linux" else set(range(os.cpu_count() or 1))
+
+
+class OtherPrograms:
+    """How busy others keep the cores on which this process may run: all that is not idle and is neither this process
+    nor one that it has begun."""
+
+    def __init__(self) -> None:
+        self._cores = bound_cores()
+        self._last = self._now()
+
+    def busy_cores(self) -> float:
+        """The mean number of cores since the last call; some seconds should lie between two."""
+        (before, idle_before, own_before), self._last = self._last, self._now()
+        moment, idle, own = self._last
+        elapsed = moment - before
+        if not elapsed or not idle:  # some sandboxes tell of no idle core, ever
+            return 0.0
+        others = len(self._cores) * elapsed - (idle - idle_before) - (own - own_before)
+        return max(0.0, others / elapsed)
+
+    def _now(self) -> tuple[float, float, float]:
+        """The time, and what was spent until now by idle cores and by this process and its own, all in seconds."""
+        idle = sum(
+            each.idle + getattr(each, "iowait", 0.0)  # the latter on Linux only
+            for core, each in enumerate(psutil.cpu_times(percpu=True))
+            if core in self._cores
+        )
+        return time.monotonic(), idle, sum(map(_cpu_seconds, _own_processes()))
+
+
+def _own_processes() -> list[psutil.Process]:
+    this = psutil.Process()
+    return [this, *this.children(recursive=True)]
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    """What a process and those of its children that have ended have computed; none when it has ended itself."""
+    try:
+        spent = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return float(spent.user + spent.system + spent.children_user + spent.children_system)
 
 
 def memory_bytes() -> tuple[int, int]:

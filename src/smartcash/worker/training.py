@@ -35,7 +35,7 @@ from smartcash.backend.trainer import (
 )
 from smartcash.backend.watchdogs import Watchdogs
 from smartcash.domain.changes import FIXED_BY_WEIGHTS, changes_between
-from smartcash.domain.config import TrainConfig
+from smartcash.domain.config import TrainConfig, nested
 from smartcash.domain.errors import (
     CheckpointError,
     ConfigInvalid,
@@ -62,7 +62,7 @@ from smartcash.domain.events import (
     VersionKept,
     Warned,
 )
-from smartcash.domain.ports import Command, Control, EventSink
+from smartcash.domain.ports import CHANGED, Command, Control, EventSink
 from smartcash.handlers.checkpoint import CheckpointManager
 from smartcash.handlers.model_versions import ModelVersions
 from smartcash.services.control import ControlFile, Interrupted, Signals, listen_to_signals
@@ -530,9 +530,8 @@ class _Journal:
             case EpochEnded(epoch=epoch, row=row):
                 self.rows = [known for known in self.rows if (known["epoch"] or 0) < epoch] + [row]
                 self.run.write_epochs(self.rows)
-            case Commanded(name="epochs" | "patience" as name, value=value):
-                part = {"epochs": value} if name == "epochs" else {"early_stopping": {"patience": value}}
-                self.run.change(self.run.config().replaced(training=part))
+            case Commanded(name="epochs" | "patience" | "threads" as name, value=value):
+                self.run.change(self.run.config().replaced(**nested(CHANGED[name], value)))
             case Commanded(name="pause" | "continue" | "stop" | "preempt" | "keep_best" as name):
                 self.run.describe({"state": {"pause": "paused", "continue": "running"}.get(name, "stopping")})
 

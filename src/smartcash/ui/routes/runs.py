@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import FileResponse
 
 from smartcash.domain.errors import ConfigInvalid, NotConfirmed, Problem, RunNotReady, RunRefused
+from smartcash.domain.ports import CHANGED
 from smartcash.domain.records import ACTIVE, ModelVersion, RunFilter, RunInfo
 from smartcash.handlers.run_view import RunView
 from smartcash.handlers.training_manager import Review
@@ -38,8 +39,8 @@ Sort = Literal[
     "-id", "-name", "-task", "-state", "-backbone", "-dataset", "-epochs", "-best", "-started", "-ended", "-elapsed",
 ]  # fmt: skip
 Action = Literal[
-    "prepare", "start", "pause", "continue", "stop", "stop_after_epoch", "keep_best", "patience", "epochs", "resume",
-    "extend",
+    "prepare", "start", "pause", "continue", "stop", "stop_after_epoch", "keep_best", "patience", "epochs", "threads",
+    "resume", "extend",
 ]  # fmt: skip
 assert {sort.removeprefix("-") for sort in get_args(Sort)} == set(SORTS)
 AT_WORK = ("queued", "running", "paused")
@@ -62,8 +63,8 @@ class Begin(BaseModel):
 
 
 class Wanted(BaseModel):
-    """What is to be done with a run. `value`: epochs (epochs, extend) or epochs of patience; `policy`: the course of
-    the learning rate of an extension."""
+    """What is to be done with a run. `value`: epochs (epochs, extend), epochs of patience or threads; `policy`: the
+    course of the learning rate of an extension."""
 
     model_config = ConfigDict(extra="forbid")
     action: Action
@@ -261,9 +262,9 @@ def possible_actions(state: str) -> list[str]:
     actions = {
         "created": ["prepare"], "ready": ["start", "prepare"], "failed": ["resume", "prepare"],
         "stopped": ["resume"], "preempted": ["resume"], "crashed": ["resume"], "finished": ["extend"],
-        "queued": ["stop", "epochs", "patience"], "stopping": ["stop"],
-        "running": ["pause", "stop", "stop_after_epoch", "keep_best", "epochs", "patience"],
-        "paused": ["continue", "stop", "keep_best", "epochs", "patience"],
+        "queued": ["stop", "epochs", "patience", "threads"], "stopping": ["stop"],
+        "running": ["pause", "stop", "stop_after_epoch", "keep_best", "epochs", "patience", "threads"],
+        "paused": ["continue", "stop", "keep_best", "epochs", "patience", "threads"],
     }  # fmt: skip
     return actions.get(state, [])
 
@@ -307,7 +308,7 @@ def act(run: str, wanted: Wanted, studio: Here, language: Language) -> Response:
 
 
 def _change(studio: Studio, run: RunFolder, wanted: Wanted, language: str) -> RunFolder:
-    """What changes a configuration, so it has to be confirmed: other epochs, another patience, an extension."""
+    """What changes a configuration, so it has to be confirmed: a command with a number, or an extension."""
     manager, value = studio.manager, wanted.value
     if value is None:
         raise ConfigInvalid([Problem("value", "field_missing")])
@@ -315,7 +316,7 @@ def _change(studio: Studio, run: RunFolder, wanted: Wanted, language: str) -> Ru
         review = manager.check_extension(run, value, wanted.policy)
         _require(review, wanted, language)
         return manager.extend(review, wanted.confirm_token, significant=wanted.significant)
-    name: Literal["epochs", "patience"] = "epochs" if wanted.action == "epochs" else "patience"
+    name = next(command for command in CHANGED if command == wanted.action)
     if (state := manager.state(run)) not in AT_WORK:
         raise RunNotReady("run_not_active", run=run.id, state=state)
     review = manager.check_command(run, name, value)

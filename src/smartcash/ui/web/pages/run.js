@@ -82,6 +82,7 @@ function walk(event, tab) {
 // what can be done with it
 
 const SHOWN = ["prepare", "start", "continue", "pause", "resume", "extend"];
+const LEAST = { patience: 0, epochs: 1, threads: 1 }; // of what changes on the way
 const ENDINGS = ["keep_best", "stop_after_epoch", "stop"];
 
 function Acts({ id, run, stands, reload }) {
@@ -96,7 +97,7 @@ function Acts({ id, run, stands, reload }) {
     else if (answer) reload();
   };
   const endings = ENDINGS.filter((each) => can.includes(each));
-  const numbers = ["patience", "epochs"].filter((each) => can.includes(each));
+  const numbers = Object.keys(LEAST).filter((each) => can.includes(each));
   return html`
     ${run.version && html`<a class="button primary" href=${`${link("models", `v${run.version}`)}#try`}>${t("act.try")}</a>`}
     ${numbers.length > 0 && html`<button type="button" onClick=${() => setOpen("change")}>${t("act.change")}</button>`}
@@ -111,10 +112,10 @@ function Acts({ id, run, stands, reload }) {
 }
 
 function Numbers({ names, run, onAct, onClose }) {
-  const present = { epochs: run.config.training.epochs, patience: run.config.training.early_stopping.patience };
+  const present = { epochs: run.config.training.epochs, patience: run.config.training.early_stopping.patience, threads: run.config.runtime.threads };
   return html`<${Modal} title=${t("act.change")} onClose=${onClose}>
     <div class="stack">${names.map((name) => html`<form key=${name} class="row low" onSubmit=${(event) => { event.preventDefault(); onAct(name, { value: Number(new FormData(event.target).get("value")) }); }}>
-      <label class="stacked">${t(`act.${name}_label`)}<input type="number" name="value" min=${name === "epochs" ? 1 : 0} step="1" required defaultValue=${present[name]} /></label>
+      <label class="stacked">${t(`act.${name}_label`)}<input type="number" name="value" min=${LEAST[name]} step="1" required defaultValue=${present[name]} /></label>
       <button type="submit">${t(`act.${name}`)}</button></form>`)}</div>
     <div class="acts"><button type="button" autofocus onClick=${onClose}>${t("cancel")}</button></div><//>`;
 }
