@@ -112,7 +112,7 @@ def pictures(images: int, repeat: int) -> None:
         def augmented() -> None:
             epoch = next(epochs)
             for index in range(len(samples)):
-                augment(epoch, index, cached.fetch, len(cached))
+                augment(epoch, index, cached)
 
         actions: dict[str, Callable[[], object]] = {
             "decoding a file": each(lambda index: read_image(samples[index].path)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,6 +16,23 @@ from smartcash.domain.config import AugmentConfig
 
 SIZE = 128
 PREPROCESS = Preprocess(SIZE, (0.5,) * 3, (0.5,) * 3)
+
+
+class Given:
+    """Pictures that all have the same boxes and labels."""
+
+    def __init__(self, images: Sequence[np.ndarray], boxes: np.ndarray, labels: np.ndarray) -> None:
+        self.images, self.boxes, self.labels = images, boxes, labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def labelled(self, index: int) -> tuple[tuple[int, int], np.ndarray, np.ndarray]:
+        height, width = self.images[index].shape[:2]
+        return (width, height), self.boxes, self.labels
+
+    def image(self, index: int) -> np.ndarray:
+        return self.images[index]
 
 
 def picture_with_block(width: int, height: int, box: tuple[int, int, int, int]) -> np.ndarray:
@@ -53,10 +72,10 @@ def test_boxes_follow_the_picture_through(name: str) -> None:
     augment = Augment(Parts(**{name: values[name]}), PREPROCESS, seed=1)
     box = (60, 50, 110, 90)
     image = picture_with_block(200, 150, box)
-    boxes, labels = np.array([box], np.float32), np.array([2])
+    given = Given([image], np.array([box], np.float32), np.array([2]))
     seen = 0
-    for index in range(20):
-        moved, found, kept = augment(0, index, lambda i: (image, boxes, labels), 1)
+    for epoch in range(20):
+        moved, found, kept = augment(epoch, 0, given)
         assert moved.shape == (SIZE, SIZE, 3) and set(kept.tolist()) <= {2}
         if name == "mosaic":
             hull = np.concatenate((found[:, :2].min(0), found[:, 2:].max(0))) if len(found) else None
@@ -77,18 +96,14 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone() -> None:
     parts = PRESETS["detect"]["strong"]
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (5, 60, 80, 3), dtype=np.uint8)
-    boxes, labels = np.array([[10, 10, 50, 40]], np.float32), np.array([0])
-
-    def fetch(i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return images[i], boxes, labels
-
-    first = [Augment(parts, PREPROCESS, 7)(2, i, fetch, 5) for i in range(5)]
+    given = Given(images, np.array([[10, 10, 50, 40]], np.float32), np.array([0]))
+    first = [Augment(parts, PREPROCESS, 7)(2, i, given) for i in range(5)]
     other = Augment(parts, PREPROCESS, 7)
     for i in (4, 0, 3, 1, 2):
-        again = other(2, i, fetch, 5)
+        again = other(2, i, given)
         assert all(np.array_equal(a, b) for a, b in zip(first[i], again))
-    assert not np.array_equal(first[0][0], other(3, 0, fetch, 5)[0])
-    assert not np.array_equal(first[0][0], Augment(parts, PREPROCESS, 8)(2, 0, fetch, 5)[0])
+    assert not np.array_equal(first[0][0], other(3, 0, given)[0])
+    assert not np.array_equal(first[0][0], Augment(parts, PREPROCESS, 8)(2, 0, given)[0])
 
 
 def test_without_augmentation_a_sample_is_what_evaluation_sees() -> None:
@@ -96,7 +111,7 @@ def test_without_augmentation_a_sample_is_what_evaluation_sees() -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 255, (96, SIZE, 3), dtype=np.uint8)
     boxes = np.array([[10, 20, 60, 70]], np.float32)
-    augmented, moved, _ = Augment(Parts(), PREPROCESS, 0)(0, 0, lambda i: (image, boxes, np.array([0])), 1)
+    augmented, moved, _ = Augment(Parts(), PREPROCESS, 0)(0, 0, Given([image], boxes, np.array([0])))
     plain = PREPROCESS.image(image)
     assert np.abs(augmented.astype(int) - plain).max() <= 1
     assert np.abs(moved - PREPROCESS.boxes(boxes, SIZE, 96)).max() < 0.01
@@ -116,7 +131,7 @@ def test_no_picture_breaks_it_and_boxes_stay_inside(width: int, height: int, ind
     corners = np.sort(rng.random((index % 6, 2, 2)), 1).reshape(-1, 4) * [width, height, width, height]
     augment = Augment(PRESETS["detect"][preset], PREPROCESS, 0)
     boxes = corners.astype(np.float32)
-    out, moved, labels = augment(0, index, lambda i: (image, boxes, np.zeros(len(boxes), int)), 3)
+    out, moved, labels = augment(index, 1, Given([image] * 3, boxes, np.zeros(len(boxes), int)))
     assert out.shape == (SIZE, SIZE, 3) and out.dtype == np.uint8
     assert moved.shape == (len(labels), 4) and (moved >= 0).all() and (moved <= SIZE).all()
     assert (moved[:, 2:] > moved[:, :2]).all()

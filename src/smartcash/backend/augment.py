@@ -9,8 +9,11 @@ There is no mirror by default: a mirrored banknote does not exist, and denominat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -23,6 +26,7 @@ MIN_SIDE_PX = 3.0
 # OpenCV counts from pixel centres, matrices here from pixel edges: half a pixel either way
 FROM_CENTRES = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1.0]])
 TO_CENTRES = np.linalg.inv(FROM_CENTRES)
+LEVELS = np.linspace(0, 1, 256)[:, None]  # of a colour
 
 
 @dataclass(frozen=True)
@@ -104,11 +108,37 @@ def closing(parts: Parts) -> Parts:
     return replace(parts, mosaic=0.0, mixup=0.0, perspective=0.0, rotate_any=0.0, rotate_deg=0.0, cover=0.0)
 
 
-Fetch = Callable[[int], tuple[np.ndarray, np.ndarray, np.ndarray]]
+class Pictures(Protocol):
+    """Labelled pictures; those of `data.Pictures` are such."""
+
+    def __len__(self) -> int: ...
+
+    def labelled(self, index: int) -> tuple[tuple[int, int], np.ndarray, np.ndarray]:
+        """Size (width, height), boxes (N, 4) xyxy px and labels (N,) of a picture."""
+
+    def image(self, index: int) -> np.ndarray:
+        """The picture itself, RGB uint8 (H, W, 3), of that size."""
+
+
+Draw = Callable[[], np.ndarray]  # → RGB uint8 (S, S, 3)
+Change = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """Where a picture goes in a sample: `left`, `top`, `width` and `height` px, through `matrix`."""
+
+    index: int
+    matrix: np.ndarray
+    left: int
+    top: int
+    width: int
+    height: int
 
 
 class Augment:
-    """Makes one training sample from one picture, or from four (mosaic)."""
+    """Makes one training sample from one picture, or from four (mosaic): first everything is decided and the boxes are
+    moved, then the picture is drawn, which is nearly all of the work."""
 
     def __init__(self, parts: Parts, preprocess: Preprocess, seed: int) -> None:
         self.parts = parts
@@ -120,42 +150,52 @@ class Augment:
         )
 
     def __call__(
-        self, epoch: int, index: int, fetch: Fetch, count: int, *, closing_stage: bool = False
+        self, epoch: int, index: int, pictures: Pictures, *, closing_stage: bool = False
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Sample `index` of `epoch`: image (S, S, 3) uint8 RGB, boxes_N4 xyxy px, labels_N.
+        """Sample `index` of `epoch`: image (S, S, 3) uint8 RGB, boxes_N4 xyxy px, labels_N."""
+        draw, boxes, labels = self.begin(epoch, index, pictures, closing_stage=closing_stage)
+        return draw(), boxes, labels
 
-        `fetch(i)` gives picture i of `count` with its boxes and labels."""
+    def begin(
+        self, epoch: int, index: int, pictures: Pictures, *, closing_stage: bool = False
+    ) -> tuple[Draw, np.ndarray, np.ndarray]:
+        """The same, with what draws the image in its place."""
         rng = np.random.default_rng((self.seed, epoch, index))
         parts = closing(self.parts) if closing_stage else self.parts
         size = self.preprocess.image_size
-        if parts.mosaic and rng.random() < parts.mosaic:
-            image, boxes, labels = self._mosaic(rng, parts, index, fetch, count)
-        else:
-            picture, boxes, labels = fetch(index)
-            matrix = self._geometry(rng, parts, picture.shape[1], picture.shape[0], size, size)
-            image = _warp(picture, matrix, size, size, self.preprocess.pad_value)
-            boxes, labels = _move(boxes, labels, matrix, size, size)
-        return self._light(rng, parts, image), boxes, labels
-
-    def _mosaic(
-        self, rng: np.random.Generator, parts: Parts, index: int, fetch: Fetch, count: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Four pictures around a random centre (Bochkovskiy et al. 2020, YOLOv4)."""
-        size = self.preprocess.image_size
-        x, y = (int(round(size * rng.uniform(0.35, 0.65))) for _ in range(2))
-        tiles = [(0, 0, x, y), (x, 0, size, y), (0, y, x, size), (x, y, size, size)]
-        image = np.empty((size, size, 3), np.uint8)
-        all_boxes, all_labels = [], []
-        for tile, which in zip(tiles, [index, *rng.integers(0, count, 3).tolist()]):
-            left, top, right, bottom = tile
-            picture, boxes, labels = fetch(which)
-            width, height = right - left, bottom - top
-            matrix = self._geometry(rng, parts, picture.shape[1], picture.shape[0], width, height)
-            image[top:bottom, left:right] = _warp(picture, matrix, width, height, self.preprocess.pad_value)
-            boxes, labels = _move(boxes, labels, matrix, width, height)
+        places, indices = [(0, 0, size, size)], [index]
+        if parts.mosaic and rng.random() < parts.mosaic:  # Bochkovskiy et al. 2020, YOLOv4
+            x, y = (int(round(size * rng.uniform(0.35, 0.65))) for _ in range(2))
+            places = [(0, 0, x, y), (x, 0, size, y), (0, y, x, size), (x, y, size, size)]
+            indices += rng.integers(0, len(pictures), 3).tolist()
+        tiles, all_boxes, all_labels = [], [], []
+        for (left, top, right, bottom), which in zip(places, indices):
+            (width, height), boxes, labels = pictures.labelled(which)
+            matrix = self._geometry(rng, parts, width, height, right - left, bottom - top)
+            tiles.append(_Tile(which, matrix, left, top, right - left, bottom - top))
+            boxes, labels = _move(boxes, labels, matrix, right - left, bottom - top)
             all_boxes.append(boxes + np.array([left, top, left, top], np.float32))
             all_labels.append(labels)
-        return image, np.concatenate(all_boxes), np.concatenate(all_labels)
+        changes = self._light(rng, parts)
+
+        def draw() -> np.ndarray:
+            image = self._drawn(tiles, pictures)
+            for change in changes:
+                image = change(image)
+            return image
+
+        return draw, np.concatenate(all_boxes), np.concatenate(all_labels)
+
+    def _drawn(self, tiles: list[_Tile], pictures: Pictures) -> np.ndarray:
+        """The picture of the tiles, which cover it."""
+        size, pad = self.preprocess.image_size, self.preprocess.pad_value
+        if len(tiles) == 1:
+            return _warp(pictures.image(tiles[0].index), tiles[0].matrix, size, size, pad)
+        image = np.empty((size, size, 3), np.uint8)
+        for tile in tiles:
+            part = image[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width]
+            part[:] = _warp(pictures.image(tile.index), tile.matrix, tile.width, tile.height, pad)
+        return image
 
     def _geometry(
         self, rng: np.random.Generator, parts: Parts, width: int, height: int, out_width: int, out_height: int
@@ -163,54 +203,76 @@ class Augment:
         """One 3×3 matrix: the preprocessing's own placement, then zoom, aspect, rotation, perspective, shift,
         all about the middle."""
         side = max(out_width, out_height)
-        base = np.diag([out_width / width, out_height / height, 1.0])
         if self.preprocess.resize == "letterbox":
-            ratio = side / max(width, height)
-            base = np.diag([ratio, ratio, 1.0])
-        centre = base @ np.array([width / 2, height / 2, 1.0])
-        zoom = np.exp(rng.uniform(-1, 1) * np.log(parts.scale)) if parts.scale > 1 else 1.0
-        stretch = np.exp(rng.uniform(-1, 1) * np.log1p(parts.aspect))
-        angle = np.deg2rad(rng.uniform(-1, 1) * parts.rotate_deg)
+            x_ratio = y_ratio = side / max(width, height)
+        else:
+            x_ratio, y_ratio = out_width / width, out_height / height
+        zoom = parts.scale ** _spread(rng) if parts.scale > 1 else 1.0
+        stretch = (1 + parts.aspect) ** _spread(rng)
+        angle = math.radians(_spread(rng) * parts.rotate_deg)
         if parts.rotate_any and rng.random() < parts.rotate_any:
             # any angle; half of them near a quarter turn, where the hull of a turned box stays tight
-            quarter = rng.integers(0, 4) * np.pi / 2
-            angle = quarter + angle if rng.random() < 0.5 else rng.uniform(-np.pi, np.pi)
-        cos, sin = np.cos(angle), np.sin(angle)
+            quarter = int(rng.integers(0, 4)) * math.pi / 2
+            angle = quarter + angle if rng.random() < 0.5 else _spread(rng) * math.pi
         mirror = -1.0 if parts.flip and rng.random() < parts.flip else 1.0
-        shape = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1.0]]) @ np.diag(
-            [mirror * zoom * stretch, zoom / stretch, 1.0]
+        x_zoom, y_zoom = mirror * zoom * stretch, zoom / stretch
+        cos, sin = math.cos(angle), math.sin(angle)
+        tilt, shift = 2 * parts.perspective / side, parts.translate * side
+        base_about_middle = np.array(
+            [[x_ratio, 0, -x_ratio * width / 2], [0, y_ratio, -y_ratio * height / 2], [0, 0, 1]]
         )
-        shape[2, :2] = rng.uniform(-1, 1, 2) * parts.perspective * 2 / side
-        shift = rng.uniform(-1, 1, 2) * parts.translate * side
-        to_middle = np.array([[1, 0, -centre[0]], [0, 1, -centre[1]], [0, 0, 1.0]])
+        shape = np.array(
+            [
+                [cos * x_zoom, -sin * y_zoom, 0],
+                [sin * x_zoom, cos * y_zoom, 0],
+                [_spread(rng) * tilt, _spread(rng) * tilt, 1],
+            ]
+        )
         from_middle = np.array(
-            [[1, 0, out_width / 2 + shift[0]], [0, 1, out_height / 2 + shift[1]], [0, 0, 1.0]]
+            [
+                [1, 0, out_width / 2 + _spread(rng) * shift],
+                [0, 1, out_height / 2 + _spread(rng) * shift],
+                [0, 0, 1],
+            ]
         )
-        return from_middle @ shape @ to_middle @ base
+        return from_middle @ shape @ base_about_middle
 
-    def _light(self, rng: np.random.Generator, parts: Parts, image: np.ndarray) -> np.ndarray:
+    def _light(self, rng: np.random.Generator, parts: Parts) -> list[Change]:
         """Colour by one look-up table; then blur, noise, JPEG and cover, each in its share of the samples."""
-        size = image.shape[0]
+        size = self.preprocess.image_size
+        changes: list[Change] = []
         if parts.color:
-            image = cv2.LUT(image, _color_table(rng, parts.color))
+            changes.append(partial(cv2.LUT, lut=_color_table(rng, parts.color)))
         if parts.cover and rng.random() < parts.cover:
-            image = _cover(rng, image)
+            changes.append(partial(_cover, patches=_patches(rng, size)))
         if parts.blur and rng.random() < parts.blur:
             if rng.random() < 0.5:
-                image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.5, 0.008 * size)))
+                sigma = float(rng.uniform(0.5, 0.008 * size))
+                changes.append(partial(cv2.GaussianBlur, ksize=(0, 0), sigmaX=sigma))
             else:
-                small = int(size * rng.uniform(0.35, 0.8))
-                image = cv2.resize(
-                    cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA), (size, size)
-                )
+                changes.append(partial(_coarsened, side=int(size * rng.uniform(0.35, 0.8))))
         if parts.noise and rng.random() < parts.noise:
-            start = int(rng.integers(0, self._noise.size - image.size))
-            noise = self._noise[start : start + image.size].reshape(image.shape) * rng.uniform(2, 14)
-            image = cv2.add(image, noise, dtype=cv2.CV_8U)
+            start = int(rng.integers(0, self._noise.size - 3 * size**2))
+            changes.append(partial(self._noisy, start=start, strength=rng.uniform(2, 14)))
         if parts.jpeg and rng.random() < parts.jpeg:
-            _, coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 85))])
-            image = cv2.imdecode(coded, cv2.IMREAD_COLOR)
-        return image
+            changes.append(partial(_compressed, quality=int(rng.integers(25, 85))))
+        return changes
+
+    def _noisy(self, image: np.ndarray, start: int, strength: float) -> np.ndarray:
+        noise = self._noise[start : start + image.size].reshape(image.shape) * strength
+        return cv2.add(image, noise, dtype=cv2.CV_8U)
+
+
+def _coarsened(image: np.ndarray, side: int) -> np.ndarray:
+    """Shrunk to `side` px and back."""
+    small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, (image.shape[1], image.shape[0]))
+
+
+def _compressed(image: np.ndarray, quality: int) -> np.ndarray:
+    """As JPEG of that quality, 0 to 100."""
+    _, coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return cv2.imdecode(coded, cv2.IMREAD_COLOR)
 
 
 def _warp(picture: np.ndarray, matrix: np.ndarray, width: int, height: int, pad: int) -> np.ndarray:
@@ -229,38 +291,62 @@ def _move(
     if not len(boxes_N4):
         return boxes_N4, labels_N
     corners = boxes_N4[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2).astype(np.float64)
-    moved = np.concatenate((corners, np.ones((len(corners), 4, 1))), 2) @ matrix.T
-    moved = moved[..., :2] / moved[..., 2:]
+    moved = cv2.perspectiveTransform(corners, matrix)
     hull = np.concatenate((moved.min(1), moved.max(1)), 1)
-    clipped = np.clip(hull, 0, [width, height, width, height])
-    area = (hull[:, 2:] - hull[:, :2]).prod(1)
-    visible = (clipped[:, 2:] - clipped[:, :2]).prod(1)
-    sides = (clipped[:, 2:] - clipped[:, :2]).min(1)
-    keep = (visible > MIN_VISIBLE * area) & (sides >= MIN_SIDE_PX)
+    clipped = np.minimum(np.maximum(hull, 0), (width, height, width, height))
+    sides, visible = hull[:, 2:] - hull[:, :2], clipped[:, 2:] - clipped[:, :2]
+    keep = visible[:, 0] * visible[:, 1] > MIN_VISIBLE * sides[:, 0] * sides[:, 1]
+    keep &= visible.min(1) >= MIN_SIDE_PX
     return clipped[keep].astype(np.float32), labels_N[keep]
 
 
 def _color_table(rng: np.random.Generator, strength: float) -> np.ndarray:
     """A (256, 1, 3) table: gamma, contrast, brightness, and a gain per channel (the colour of the light)."""
-    x = np.arange(256, dtype=np.float64)[:, None] / 255
-    gamma = np.exp(rng.uniform(-0.45, 0.45) * strength)
-    contrast = np.exp(rng.uniform(-0.35, 0.35) * strength)
-    brightness = rng.uniform(-0.15, 0.15) * strength
-    gains = np.exp(rng.uniform(-0.14, 0.14, 3) * strength)
-    table = (x**gamma - 0.5) * contrast + 0.5 + brightness
-    return np.clip(table * gains * 255, 0, 255).astype(np.uint8)[:, None, :]
+    gamma = math.exp(_spread(rng) * 0.45 * strength)
+    contrast = math.exp(_spread(rng) * 0.35 * strength)
+    brightness = _spread(rng) * 0.15 * strength
+    gains = [255 * math.exp(_spread(rng) * 0.14 * strength) for _ in range(3)]
+    table = (LEVELS**gamma - 0.5) * contrast + (0.5 + brightness)
+    return np.minimum(np.maximum(table * gains, 0), 255).astype(np.uint8)[:, None, :]
 
 
-def _cover(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Hide one to three patches: flat, or a piece of the picture from elsewhere."""
-    size = image.shape[0]
-    image = image.copy()
+def _spread(rng: np.random.Generator) -> float:
+    """Uniform in -1 … 1; numpy's own `uniform` takes four times as long for a single number."""
+    return 2 * rng.random() - 1
+
+
+@dataclass(frozen=True)
+class _Patch:
+    """A patch to hide, px; by one `color`, or by what lies at `source` (left, top)."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    color: np.ndarray | None = None
+    source: tuple[int, int] = (0, 0)
+
+
+def _patches(rng: np.random.Generator, size: int) -> list[_Patch]:
+    """One to three, anywhere in the square."""
+    patches = []
     for _ in range(int(rng.integers(1, 4))):
         width, height = (int(size * rng.uniform(0.08, 0.28)) for _ in range(2))
         left, top = int(rng.integers(0, size - width)), int(rng.integers(0, size - height))
         if rng.random() < 0.5:
-            image[top : top + height, left : left + width] = rng.integers(0, 256, 3)
+            patches.append(_Patch(left, top, width, height, rng.integers(0, 256, 3)))
         else:
-            x, y = int(rng.integers(0, size - width)), int(rng.integers(0, size - height))
-            image[top : top + height, left : left + width] = image[y : y + height, x : x + width].copy()
+            source = int(rng.integers(0, size - width)), int(rng.integers(0, size - height))
+            patches.append(_Patch(left, top, width, height, source=source))
+    return patches
+
+
+def _cover(image: np.ndarray, patches: list[_Patch]) -> np.ndarray:
+    """The picture with those patches hidden."""
+    image = image.copy()
+    for patch in patches:
+        x, y = patch.source
+        hidden = image[patch.top : patch.top + patch.height, patch.left : patch.left + patch.width]
+        elsewhere = image[y : y + patch.height, x : x + patch.width]
+        hidden[:] = elsewhere.copy() if patch.color is None else patch.color
     return image

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Generator, Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -72,21 +73,33 @@ class Pictures:
             if kept is not None:
                 return kept
         image = read_image(self.samples[index].path)
-        longest = max(image.shape[:2])
-        if longest > self.longest_px:
-            ratio = self.longest_px / longest
-            size = (max(1, round(image.shape[1] * ratio)), max(1, round(image.shape[0] * ratio)))
+        size = self._size(image.shape[1], image.shape[0])
+        if size != (image.shape[1], image.shape[0]):
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         if self._kept is not None:
             self._kept[index] = image
         return image
 
+    def labelled(self, index: int) -> tuple[tuple[int, int], np.ndarray, np.ndarray]:
+        """Of picture `index`, which is not decoded for it: its size (width, height), its boxes in px of that, and its
+        labels."""
+        sample = self.samples[index]
+        width, height = self._size(*sample.size)
+        scale = np.array([width / sample.size[0], height / sample.size[1]] * 2, np.float32)
+        return (width, height), sample.boxes_N4 * scale, sample.labels_N
+
     def fetch(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Picture `index` with its boxes (px of that picture) and labels."""
-        sample = self.samples[index]
-        image = self.image(index)
-        scale = np.array([image.shape[1] / sample.size[0], image.shape[0] / sample.size[1]] * 2, np.float32)
-        return image, sample.boxes_N4 * scale, sample.labels_N
+        _, boxes, labels = self.labelled(index)
+        return self.image(index), boxes, labels
+
+    def _size(self, width: int, height: int) -> tuple[int, int]:
+        """The size in which a picture of that size is kept."""
+        longest = max(width, height)
+        if longest <= self.longest_px:
+            return width, height
+        ratio = self.longest_px / longest
+        return max(1, round(width * ratio)), max(1, round(height * ratio))
 
 
 Item = tuple[int, Tensor, np.ndarray, np.ndarray]  # index, picture, boxes, labels
@@ -95,14 +108,23 @@ Item = tuple[int, Tensor, np.ndarray, np.ndarray]  # index, picture, boxes, labe
 class Samples(Dataset[Item]):
     """key → sample; those of a batch are made by as many threads as torch uses, which is one in a loader process."""
 
+    @abstractmethod
+    def begin(self, key: Any) -> Callable[[], Item]:
+        """Decide everything about a sample; what comes back makes it."""
+
+    def __getitem__(self, key: Any) -> Item:
+        return self.begin(key)()
+
     def __getitems__(self, keys: Sequence[Any]) -> list[Item]:
         """The samples of a batch, for torch's loader."""
+        # deciding is Python's own work, and two threads at that would only wait for each other's lock
+        begun = [self.begin(key) for key in keys]
         places = iter(range(len(keys)))  # some samples cost four times as much as others
         made: dict[int, Item] = {}
 
         def make() -> None:
             for place in places:
-                made[place] = self[keys[place]]
+                made[place] = begun[place]()
 
         others = [_pool().submit(make) for _ in range(min(torch.get_num_threads(), len(keys)) - 1)]
         make()
@@ -122,12 +144,12 @@ class TrainSamples(Samples):
     def __init__(self, pictures: Pictures, augment: Augment, closing_from: int) -> None:
         self.pictures, self.augment, self.closing_from = pictures, augment, closing_from
 
-    def __getitem__(self, key: tuple[int, int]) -> Item:
+    def begin(self, key: tuple[int, int]) -> Callable[[], Item]:
         epoch, index = key
-        image, boxes, labels = self.augment(
-            epoch, index, self.pictures.fetch, len(self.pictures), closing_stage=epoch >= self.closing_from
+        image, boxes, labels = self.augment.begin(
+            epoch, index, self.pictures, closing_stage=epoch >= self.closing_from
         )
-        return index, to_tensor(image), boxes, labels
+        return lambda: (index, to_tensor(image()), boxes, labels)
 
 
 class PlainSamples(Samples):
@@ -139,15 +161,10 @@ class PlainSamples(Samples):
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def __getitem__(self, index: int) -> Item:
-        image, boxes, labels = self.pictures.fetch(index)
-        height, width = image.shape[:2]
-        return (
-            index,
-            to_tensor(self.preprocess.image(image)),
-            self.preprocess.boxes(boxes, width, height),
-            labels,
-        )
+    def begin(self, index: int) -> Callable[[], Item]:
+        size, boxes, labels = self.pictures.labelled(index)
+        placed = self.preprocess.boxes(boxes, *size)
+        return lambda: (index, to_tensor(self.preprocess.image(self.pictures.image(index))), placed, labels)
 
 
 def to_tensor(image_HW3: np.ndarray) -> Tensor:

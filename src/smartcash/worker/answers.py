@@ -59,7 +59,7 @@ def augment_pictures(values: Values, count: int, epoch: int) -> Values:
     augment = Augment(parts, preprocess, config.seed)
     rows = []
     for index in np.linspace(0, len(pictures) - 1, min(count, len(pictures))).round().astype(int).tolist():
-        image, boxes, labels = augment(epoch, index, pictures.fetch, len(pictures))
+        image, boxes, labels = augment(epoch, index, pictures)
         height, width = image.shape[:2]
         rows.append(
             {

@@ -56,7 +56,7 @@ def preview_data(config: TrainConfig, out: Path, count: int = 24) -> Path:
     augment = Augment(parts, preprocess, config.seed)
     sheet, captions = [], []
     for index in np.linspace(0, len(pictures) - 1, min(count, len(pictures))).round().astype(int).tolist():
-        image, boxes, labels = augment(0, index, pictures.fetch, len(pictures))
+        image, boxes, labels = augment(0, index, pictures)
         if data.task == "detect":
             image = draw_boxes(image, boxes, labels, None, data.classes)
         sheet.append(image)
