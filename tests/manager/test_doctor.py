@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,25 @@ def dead_worker() -> dict[str, Any]:
     known = identity(process.pid)
     process.communicate()
     return known
+
+
+def test_extras_are_named_together_and_one_that_is_too_old_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A28, D7: what most people never need takes a line, not a page; what is too old is told with what it should be."""
+    there = {"click": "9.0", "numba": "1.0", "wandb": "0.1"}
+
+    def version(name: str) -> str:
+        if name not in there:
+            raise PackageNotFoundError(name)
+        return there[name]
+
+    monkeypatch.setattr("smartcash.handlers.doctor.version", version)
+    findings = found(tmp_path)
+    assert findings["extras"].facts == {"extras": "fast"}
+    assert findings["extra_old"].facts == {"extra": "wandb", "packages": "wandb>=0.19"}
+    absent = findings["extras_missing"].facts["extras"].split(", ")
+    assert {"onnx", "mlflow"} < set(absent) and not {"fast", "wandb"} & set(absent)
 
 
 @pytest.fixture

@@ -21,13 +21,13 @@ import pytest
 from smartcash.cli import main
 from smartcash.cli.runs import SORTS as COMMAND_SORTS
 from smartcash.domain.config import TrainConfig
-from smartcash.domain.errors import LabelsRefused, OperationLogFailed, RunNotFound, RunRefused
+from smartcash.domain.errors import ConfigInvalid, LabelsRefused, OperationLogFailed, RunNotFound, RunRefused
 from smartcash.domain.records import RunFilter, RunInfo
 from smartcash.handlers.operation_log import OperationLog
 from smartcash.handlers.run_history import RunHistory
 from smartcash.services.labels import read_labels
 from smartcash.services.processes import identity
-from smartcash.services.run_store import SORTS, RunFolder, RunStore, find_run
+from smartcash.services.run_store import SORTS, RunFolder, RunStore, find_run, settings_in
 from smartcash.utils.i18n import LANGUAGES, catalogue
 
 FINISHED = {
@@ -331,6 +331,25 @@ def test_a_run_is_found_by_the_name_it_was_given_unless_another_has_it_too(tmp_p
             find("pasar")
         told = caught.value.message("en")
         assert caught.value.code == "run_ambiguous" and first.id in told and second.id in told
+
+
+def test_settings_are_those_of_a_file_or_what_a_run_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A1: a run by its folder, id, name or as the latest; a file of that name comes first."""
+    monkeypatch.chdir(tmp_path)
+    home = tmp_path / "runs"
+    run = made(home, config={"name": "mine.yaml", "seed": 7})
+    for called in (run.path, Path(run.id), Path("latest"), Path("mine.yaml")):
+        assert settings_in(called, home)["seed"] == 7
+    Path("mine.yaml").write_text("seed: 8\n")
+    assert settings_in(Path("mine.yaml"), home) == {"seed": 8}
+    with pytest.raises(ConfigInvalid, match=r"other\.yaml"):
+        settings_in(Path("other.yaml"), home)
+    made(home, config={"name": "twice"})
+    made(home, config={"name": "twice"})
+    with pytest.raises(RunNotFound, match="twice"):
+        settings_in(Path("twice"), home)
 
 
 def test_a_data_set_in_the_home_is_no_run_whatever_its_files_are_called(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def settings(tmp_path: Path, notes: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_runs_folder_trains_again_with_what_was_asked_and_its_config_does_just_the_same(
+def test_a_run_trains_again_with_what_was_asked_and_its_config_does_just_the_same(
     settings: Path, tmp_path: Path
 ) -> None:
     """A1, A2, C1: of a run of two epochs, one epoch is asked for: that is the one change, and the warm-up fits. What
@@ -65,7 +65,7 @@ def test_a_runs_folder_trains_again_with_what_was_asked_and_its_config_does_just
     first = find_run("latest", home)
     assert first.asked() == TrainConfig.from_yaml(settings) and first.config() != first.asked()
 
-    told = smartcash("train", "--config", first.path, "--epochs", "1", "--home", home, "--yes")
+    told = smartcash("train", "--config", "latest", "--epochs", "1", "--home", home, "--yes")
     assert told.returncode == 0, told.stderr
     assert changes_in(told.stdout) == ["• training.epochs: 2 → 1"]
     assert f"run {first.id}" in told.stdout

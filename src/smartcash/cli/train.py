@@ -59,7 +59,7 @@ def command(
         ("seed", seed),
         ("name", name),
     ]
-    values: dict[str, Any] = settings_in(config_path) if config_path else {}
+    values: dict[str, Any] = settings_in(config_path, home) if config_path else {}
     if leads() and config_path and _is_settled(config_path):
         click.echo(text("train.settled", folder=config_path.parent))
     for key, value in named:

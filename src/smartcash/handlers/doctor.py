@@ -120,6 +120,7 @@ def _machine(home: Path) -> Iterator[Diagnosis]:
 
 def _packages(torch_facts: Mapping[str, Any] | str) -> Iterator[Diagnosis]:
     missing: dict[str, list[str]] = {}
+    old: dict[str, list[str]] = {}  # of those, what is there in a version that is too old
     extras: list[str] = metadata("smartcash").get_all("Provides-Extra") or []
     required: list[str] = metadata("smartcash").get_all("Requires-Dist") or []
     for line in required:
@@ -128,7 +129,10 @@ def _packages(torch_facts: Mapping[str, Any] | str) -> Iterator[Diagnosis]:
             continue
         name, least, extra = match[1], match[2] or "", match[3] or ""
         if not _is_installed(name, least):
-            missing.setdefault(extra, []).append(f"{name}>={least}" if least else name)
+            wanted = f"{name}>={least}" if least else name
+            missing.setdefault(extra, []).append(wanted)
+            if _is_installed(name, ""):
+                old.setdefault(extra, []).append(wanted)
     core = missing.get("", [])
     if core:
         yield Diagnosis("packages", "error", "packages_missing", {"packages": " ".join(core)})
@@ -136,13 +140,15 @@ def _packages(torch_facts: Mapping[str, Any] | str) -> Iterator[Diagnosis]:
         yield Diagnosis(
             "packages", "ok", "packages", {"count": sum("extra ==" not in line for line in required)}
         )
+    if whole := [extra for extra in extras if extra not in missing]:
+        yield Diagnosis("packages", "ok", "extras", {"extras": ", ".join(whole)})
     for extra in extras:
-        there = extra not in missing
-        lacking = ", ".join(missing.get(extra, []))
-        yield Diagnosis(
-            "packages", "ok" if there else "note", "extra" if there else "extra_missing",
-            {"extra": extra, "packages": lacking},
-        )  # fmt: skip
+        if extra in old:
+            facts = {"extra": extra, "packages": ", ".join(old[extra])}
+            yield Diagnosis("packages", "note", "extra_old", facts)
+    if absent := [extra for extra in extras if extra in missing and extra not in old]:
+        facts = {"extras": ", ".join(absent), "first": absent[0]}
+        yield Diagnosis("packages", "note", "extras_missing", facts)
     if isinstance(torch_facts, str):
         yield Diagnosis("packages", "error", "torch_broken", {"reason": torch_facts})
         return

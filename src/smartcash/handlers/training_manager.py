@@ -129,17 +129,18 @@ class TrainingManager:
     # configuration
 
     def check(self, values: Values, *, run: Run | None = None) -> Review:
-        """Every problem of a configuration (a TrainConfig, nested mappings, a YAML file, or the folder of a run, which
-        stands for what it was asked for), and every change against its base: the configuration of `run`, else the one
-        last confirmed in this home that a training began with or that was saved by itself, else the defaults.
+        """Every problem of a configuration (a TrainConfig, nested mappings, a YAML file, or a run by its folder, id or
+        name, which stands for what it was asked for), and every change against its base: the configuration of `run`,
+        else the one last confirmed in this home that a training began with or that was saved by itself, else the
+        defaults.
 
         Nothing is started or written. Does not raise for a wrong configuration. Raises RunNotResumable for a run
-        that cannot go on."""
+        that cannot go on, RunNotFound for a name that several runs have."""
         folder = None if run is None else self._resumable(run)
         named = str(folder.path) if folder else ""
         base = self._base(folder)
         try:
-            config = _parsed(values)
+            config = _parsed(values, self.home)
         except ConfigInvalid as error:
             return Review(None, error.problems, [], "", named)
         problems = list(self._problems(config, folder))
@@ -447,9 +448,10 @@ class TrainingManager:
         return run if isinstance(run, RunFolder) else find_run(run, self.home)
 
 
-def _parsed(values: Values) -> TrainConfig:
+def _parsed(values: Values, home: Path) -> TrainConfig:
     if not isinstance(values, TrainConfig):
-        values = TrainConfig.parse(values if isinstance(values, Mapping) else settings_in(Path(values)))
+        plain = values if isinstance(values, Mapping) else settings_in(Path(values), home)
+        values = TrainConfig.parse(plain)
     return values.anchored()
 
 

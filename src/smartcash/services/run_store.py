@@ -158,11 +158,24 @@ class RunFolder:
         write_bytes(self.path / "epochs.csv", text.getvalue().encode())
 
 
-def settings_in(path: Path) -> dict[str, Any]:
-    """The settings in a YAML file, or, of a run's folder, those that it was asked for.
+def settings_in(path: Path, base: Path | None = None) -> dict[str, Any]:
+    """The settings in a YAML file, or those that a run was asked for, whose folder this is, or what it is called
+    (see `find_run`) where there is no such file.
 
-    Raises ConfigInvalid for anything else."""
+    Raises ConfigInvalid for anything else, RunNotFound for a name that several runs have."""
+    if not path.exists() and (run := _called(str(path), base)):
+        path = run.path
     return RunFolder(path).asked().model_dump(mode="json") if path.is_dir() else read_yaml(path)
+
+
+def _called(name: str, base: Path | None) -> RunFolder | None:
+    """The run that is called so; None where none is."""
+    try:
+        return find_run(name, base)
+    except RunNotFound as error:
+        if error.code == "run_not_found":
+            return None
+        raise
 
 
 def find_run(name: str, base: Path | None = None) -> RunFolder:
