@@ -15,6 +15,7 @@ NAMES = (
     "pipeline",
     "data_health",
     "kernels",
+    "crowded",
     "throughput",
     "checkpoint_speed",
     "run_store",

@@ -353,7 +353,7 @@ def test_commands_take_effect_within_one_step(notes: Path, tmp_path: Path) -> No
     assert torch.get_num_threads() == 2
     assert outcome.reason == "stopped" and outcome.progress.step == 9
     assert run.config().training.epochs == 3 and run.config().training.early_stopping.patience == 7
-    assert run.config().runtime.threads == 2
+    assert run.config().runtime.threads == 2 and run.asked().runtime.threads == 1, "a circumstance, no wish"
     assert resume(run).progress.epoch == 3
 
 

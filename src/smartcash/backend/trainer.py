@@ -522,8 +522,8 @@ class _Ticker:
             eta_s=run.clock.left(step.step + 1, steps, run.steering.epochs),
         )
         run.emit(event)
-        on_cpu = run.built.parts.precision.device.type == "cpu"
-        threads = torch.get_num_threads() if on_cpu else None
+        alone = run.built.parts.precision.device.type == "cpu" and run.built.parts.world.size == 1
+        threads = torch.get_num_threads() if alone else None
         for warning in run.watchdogs.step(event, step.grad_norm, threads):
             run.emit(warning)
 

@@ -46,7 +46,7 @@ class Watchdogs:
 
     def step(self, event: StepEnded, grad_norm: float | None, threads: int | None = None) -> list[Warned]:
         """`grad_norm`: before clipping, None where the weights were not updated. `threads`: with how many the CPU
-        computes, None where another device does."""
+        computes, None where another device does, or several processes together."""
         found: list[Warned] = []
         loss = event.losses["loss"]
         if len(self._losses) >= SPIKE_LEAST:
@@ -66,7 +66,6 @@ class Watchdogs:
                 found += self._once(
                     "gradient_dead", {"epoch": event.epoch, "step": event.step, "steps": DEAD_STEPS}
                 )
-
         if threads is not None and time.monotonic() - self._looked >= LOOK_S:
             self._looked = time.monotonic()
             found += self._crowded(threads)

@@ -530,8 +530,10 @@ class _Journal:
             case EpochEnded(epoch=epoch, row=row):
                 self.rows = [known for known in self.rows if (known["epoch"] or 0) < epoch] + [row]
                 self.run.write_epochs(self.rows)
-            case Commanded(name="epochs" | "patience" | "threads" as name, value=value):
+            case Commanded(name="epochs" | "patience" as name, value=value):
                 self.run.change(self.run.config().replaced(**nested(CHANGED[name], value)))
+            case Commanded(name="threads" as name, value=value):  # of this hour, not what was asked for
+                self.run.write_config(self.run.config().replaced(**nested(CHANGED[name], value)))
             case Commanded(name="pause" | "continue" | "stop" | "preempt" | "keep_best" as name):
                 self.run.describe({"state": {"pause": "paused", "continue": "running"}.get(name, "stopping")})
 
