@@ -62,7 +62,7 @@ def main() -> None:
         rows.append((title, *row))
     print_table(
         f"A step of {NET} beside other programs, ms, {IMAGE_PX} px, batch {batch}, {cores} cores",
-        ("", *(f"{name}, {threads} threads" for threads in counts for name in turns)),
+        ("", *(f"{name}, threads: {threads}" for threads in counts for name in turns)),
         rows,
     )
 

@@ -342,6 +342,9 @@ def test_settings_are_those_of_a_file_or_what_a_run_was_asked_for(
     run = made(home, config={"name": "mine.yaml", "seed": 7})
     for called in (run.path, Path(run.id), Path("latest"), Path("mine.yaml")):
         assert settings_in(called, home)["seed"] == 7
+    Path("notes").mkdir()
+    made(home, config={"name": "notes", "seed": 9})
+    assert settings_in(Path("notes"), home)["seed"] == 9, "a folder of data that a run is named after"
     Path("mine.yaml").write_text("seed: 8\n")
     assert settings_in(Path("mine.yaml"), home) == {"seed": 8}
     with pytest.raises(ConfigInvalid, match=r"other\.yaml"):

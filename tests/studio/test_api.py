@@ -19,7 +19,7 @@ import pytest
 from studio_process import StudioProcess, made_run, step, write_events
 
 from smartcash.domain.config import TrainConfig, field_names
-from smartcash.domain.events import RunResumed
+from smartcash.domain.events import Commanded, RunResumed, Warned
 from smartcash.handlers.operation_log import OperationLog
 from smartcash.services.run_store import RunFolder, find_run
 
@@ -368,6 +368,28 @@ def test_steps_that_a_resumption_took_back_are_not_drawn(client: httpx.Client, h
     assert curve["step"] == list(range(1, 26)) and curve["series"]["loss"]["mean"] == [1.0] * 20 + [2.0] * 5
     new = client.get(f"runs/{run.id}/metrics", params={"after": curve["seq"] - 2}).json()
     assert new["step"] == [24, 25]
+
+
+def test_the_story_says_warnings_and_commands_in_the_readers_language(
+    client: httpx.Client, home: Path
+) -> None:
+    """A10, A24: with words for one and for many; what another version wrote has none, and is no error."""
+    facts = {"busy": 1.2, "cores": 2, "threads": 2, "fitting": 1, "run": "runs/detect/x"}
+    run = made_run(home, "failed")
+    crowded, other = Warned("cores_crowded", facts), Warned("cores_crowded", {"later": 1})
+    write_events(run, crowded, Commanded("threads", 1, 2, "me", 1, 3), other, Warned("of_later", {}))
+    told = [
+        [
+            each["text"]
+            for each in client.get(f"runs/{run.id}/events", headers={"Accept-Language": language}).json()[
+                "events"
+            ]
+        ]
+        for language in ("en", "id")
+    ]
+    assert "keep 1.2 of 2 cores busy" in told[0][0] and "1,2 dari 2 inti" in told[1][0]
+    assert told[0][1:] == ["It now computes with 1 thread", "", ""]
+    assert told[1][1:] == ["Kini dihitung dengan 1 thread", "", ""]
 
 
 def test_epochs_story_and_log_of_a_run(client: httpx.Client, first: str) -> None:

@@ -351,10 +351,27 @@ def test_commands_take_effect_within_one_step(notes: Path, tmp_path: Path) -> No
         ("stop", 9, None),
     ]
     assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
     assert outcome.reason == "stopped" and outcome.progress.step == 9
     assert run.config().training.epochs == 3 and run.config().training.early_stopping.patience == 7
     assert run.config().runtime.threads == 2 and run.asked().runtime.threads == 1, "a circumstance, no wish"
     assert resume(run).progress.epoch == 3
+
+
+def test_another_number_of_threads_counts_within_a_validation_too(notes: Path, tmp_path: Path) -> None:
+    """D13: within one batch, wherever the training stands."""
+    seen: list[int] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, EvaluationStarted) and event.split == "valid":
+            control = next(tmp_path.glob("*/*/run.json")).parent / "control.jsonl"
+            send_command(control, Command("threads", 2))
+        if isinstance(event, EpochEnded):
+            seen.append(torch.get_num_threads())
+
+    train(toy_config(notes, training={"epochs": 1}), tmp_path, listen)
+    torch.set_num_threads(1)
+    assert seen == [2]
 
 
 def test_stop_after_the_epoch_and_keep_the_best(notes: Path, tmp_path: Path) -> None:

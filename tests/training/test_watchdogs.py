@@ -89,6 +89,7 @@ class Others:
         (2, 2, [1.0, 1.0, 1.0], [(1, 1)]),
         (2, 2, [0.3, 0.9, 0.2, 0.5, 0.5], [(4, 1)]),  # not what comes and goes
         (8, 8, [1.3] * 3, [(1, 6)]),
+        (8, 8, [7.9] * 3, [(1, 4)]),  # half of the cores at least
         (8, 4, [1.3] * 3, []),  # there is room for all
         (64, 64, [2.0] * 3, []),  # what a large system does for itself
         (2, 1, [2.0] * 3, []),  # none to do without

@@ -260,7 +260,13 @@ def _go_on(run: Run) -> Callable[[], bool]:
     """What an evaluation asks between two batches. Processes have different numbers of them: several never ask."""
     if run.built.parts.world.size > 1:
         return lambda: True
-    return lambda: run.steering.poll(run.progress.epoch, run.progress.step, lambda: run.saver.save({}))
+
+    def go_on() -> bool:
+        heard = run.steering.poll(run.progress.epoch, run.progress.step, lambda: run.saver.save({}))
+        run.take_over_changes()
+        return heard
+
+    return go_on
 
 
 def _test_best(run: Run) -> Result | None:

@@ -30,6 +30,7 @@ CHECKPOINTS_TO_FIT = 3
 LOW_DISK_BYTES = 500 * 2**20
 LOW_MEMORY_SHARE = 0.05
 LOOK_S, LOOKS = 10.0, 2  # at what other programs do, and how often in a row they must do it
+ROUNDED = 0.25  # of a core, that one more thread may share
 CROWD_CORES, CROWD_SHARE = 0.4, 0.05  # of the cores: less than either is what a system does for itself
 
 
@@ -94,13 +95,14 @@ class Watchdogs:
     def _crowded(self, threads: int) -> list[Warned]:
         """Threads wait for each other many times in a step: one that has to share its core holds up all."""
         cores, busy = len(bound_cores()), self._others.busy_cores()
-        fitting = max(1, math.floor(cores - busy))
+        # where many cores are busy, sharing half of them is still better than leaving nearly all to others
+        fitting = max(1, cores // 2, math.floor(cores - busy + ROUNDED))
         crowded = busy >= max(CROWD_CORES, CROWD_SHARE * cores) and fitting < threads
         self._crowded_looks = self._crowded_looks + 1 if crowded else 0
         if self._crowded_looks < LOOKS:
             return []
         facts = {"busy": round(busy, 1), "cores": cores, "threads": threads, "fitting": fitting}
-        return self._once("cores_crowded", {**facts, "run": self.folder.name})
+        return self._once("cores_crowded", {**facts, "run": str(self.folder)})
 
     def _classes_not_learnt(self, row: Row, epoch: int, epochs: int) -> list[Warned]:
         """Good boxes while the classes do not come: the silent failure of detectors."""

@@ -143,10 +143,10 @@ def _packages(torch_facts: Mapping[str, Any] | str) -> Iterator[Diagnosis]:
     if whole := [extra for extra in extras if extra not in missing]:
         yield Diagnosis("packages", "ok", "extras", {"extras": ", ".join(whole)})
     for extra in extras:
-        if extra in old:
+        if extra in missing and old.get(extra) == missing[extra]:
             facts = {"extra": extra, "packages": ", ".join(old[extra])}
             yield Diagnosis("packages", "note", "extra_old", facts)
-    if absent := [extra for extra in extras if extra in missing and extra not in old]:
+    if absent := [extra for extra in extras if extra in missing and old.get(extra) != missing[extra]]:
         facts = {"extras": ", ".join(absent), "first": absent[0]}
         yield Diagnosis("packages", "note", "extras_missing", facts)
     if isinstance(torch_facts, str):

@@ -160,10 +160,11 @@ class RunFolder:
 
 def settings_in(path: Path, base: Path | None = None) -> dict[str, Any]:
     """The settings in a YAML file, or those that a run was asked for, whose folder this is, or what it is called
-    (see `find_run`) where there is no such file.
+    (see `find_run`) where there is no such file or folder.
 
     Raises ConfigInvalid for anything else, RunNotFound for a name that several runs have."""
-    if not path.exists() and (run := _called(str(path), base)):
+    given = path.is_file() or (path / "config.yaml").is_file()
+    if not given and (run := _called(str(path), base)):
         path = run.path
     return RunFolder(path).asked().model_dump(mode="json") if path.is_dir() else read_yaml(path)
 

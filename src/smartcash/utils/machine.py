@@ -7,15 +7,18 @@ import errno
 import math
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import psutil
 
 CGROUP = Path("/sys/fs/cgroup")
+KERNEL_TIMES = Path("/proc/stat")
 OWN_MEMORY = Path("/proc/self/maps")
 OWN_GROUPS = Path("/proc/self/cgroup")  # one line per hierarchy: number:controllers:path
 CPU_FILES = ("cpu.cfs_quota_us", "cpu.cfs_period_us")  # of version 1; version 2 has both in cpu.max
@@ -40,36 +43,65 @@ def bound_cores() -> set[int]:
 
 
 class OtherPrograms:
-    """How busy others keep the cores on which this process may run: all that is not idle and is neither this process
-    nor one that it has begun."""
+    """How busy others keep the cores on which this process may run: what they compute there beside this process and
+    those that it has begun. Programs that give way to all others (`nice`) do not count."""
 
     def __init__(self) -> None:
-        self._cores = bound_cores()
-        self._last = self._now()
+        self._last: _Spent | None = None
 
     def busy_cores(self) -> float:
-        """The mean number of cores since the last call; some seconds should lie between two."""
-        (before, idle_before, own_before), self._last = self._last, self._now()
-        moment, idle, own = self._last
-        elapsed = moment - before
-        if not elapsed or not idle:  # some sandboxes tell of no idle core, ever
+        """The mean number of cores since the last call; some seconds should lie between two. 0.0 the first time, and
+        where the system does not tell."""
+        last, self._last = self._last, _spent()
+        if last is None or self._last is None or self._last.elapsed_s <= last.elapsed_s:
             return 0.0
-        others = len(self._cores) * elapsed - (idle - idle_before) - (own - own_before)
-        return max(0.0, others / elapsed)
-
-    def _now(self) -> tuple[float, float, float]:
-        """The time, and what was spent until now by idle cores and by this process and its own, all in seconds."""
-        idle = sum(
-            each.idle + getattr(each, "iowait", 0.0)  # the latter on Linux only
-            for core, each in enumerate(psutil.cpu_times(percpu=True))
-            if core in self._cores
-        )
-        return time.monotonic(), idle, sum(map(_cpu_seconds, _own_processes()))
+        if sys.platform != "linux" and self._last.processes != last.processes:
+            return 0.0  # what those that have ended had computed is told on Linux alone
+        cores, elapsed_s = self._last.cores, self._last.elapsed_s - last.elapsed_s
+        others_s = cores * elapsed_s - (self._last.free_s - last.free_s) - (self._last.own_s - last.own_s)
+        return min(float(cores), max(0.0, others_s / elapsed_s))
 
 
-def _own_processes() -> list[psutil.Process]:
-    this = psutil.Process()
-    return [this, *this.children(recursive=True)]
+@dataclass(frozen=True)
+class _Spent:
+    """Seconds until now: of a clock, those in which this process's cores were free, and those that it and its own
+    processes computed."""
+
+    elapsed_s: float
+    cores: int
+    free_s: float
+    own_s: float
+    processes: frozenset[int]
+
+
+def _spent() -> _Spent | None:
+    """None where the system does not tell."""
+    bound = bound_cores()
+    try:
+        free_s = _free_seconds()
+        this = psutil.Process()
+        own = [this, *this.children(recursive=True)]
+        own_s = sum(map(_cpu_seconds, own))
+    except (psutil.Error, OSError):
+        return None
+    if not bound <= free_s.keys() or not any(free_s.values()):
+        return None  # a container or sandbox that shows other cores than there are, or never an idle one
+    processes = frozenset(process.pid for process in own)
+    return _Spent(time.monotonic(), len(bound), sum(free_s[core] for core in bound), own_s, processes)
+
+
+def _free_seconds() -> dict[int, float]:
+    """By the number of each core: how long it was idle, worked for programs that give way, or was taken from a virtual
+    machine by its host."""
+    if sys.platform != "linux":
+        return {core: times.idle for core, times in enumerate(psutil.cpu_times(percpu=True))}
+    ticks = os.sysconf("SC_CLK_TCK")
+    found = {}
+    for line in KERNEL_TIMES.read_text().splitlines():
+        if core := re.match(r"cpu(\d+) ", line):
+            _, _, nice, _, idle, waiting, _, _, stolen, *_ = [*line.split(), *["0"] * 8]  # proc_stat(5)
+            found[int(core[1])] = sum(map(int, (nice, idle, waiting, stolen))) / ticks
+    return found
 
 
 def _cpu_seconds(process: psutil.Process) -> float:

@@ -31,7 +31,7 @@ from smartcash.ui.words import (
     run_json,
     shown,
 )
-from smartcash.utils.i18n import catalogue, text
+from smartcash.utils.i18n import text
 
 router = APIRouter(tags=["runs"])
 Sort = Literal[
@@ -379,7 +379,6 @@ def story(
 
 def _in_words(record: dict[str, Any], language: str) -> str:
     """The event in words, where it has some: warnings and commands."""
-    texts = catalogue(language)
     if record.get("type") == "Warned" and isinstance(record.get("facts"), dict):
         key, facts = f"warnings.{record.get('code')}", record["facts"]
     elif record.get("type") == "Commanded":
@@ -387,7 +386,7 @@ def _in_words(record: dict[str, Any], language: str) -> str:
     else:
         return ""
     try:
-        return texts[key].format(**facts) if key in texts else ""
+        return text(key, language, **facts)
     except (KeyError, IndexError, ValueError, TypeError, AttributeError):  # facts of another version's event
         return ""
 
