@@ -37,7 +37,7 @@ from smartcash.domain.events import (
 )
 from smartcash.domain.ports import Command
 from smartcash.handlers.checkpoint import CheckpointManager
-from smartcash.services.control import ControlFile, Signals, send_command
+from smartcash.services.control import ControlFile, Interrupted, Signals, listen_to_signals, send_command
 from smartcash.services.event_log import read_events
 from smartcash.services.run_store import RunFolder
 from smartcash.worker import evaluate_model, extend, resume, train, training
@@ -468,6 +468,20 @@ def test_numpy_is_there_before_torch_which_swallows_a_signal_while_it_loads_it()
     )
     loaded = told.stdout.split()
     assert loaded.index("numpy") < loaded.index("torch")
+
+
+def test_a_signal_that_falls_while_a_class_is_made_is_one_all_the_same() -> None:
+    """A34: torch makes thousands while it is loaded; Python 3.11 makes a RuntimeError of it."""
+
+    class Field:
+        def __set_name__(self, owner: type, name: str) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Interrupted) as caught, listen_to_signals():
+        type("Owner", (), {"field": Field()})
+    assert caught.value.reason == "preempted"
+    with pytest.raises(RuntimeError, match="no signal"), listen_to_signals():
+        raise RuntimeError("no signal")
 
 
 @pytest.mark.slow

@@ -121,6 +121,11 @@ def listen_to_signals() -> Iterator[Signals]:
     }
     try:
         yield signals
+    except RuntimeError as error:
+        # before Python 3.12 a class that is being made puts what was raised within it into one of these
+        if isinstance(error.__cause__, Interrupted):
+            raise error.__cause__ from None
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
