@@ -310,10 +310,10 @@ def test_a_configuration_that_is_not_there_or_no_text_is_answered_in_words(tmp_p
     """A11, A33: without a number of the system's."""
     missing, picture = tmp_path / "mine.yaml", tmp_path / "picture.yaml"
     picture.write_bytes(b"\xff\xd8\xff\xe0")
-    for file, code in ((missing, "config_missing"), (picture, "config_not_text")):
+    for file, code in ((missing, "config_or_run_unknown"), (picture, "config_not_text")):
         answer = smartcash("train", "notes", "--config", str(file), "--lang", language)
         assert (answer.returncode, answer.stdout) == (2, "")
-        assert answer.stderr.endswith(f"• {file}: {text(f'problems.{code}', language)}\n")
+        assert answer.stderr.endswith(f"• {file}: {text(f'problems.{code}', language, home='runs')}\n")
 
 
 def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -108,9 +107,9 @@ Item = tuple[int, Tensor, np.ndarray, np.ndarray]  # index, picture, boxes, labe
 class Samples(Dataset[Item]):
     """key → sample; those of a batch are made by as many threads as torch uses, which is one in a loader process."""
 
-    @abstractmethod
     def begin(self, key: Any) -> Callable[[], Item]:
         """Decide everything about a sample; what comes back makes it."""
+        raise NotImplementedError
 
     def __getitem__(self, key: Any) -> Item:
         return self.begin(key)()

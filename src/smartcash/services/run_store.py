@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from smartcash.domain.changes import carried_over, changes_between
 from smartcash.domain.config import ScheduleConfig, TrainConfig, read_yaml
-from smartcash.domain.errors import ConfigInvalid, RunNotFound, RunNotResumable, RunRefused
+from smartcash.domain.errors import ConfigInvalid, Problem, RunNotFound, RunNotResumable, RunRefused
 from smartcash.domain.records import ACTIVE, OVER, Change, RunFilter, RunInfo
 from smartcash.services.event_log import finite
 from smartcash.services.labels import Labels, read_labels, refuse_if_locked, write_labels
@@ -163,20 +163,18 @@ def settings_in(path: Path, base: Path | None = None) -> dict[str, Any]:
     (see `find_run`) where there is no such file or folder.
 
     Raises ConfigInvalid for anything else, RunNotFound for a name that several runs have."""
-    given = path.is_file() or (path / "config.yaml").is_file()
-    if not given and (run := _called(str(path), base)):
-        path = run.path
-    return RunFolder(path).asked().model_dump(mode="json") if path.is_dir() else read_yaml(path)
-
-
-def _called(name: str, base: Path | None) -> RunFolder | None:
-    """The run that is called so; None where none is."""
-    try:
-        return find_run(name, base)
-    except RunNotFound as error:
-        if error.code == "run_not_found":
-            return None
-        raise
+    if path.is_file():
+        return read_yaml(path)
+    run = RunFolder(path)
+    if not (path / "config.yaml").is_file():
+        try:
+            run = find_run(str(path), base)
+        except RunNotFound as error:
+            if error.code != "run_not_found":
+                raise
+            problem = Problem(str(path), "config_or_run_unknown", facts={"home": str(base or home())})
+            raise ConfigInvalid([problem]) from error
+    return run.asked().model_dump(mode="json")
 
 
 def find_run(name: str, base: Path | None = None) -> RunFolder:

@@ -53,11 +53,11 @@ class OtherPrograms:
         """The mean number of cores since the last call; some seconds should lie between two. 0.0 the first time, and
         where the system does not tell."""
         last, self._last = self._last, _spent()
-        if last is None or self._last is None or self._last.elapsed_s <= last.elapsed_s:
+        if last is None or self._last is None or self._last.moment_s <= last.moment_s:
             return 0.0
         if sys.platform != "linux" and self._last.processes != last.processes:
             return 0.0  # what those that have ended had computed is told on Linux alone
-        cores, elapsed_s = self._last.cores, self._last.elapsed_s - last.elapsed_s
+        cores, elapsed_s = self._last.cores, self._last.moment_s - last.moment_s
         others_s = cores * elapsed_s - (self._last.free_s - last.free_s) - (self._last.own_s - last.own_s)
         return min(float(cores), max(0.0, others_s / elapsed_s))
 
@@ -67,7 +67,7 @@ class _Spent:
     """Seconds until now: of a clock, those in which this process's cores were free, and those that it and its own
     processes computed."""
 
-    elapsed_s: float
+    moment_s: float
     cores: int
     free_s: float
     own_s: float
