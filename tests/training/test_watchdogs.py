@@ -128,6 +128,11 @@ def test_boxes_without_classes_are_told_in_the_second_half() -> None:
     """A28."""
     rows = [row(n, mean_iou=0.85, mAP50=0.2, mAP50_95=0.1) for n in range(1, 8)]
     assert told(rows) == [[], [], [], [], ["classes_not_learnt"], [], []]
+    (warning,) = Watchdogs(Path(), pretrained=False).epoch(rows, TRAINING, steps=20)
+    assert in_words(warning) == "classes_slow_from_scratch"
+    assert "freeze" not in text(
+        "warnings.classes_slow_from_scratch", "en", **warning.facts
+    )  # nothing was frozen
 
 
 def test_waiting_for_data_and_batches_without_objects_are_told() -> None:

@@ -35,11 +35,12 @@ CROWD_CORES, CROWD_SHARE = 0.4, 0.05  # of the cores: less than either is what a
 
 
 class Watchdogs:
-    """Looks at every step and every epoch of one training, whose files go into `folder`. Each warning comes once;
-    that of a metric again after it had recovered, that of a spike once an epoch."""
+    """Looks at every step and every epoch of one training, whose files go into `folder`; `pretrained`: its backbone
+    began with ImageNet weights. Each warning comes once; that of a metric again after it had recovered, that of a
+    spike once an epoch."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, pretrained: bool = True) -> None:
+        self.folder, self.pretrained = folder, pretrained
         self._losses: deque[float] = deque(maxlen=SPIKE_WINDOW)
         self._dead_steps = 0
         self._told: set[str] = set()
@@ -111,7 +112,8 @@ class Watchdogs:
             return []
         if mean_iou > 0.75 and found < 0.5:
             facts = {"epoch": epoch, "mean_iou": round(mean_iou, 3), "mAP50": round(found, 3)}
-            return self._once("classes_not_learnt", facts)
+            # what is frozen or slowed is a pretrained backbone only
+            return self._once("classes_not_learnt" if self.pretrained else "classes_slow_from_scratch", facts)
         return []
 
     def _collapsed(self, rows: Sequence[Row], epoch: int, training: TrainingConfig) -> list[Warned]:

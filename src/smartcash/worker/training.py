@@ -422,12 +422,13 @@ class _Session:
             heard = [*self.signals(), *self.callbacks.commands()]
             return [*heard, *self.commands()] if world.leads else heard
 
+        watchdogs = Watchdogs(run.path, pretrained=config.model.pretrained)
         self.signals.immediate = False
         with manager:
             store = RetainingStore(manager, built.config, emit) if world.leads else ReadingStore(manager)
             outcome = fit(
                 built, store, emit, control, progress,
-                callbacks=self.callbacks, previews=previews, watchdogs=Watchdogs(run.path),
+                callbacks=self.callbacks, previews=previews, watchdogs=watchdogs,
                 forecast=forecast_of(run),
             )  # fmt: skip
         if outcome.best is not None and outcome.reason in JUDGED and world.leads:
