@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,7 +29,7 @@ from smartcash.backend.criterion import DetectionCriterion, Targets, assign, dis
 from smartcash.backend.depthwise import DepthwiseConv2d, replace_depthwise
 from smartcash.backend.detector import Detector
 from smartcash.backend.images import read_image
-from smartcash.backend.optim import Schedule
+from smartcash.backend.optim import Schedule, clip_gradients
 from smartcash.backend.preprocess import Preprocess
 from smartcash.domain.config import ScheduleConfig
 from smartcash.domain.errors import BackboneUnknown, WeightsUnavailable
@@ -464,6 +465,22 @@ def test_preprocessing_brings_boxes_there_and_back(english: None) -> None:
             image = preprocess.image(rng.integers(0, 255, (height, width, 3), dtype=np.uint8))
             assert image.shape == (224, 224, 3)
             assert Preprocess.from_dict(preprocess.to_dict()) == preprocess
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.5, 5.0, 1e3, float("inf")])
+def test_gradients_are_clipped_as_torch_clips_them(limit: float) -> None:
+    """A2: to the bit, also where some parameters have no gradient; the norm before is told."""
+    torch.manual_seed(0)
+    nets = [torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.Linear(4, 4))]
+    nets.append(deepcopy(nets[0]))
+    for net in nets:
+        torch.manual_seed(1)
+        net[:2](torch.randn(2, 3, 8, 8)).square().sum().backward()
+    norm = clip_gradients(list(nets[0].parameters()), limit)
+    assert norm == float(torch.nn.utils.clip_grad_norm_(nets[1].parameters(), limit)) > 5
+    for ours, theirs in zip(nets[0].parameters(), nets[1].parameters()):
+        assert (ours.grad is None) == (theirs.grad is None)
+        assert ours.grad is None or torch.equal(ours.grad, theirs.grad)
 
 
 def test_a_figure_that_is_not_defined_is_no_improvement_for_the_plateau_schedule() -> None:

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from smartcash.backend.metrics import (
     DetectionMetrics,
     DetectionResult,
 )
-from smartcash.backend.optim import AveragedModel, Schedule
+from smartcash.backend.optim import AveragedModel, Schedule, clip_gradients
 from smartcash.backend.preprocess import Preprocess
 from smartcash.domain.errors import TrainingFailed
 
@@ -71,6 +72,11 @@ class Parts:
     mixup: float
     names: Callable[[list[int]], list[str]]  # batch indices → file names, for error messages
     world: World = field(default_factory=World)
+
+    @cached_property
+    def parameters(self) -> list[nn.Parameter]:
+        """Those of the model, found once: walking through its modules takes as long as clipping."""
+        return list(self.model.parameters())
 
 
 @dataclass
@@ -143,9 +149,9 @@ def train_one_epoch(
 
             norm = None
             if (within + 1) % parts.accumulate == 0 or within + 1 == batches.steps:
-                parts.world.sum_gradients(parts.model.parameters())
+                parts.world.sum_gradients(parts.parameters)
                 parts.scaler.unscale_(parts.optimizer)
-                norm = float(nn.utils.clip_grad_norm_(parts.model.parameters(), parts.clip_norm or math.inf))
+                norm = clip_gradients(parts.parameters, parts.clip_norm or math.inf)
                 if not math.isfinite(norm) and not parts.scaler.is_enabled():
                     raise _not_finite("gradient_not_finite", parts, batch, epoch, step, norm)
                 parts.scaler.step(parts.optimizer)
