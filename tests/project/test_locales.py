@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import errno
+import os
 import re
 import string
 from collections.abc import Iterator
@@ -281,6 +283,21 @@ def test_every_error_and_every_problem_names_a_way_out(language: str) -> None:
         if not words.endswith(":") and not way.search(words)
     ]
     assert without == []
+
+
+def test_what_the_operating_system_says_is_said_in_indonesian() -> None:
+    """A33: "Permission denied" reached Indonesian readers as it was; what has no translation still does."""
+    for number, english, indonesian in (
+        (errno.EACCES, "Permission denied", "izin ditolak"),
+        (errno.ENOSPC, "No space left on device", "ruang disk habis"),
+        (errno.ENOTBLK, "Block device required", "Block device required"),
+    ):
+        words = [
+            text("errors.file", language, path="x", reason=os.strerror(number)) for language in LANGUAGES
+        ]
+        assert english in words[LANGUAGES.index("en")] and indonesian in words[LANGUAGES.index("id")]
+    names = [key.removeprefix("system.") for key in catalogue("id") if key.startswith("system.")]
+    assert set(names) <= {*errno.errorcode.values()}
 
 
 def test_figures_in_words_have_the_decimal_sign_of_their_language() -> None:

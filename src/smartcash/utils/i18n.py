@@ -8,6 +8,7 @@ itself is in `locales/<language>/LC_MESSAGES/messages.po`, in gettext's form.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import tomllib
@@ -19,6 +20,9 @@ from typing import Any, Literal, get_args
 LanguageName = Literal["id", "en"]
 LANGUAGES: tuple[LanguageName, ...] = get_args(LanguageName)
 LOCALES = Path(__file__).with_name("locales")
+SYSTEM_ERRORS = {
+    os.strerror(number): name for number, name in errno.errorcode.items()
+}  # what it says → its name
 _chosen: str | None = None
 
 
@@ -70,8 +74,13 @@ def catalogue(language: str) -> dict[str, str]:
 
 
 def text(key: str, language: str | None = None, **facts: object) -> str:
-    """The text named `key` with `facts` filled in. Raises KeyError for a key that no locale has."""
+    """The text named `key` with `facts` filled in. Raises KeyError for a key that no locale has.
+
+    A `reason` that is the operating system's ("Permission denied") is said in the language of the text."""
     language = language or current_language()
+    reason = facts.get("reason")
+    if isinstance(reason, str) and reason in SYSTEM_ERRORS:
+        facts["reason"] = catalogue(language).get(f"system.{SYSTEM_ERRORS[reason]}", reason)
     return _FORMATTERS[language].vformat(catalogue(language)[key], (), facts)
 
 
