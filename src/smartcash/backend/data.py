@@ -101,35 +101,51 @@ class Pictures:
         return max(1, round(width * ratio)), max(1, round(height * ratio))
 
 
-Item = tuple[int, Tensor, np.ndarray, np.ndarray]  # index, picture, boxes, labels
+@dataclass(frozen=True)
+class Begun:
+    """A sample about which everything is decided: its place in the split, its boxes (px of the square) and labels, and
+    what draws its picture: RGB uint8 (S, S, 3)."""
+
+    index: int
+    draw: Callable[[], np.ndarray]
+    boxes_N4: np.ndarray
+    labels_N: np.ndarray
 
 
-class Samples(Dataset[Item]):
-    """key → sample; those of a batch are made by as many threads as torch uses, which is one in a loader process."""
+class Samples(Dataset[Batch]):
+    """Keys → a batch, drawn by as many threads as torch uses, which is one in a loader process."""
 
-    def begin(self, key: Any) -> Callable[[], Item]:
-        """Decide everything about a sample; what comes back makes it."""
+    def __init__(self, pictures: Pictures, image_size: int) -> None:
+        self.pictures, self.image_size = pictures, image_size
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def begin(self, key: Any) -> Begun:
+        """Decide everything about a sample."""
         raise NotImplementedError
 
-    def __getitem__(self, key: Any) -> Item:
-        return self.begin(key)()
-
-    def __getitems__(self, keys: Sequence[Any]) -> list[Item]:
-        """The samples of a batch, for torch's loader."""
+    def __getitems__(self, keys: Sequence[Any]) -> Batch:
+        """All samples of a batch, for torch's loader."""
         # deciding is Python's own work, and two threads at that would only wait for each other's lock
         begun = [self.begin(key) for key in keys]
-        places = iter(range(len(keys)))  # some samples cost four times as much as others
-        made: dict[int, Item] = {}
+        # channels last in memory, as pictures are; each is copied by the thread that has just drawn it
+        images_BHW3 = np.empty((len(keys), self.image_size, self.image_size, 3), np.uint8)
+        rows = iter(range(len(keys)))  # some samples cost four times as much as others
 
-        def make() -> None:
-            for place in places:
-                made[place] = begun[place]()
+        def draw() -> None:
+            for row in rows:
+                images_BHW3[row] = begun[row].draw()
 
-        others = [_pool().submit(make) for _ in range(min(torch.get_num_threads(), len(keys)) - 1)]
-        make()
+        others = [_pool().submit(draw) for _ in range(min(torch.get_num_threads(), len(keys)) - 1)]
+        draw()
         for other in others:
             other.result()
-        return [made[place] for place in range(len(keys))]
+        return Batch(
+            torch.from_numpy(images_BHW3).permute(0, 3, 1, 2),
+            _padded([one.boxes_N4 for one in begun], [one.labels_N for one in begun]),
+            [one.index for one in begun],
+        )
 
 
 @cache
@@ -137,57 +153,47 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(available_cores(), "samples")
 
 
+def _padded(boxes: list[np.ndarray], labels: list[np.ndarray]) -> Targets:
+    """The boxes (N, 4) and labels (N,) of each sample, padded to the largest number among them."""
+    most = max(map(len, labels))
+    boxes_BM4 = np.zeros((len(boxes), most, 4), np.float32)
+    labels_BM = np.zeros((len(boxes), most), np.int64)
+    valid_BM = np.zeros((len(boxes), most), np.bool_)
+    for row, (boxes_N4, labels_N) in enumerate(zip(boxes, labels)):
+        boxes_BM4[row, : len(boxes_N4)] = boxes_N4  # none for a classifier
+        labels_BM[row, : len(labels_N)] = labels_N
+        valid_BM[row, : len(labels_N)] = True
+    return Targets(torch.from_numpy(boxes_BM4), torch.from_numpy(labels_BM), torch.from_numpy(valid_BM))
+
+
 class TrainSamples(Samples):
     """(epoch, index) → augmented sample."""
 
     def __init__(self, pictures: Pictures, augment: Augment, closing_from: int) -> None:
-        self.pictures, self.augment, self.closing_from = pictures, augment, closing_from
+        super().__init__(pictures, augment.preprocess.image_size)
+        self.augment, self.closing_from = augment, closing_from
 
-    def begin(self, key: tuple[int, int]) -> Callable[[], Item]:
+    def begin(self, key: tuple[int, int]) -> Begun:
         epoch, index = key
-        image, boxes, labels = self.augment.begin(
-            epoch, index, self.pictures, closing_stage=epoch >= self.closing_from
-        )
-        return lambda: (index, to_tensor(image()), boxes, labels)
+        closing_stage = epoch >= self.closing_from
+        return Begun(index, *self.augment.begin(epoch, index, self.pictures, closing_stage=closing_stage))
 
 
 class PlainSamples(Samples):
-    """index → the preprocessed picture with its boxes in px of the square."""
+    """index → the preprocessed picture."""
 
     def __init__(self, pictures: Pictures, preprocess: Preprocess) -> None:
-        self.pictures, self.preprocess = pictures, preprocess
+        super().__init__(pictures, preprocess.image_size)
+        self.preprocess = preprocess
 
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def begin(self, index: int) -> Callable[[], Item]:
+    def begin(self, index: int) -> Begun:
         size, boxes, labels = self.pictures.labelled(index)
-        placed = self.preprocess.boxes(boxes, *size)
-        return lambda: (index, to_tensor(self.preprocess.image(self.pictures.image(index))), placed, labels)
-
-
-def to_tensor(image_HW3: np.ndarray) -> Tensor:
-    """(H, W, 3) uint8 → (3, H, W) uint8."""
-    return torch.from_numpy(np.ascontiguousarray(image_HW3)).permute(2, 0, 1)
-
-
-def collate(items: list[Item]) -> Batch:
-    """Samples → Batch; boxes are padded to the largest number in the batch."""
-    most = max(len(labels) for *_, labels in items)
-    boxes_BM4 = torch.zeros(len(items), most, 4)
-    labels_BM = torch.zeros(len(items), most, dtype=torch.long)
-    valid_BM = torch.zeros(len(items), most, dtype=torch.bool)
-    for row, (_, _, boxes, labels) in enumerate(items):
-        boxes_BM4[row, : len(boxes)] = torch.from_numpy(np.asarray(boxes, np.float32))
-        labels_BM[row, : len(labels)] = torch.from_numpy(np.asarray(labels, np.int64))
-        valid_BM[row, : len(labels)] = True
-    # channels last in memory, as the pictures are
-    images_BHW3 = torch.stack([image.permute(1, 2, 0) for _, image, _, _ in items])
-    return Batch(
-        images_BHW3.permute(0, 3, 1, 2),
-        Targets(boxes_BM4, labels_BM, valid_BM),
-        [index for index, *_ in items],
-    )
+        return Begun(
+            index,
+            lambda: self.preprocess.image(self.pictures.image(index)),
+            self.preprocess.boxes(boxes, *size),
+            labels,
+        )
 
 
 class TrainBatches:
@@ -261,9 +267,14 @@ class EvalBatches:
 def _loader(samples: Dataset, *, workers: int, pin: bool, **how: object) -> DataLoader:
     # a generator of its own: a loader must not touch the global one, which the training's randomness comes from
     return DataLoader(
-        samples, num_workers=workers, collate_fn=collate, pin_memory=pin, generator=torch.Generator(),
+        samples, num_workers=workers, collate_fn=_whole, pin_memory=pin, generator=torch.Generator(),
         worker_init_fn=_start_worker, **how,
     )  # fmt: skip
+
+
+def _whole(batch: Batch) -> Batch:
+    """For torch's loader: the samples come as a batch already."""
+    return batch
 
 
 def _batches(loader: DataLoader) -> Generator[Batch, None, None]:
