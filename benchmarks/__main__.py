@@ -9,8 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.measuring import end_with_what_was_begun
-
 # checkpoint_faults is not among them: it needs a compiled shim, see its first lines
 NAMES = (
     "startup",
@@ -36,18 +34,11 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in NAMES]:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
-    end_with_what_was_begun()
     failed = []
     for name in options.names or NAMES:
         print(f"\n=== {name}", flush=True)
         command = [sys.executable, "-m", f"benchmarks.{name}", *(["--small"] if options.small else [])]
-        with subprocess.Popen(command, cwd=Path(__file__).parents[1]) as process:
-            try:
-                code = process.wait()
-            except KeyboardInterrupt:
-                process.terminate()
-                raise
-        if code:
+        if subprocess.run(command, cwd=Path(__file__).parents[1], check=False).returncode:
             failed.append(name)
     if failed:
         print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)

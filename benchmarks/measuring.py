@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import resource
-import signal
 import statistics
 import subprocess
 import sys
@@ -23,11 +22,6 @@ def options(description: str | None) -> argparse.Namespace:
     )
     parser.add_argument("--small", action="store_true", help="a few steps only: to see that it runs")
     return parser.parse_args()
-
-
-def end_with_what_was_begun() -> None:
-    """From now on SIGTERM ends this process as Ctrl-C does: what it began is ended too, not left to compute on."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def processor_s() -> float:

@@ -18,7 +18,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring import end_with_what_was_begun
 from smartcash.cli import SPIN
 
 HOME = Path(__file__).parents[1] / "bench-out" / "peers"
@@ -79,7 +78,6 @@ def training(
     it ends with the block.
 
     Raises PeerMissing when it cannot be had or ends with an error."""
-    end_with_what_was_begun()
     python = peer_python()
     with tempfile.TemporaryDirectory() as folder:
         settings, result, words = (

@@ -330,7 +330,7 @@ def test_what_needs_torch_or_the_data_is_refused_by_the_worker(
     contains: str,
 ) -> None:
     """A11, A20, A33: before a step is trained."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     _, problems = checked(cpu_only, toy(**values))
     assert [(problem.field, problem.code) for problem in problems] == [(field, code)]
     speaks(problems[0], contains)

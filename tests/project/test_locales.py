@@ -286,11 +286,11 @@ def test_every_error_and_every_problem_names_a_way_out(language: str) -> None:
 
 
 def test_what_the_operating_system_says_is_said_in_indonesian() -> None:
-    """A33: "Permission denied" reached Indonesian readers as it was; what has no translation still does."""
+    """A33: "Permission denied" as a reason of ours; what has no translation stays as it was."""
     for number, english, indonesian in (
         (errno.EACCES, "Permission denied", "izin ditolak"),
         (errno.ENOSPC, "No space left on device", "ruang disk habis"),
-        (errno.ENOTBLK, "Block device required", "Block device required"),
+        (errno.EDOM, os.strerror(errno.EDOM), os.strerror(errno.EDOM)),
     ):
         words = [
             text("errors.file", language, path="x", reason=os.strerror(number)) for language in LANGUAGES

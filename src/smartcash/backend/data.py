@@ -113,7 +113,8 @@ class Begun:
 
 
 class Samples(Dataset[Batch]):
-    """Keys → a batch, drawn by as many threads as torch uses, which is one in a loader process."""
+    """Keys → a batch, drawn by as many threads as torch uses, which is one in a loader process. Single samples are not
+    handed out."""
 
     def __init__(self, pictures: Pictures, image_size: int) -> None:
         self.pictures, self.image_size = pictures, image_size

@@ -149,9 +149,11 @@ class Schedule:
 def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> float:
     """Shorten all gradients together to a norm of at most `limit` (Pascanu et al. 2013) → their norm before.
 
-    To the bit what `nn.utils.clip_grad_norm_` does, in half of its time for a small network: nothing is grouped by
-    device, and nothing is multiplied by one."""
+    For finite gradients to the bit what `nn.utils.clip_grad_norm_` does, in half of its time for a small network: nothing
+    is grouped by device, and nothing is multiplied by one."""
     gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return 0.0
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     share = limit / (norm + 1e-6)
     if share < 1:

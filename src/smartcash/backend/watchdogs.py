@@ -39,7 +39,7 @@ class Watchdogs:
     began with ImageNet weights. Each warning comes once; that of a metric again after it had recovered, that of a
     spike once an epoch."""
 
-    def __init__(self, folder: Path, *, pretrained: bool = True) -> None:
+    def __init__(self, folder: Path, *, pretrained: bool) -> None:
         self.folder, self.pretrained = folder, pretrained
         self._losses: deque[float] = deque(maxlen=SPIKE_WINDOW)
         self._dead_steps = 0
