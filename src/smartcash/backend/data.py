@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -112,7 +113,7 @@ class Begun:
     labels_N: np.ndarray
 
 
-class Samples(Dataset[Batch]):
+class Samples(Dataset[Batch], ABC):
     """Keys → a batch, drawn by as many threads as torch uses, which is one in a loader process. Single samples are not
     handed out."""
 
@@ -122,9 +123,9 @@ class Samples(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.pictures)
 
+    @abstractmethod
     def begin(self, key: Any) -> Begun:
         """Decide everything about a sample."""
-        raise NotImplementedError
 
     def __getitems__(self, keys: Sequence[Any]) -> Batch:
         """All samples of a batch, for torch's loader."""
