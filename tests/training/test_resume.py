@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import random
@@ -11,7 +12,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -395,12 +397,27 @@ SETTINGS = [
 ENGLISH = {**os.environ, "SMARTCASH_LANG": "en"}
 
 
+BEGUN: list[subprocess.Popen[str]] = []
+
+
 def begin(*arguments: str | Path) -> subprocess.Popen[str]:
-    """The command line in a process of its own."""
-    return subprocess.Popen(
+    """The command line in a process of its own, which does not outlive its test."""
+    process = subprocess.Popen(
         [*COMMAND, *map(str, arguments)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENGLISH, start_new_session=True,
     )  # fmt: skip
+    BEGUN.append(process)
+    return process
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays() -> Iterator[None]:
+    yield
+    while BEGUN:
+        process = BEGUN.pop()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
@@ -482,6 +499,85 @@ def test_a_signal_that_falls_while_a_class_is_made_is_one_all_the_same() -> None
     assert caught.value.reason == "preempted"
     with pytest.raises(RuntimeError, match="no signal"), listen_to_signals():
         raise RuntimeError("no signal")
+
+
+def falls_in_a_callback_from_c() -> None:
+    """As numba's compiler calls Python. ctypes has nobody to raise to: it reports the exception, and goes on."""
+    ctypes.CFUNCTYPE(None)(lambda: signal.raise_signal(signal.SIGTERM))()
+
+
+def falls_in_a_destructor() -> None:
+    class Owner:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    Owner()
+
+
+def is_caught_by_a_library() -> None:
+    with suppress(BaseException):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def becomes_another_error() -> None:
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except KeyboardInterrupt:
+        raise ImportError("a library cannot be loaded") from None
+
+
+DROPPED = [
+    falls_in_a_callback_from_c,
+    falls_in_a_destructor,
+    is_caught_by_a_library,
+    becomes_another_error,
+]
+
+
+@pytest.mark.parametrize("drop", DROPPED)
+def test_a_signal_that_somebody_drops_is_kept(
+    drop: Callable[[], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A34: at the latest the end of the block raises it, and no traceback is printed. Polled before, it is a command
+    like any other."""
+    with pytest.raises(Interrupted) as caught, listen_to_signals():
+        drop()
+    assert caught.value.reason == "preempted"
+    assert capfd.readouterr().err == ""
+    with listen_to_signals() as signals:
+        with suppress(ImportError):
+            drop()
+        assert [(command.name, command.source) for command in signals()] == [("preempt", "SIGTERM")]
+        assert signals() == []
+    with pytest.raises(ZeroDivisionError), listen_to_signals() as signals:
+        with suppress(ImportError):
+            drop()
+        signals()
+        _ = 1 / 0  # of the work itself
+
+
+@pytest.mark.parametrize("drop", DROPPED)
+def test_a_signal_that_is_dropped_while_a_training_is_built_ends_it(
+    drop: Callable[[], None], notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A34: the training stops at its first step, with a checkpoint, or as what the signal was made into: the run is
+    preempted, never failed, and goes on."""
+    built = training.build
+
+    def build(*arguments: Any) -> Any:
+        drop()
+        return built(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "build", build)
+        try:
+            _, outcome = train(toy_config(notes), tmp_path)
+            assert outcome.reason == "preempted"
+        except Interrupted:
+            assert drop is becomes_another_error
+    run = RunFolder(next(tmp_path.glob("detect/*")))
+    assert run.description()["state"] == "preempted", run.description()
+    assert resume(run).reason == "finished"
 
 
 @pytest.mark.slow

@@ -77,8 +77,15 @@ def command(
         how = confirmed_by(review.changes, yes, quiet=as_json)
         advice = advisor.begin(review, confirmed=how)
     try:
-        with listen_to_signals():
-            advice = advisor.run(advice, _silent if as_json else _tell)
+        with listen_to_signals() as signals:
+
+            def listen(advice: Advice, step: Step, record: Mapping[str, Any] | None) -> None:
+                if signals.interrupted is not None:
+                    raise signals.interrupted
+                if not as_json:
+                    _tell(advice, step, record)
+
+            advice = advisor.run(advice, listen)
     except KeyboardInterrupt as interrupted:
         click.echo(text("advice.interrupted", advice=advice.id), err=True)
         sys.exit(143 if isinstance(interrupted, Interrupted) and interrupted.reason == "preempted" else 130)
@@ -114,10 +121,6 @@ def _measured(run: Any) -> dict[str, float]:
     from smartcash.worker.advising import measure_speed
 
     return measure_speed(run)
-
-
-def _silent(advice: Advice, step: Step, record: Mapping[str, Any] | None) -> None:
-    return None
 
 
 def _tell(advice: Advice, step: Step, record: Mapping[str, Any] | None) -> None:

@@ -26,9 +26,10 @@ def foreground() -> Iterator[tuple[TrainingDisplay, Signals]]:
     """The display to pass events to, and signals heard from now on: also while torch is being loaded.
 
     Ends with exit code 130 after a stop by the user and 143 after one by the system."""
-    with listen_to_signals() as signals, TrainingDisplay() as display:
+    with TrainingDisplay() as display:
         try:
-            yield display, signals
+            with listen_to_signals() as signals:
+                yield display, signals
         except Interrupted as interrupted:
             display.interrupted(interrupted.reason)
             sys.exit(EXIT_CODES[interrupted.reason])

@@ -31,16 +31,16 @@ def command(run: str, mode: str) -> None:
     folder = find_run(run)
     # whoever began this may have died before writing it down
     folder.describe({"worker": identity(os.getpid())})
-    with listen_to_signals() as signals:
-        try:
+    try:
+        with listen_to_signals() as signals:
             if mode == "check":
                 _check(folder, signals)
             else:
                 _train(folder, signals)
-        except Interrupted as interrupted:
-            # also while it waits or loads: the run says that it was stopped, not that it crashed
-            folder.describe({"state": interrupted.reason, "reason": interrupted.reason})
-            sys.exit(130 if interrupted.reason == "stopped" else 143)
+    except Interrupted as interrupted:
+        # also while it waits or loads: the run says that it was stopped, not that it crashed
+        folder.describe({"state": interrupted.reason, "reason": interrupted.reason})
+        sys.exit(130 if interrupted.reason == "stopped" else 143)
 
 
 def _check(folder: RunFolder, signals: Signals) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -82,33 +83,40 @@ class Interrupted(KeyboardInterrupt):
 
 class Signals:
     """Ctrl-C, SIGTERM and SIGHUP as commands. While `immediate`, a signal raises Interrupted where it falls;
-    otherwise it waits to be polled, and a second Ctrl-C raises KeyboardInterrupt."""
+    otherwise it waits to be polled, and a second Ctrl-C raises KeyboardInterrupt.
+
+    Not everything raised arrives: a callback from C, a destructor or a bare `except` in somebody's library drops
+    it. What fell there is kept as `interrupted`, and as a command, until it is polled."""
 
     def __init__(self) -> None:
         self.immediate = True
+        self.interrupted: Interrupted | None = None
         self._commands: list[Command] = []
         self._told = False
 
     def __call__(self) -> list[Command]:
         """What has come since the last call."""
-        commands, self._commands = self._commands, []
+        commands, self._commands, self.interrupted = self._commands, [], None
         return commands
 
     def hear(self, number: int, frame: object) -> None:
         """The handler."""
         by_user = number == signal.SIGINT
-        if self.immediate:
-            raise Interrupted("stopped" if by_user else "preempted")
-        if self._told and by_user:
+        if self._told and by_user and not self.immediate:
             raise KeyboardInterrupt
-        self._told = True
         name = signal.Signals(number).name
         self._commands.append(Command("stop" if by_user else "preempt", source=name))
+        if self.immediate:
+            self.interrupted = Interrupted("stopped" if by_user else "preempted")
+            raise self.interrupted
+        self._told = True
 
 
 @contextmanager
 def listen_to_signals() -> Iterator[Signals]:
-    """Hear signals until the end of the block. Outside the main thread Python hears none."""
+    """Hear signals until the end of the block. Outside the main thread Python hears none.
+
+    Raises Interrupted for a signal that nobody polled, whatever the block made of it."""
     signals = Signals()
     if threading.current_thread() is not threading.main_thread():
         yield signals
@@ -119,13 +127,24 @@ def listen_to_signals() -> Iterator[Signals]:
         for name in names
         if (number := getattr(signal, name, None)) is not None
     }
+    report = sys.unraisablehook
+
+    def report_others(dropped: sys.UnraisableHookArgs) -> None:
+        if not isinstance(dropped.exc_value, Interrupted):  # that one is kept
+            report(dropped)
+
+    sys.unraisablehook = report_others
     try:
         yield signals
-    except RuntimeError as error:
-        # before Python 3.12 a class that is being made puts what was raised within it into one of these
-        if isinstance(error.__cause__, Interrupted):
-            raise error.__cause__ from None
+    except Exception:
+        # before Python 3.12, for one, a class that is being made puts what was raised within it into a RuntimeError
+        if signals.interrupted is not None:
+            raise signals.interrupted from None
         raise
+    else:
+        if signals.interrupted is not None:
+            raise signals.interrupted
     finally:
+        sys.unraisablehook = report
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -322,7 +322,7 @@ class _Session:
                 outcome = self._fit(emit, state)
             except BaseException as error:
                 # the one place that looks at every error: to record it, then to raise it again
-                ending = _failure(error)
+                ending = _failure(self.signals.interrupted or error)
                 if ending["state"] == "failed":
                     with suppress(OSError):  # a full disk, most likely the error itself
                         emit(RunFailed(type(error).__name__, ending["error"], traceback.format_exc()))
