@@ -101,6 +101,21 @@ def test_what_is_no_picture_or_too_large_is_refused_before_it_is_decoded(
     model.close()
 
 
+def test_a_run_is_served_as_the_version_that_was_made_of_it(
+    home: Path, outspoken: Callable[[int], RunFolder]
+) -> None:
+    """D15, B18: as every other command finds a version; a run of which none was made says how to make one."""
+    versions, run = ModelVersions(home), outspoken(1)
+    with pytest.raises(VersionNotFound) as refused:
+        ServedModel(run.id)
+    assert refused.value.code == "version_of_run_none"
+    versions.register_run(run)
+    for name in (run.id, "latest", "1"):
+        model = ServedModel(name, device="cpu")
+        assert model.name == "v1" and model.state().version == "v1"
+        model.close()
+
+
 def test_an_alias_that_moves_to_a_damaged_version_leaves_the_old_one_answering(
     home: Path, outspoken: Callable[[int], RunFolder]
 ) -> None:

@@ -51,10 +51,12 @@ class _Asked:
 
 
 class ServedModel:
-    """A version, or whichever version has an alias, ready for any number of threads that ask.
+    """A version, also by the run it was made of, or whichever version has an alias, ready for any number of threads
+    that ask.
 
     `max_batch` pictures at most go through the network together; the first of them waits at most `max_wait_ms` for
-    others, and only while others are being read. Raises VersionNotFound and CheckpointError as loading does."""
+    others, and only while others are being read. Raises VersionNotFound, RunNotFound and CheckpointError as loading
+    does."""
 
     def __init__(
         self,
@@ -65,9 +67,11 @@ class ServedModel:
         max_wait_ms: float = 5.0,
         max_pixels: int = 40_000_000,
     ) -> None:
-        self.name, self.device = name, device
-        self.max_batch, self.max_wait_s, self.max_pixels = max_batch, max_wait_ms / 1000, max_pixels
         self.versions = ModelVersions()
+        # an alias is followed; what a run was made into stays what it is
+        self.name = name if self.versions.store.knows(name) else self.versions.find(name).name
+        self.device = device
+        self.max_batch, self.max_wait_s, self.max_pixels = max_batch, max_wait_ms / 1000, max_pixels
         self._served = self._load()
         self._trouble = ""
         self._reloads = self._batches = self._pictures = 0
