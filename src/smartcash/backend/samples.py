@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from smartcash import __version__
 from smartcash.backend.specimens import HEIGHT_MM, PX_PER_MM, SIDES, SPECIMENS, Specimen, draw_specimen
 from smartcash.domain.errors import DataInvalid
+from smartcash.utils.files import reason_of
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -134,9 +135,7 @@ def write_samples(
         finally:
             shutil.rmtree(work)
     except OSError as error:
-        raise DataInvalid(
-            "samples_out_not_writable", path=str(out), reason=error.strerror or str(error)
-        ) from error
+        raise DataInvalid("samples_out_not_writable", path=str(out), reason=reason_of(error)) from error
     notes = dict.fromkeys(CLASS_NAMES, 0) | per_class
     return SampleSummary(out, images, sum(notes.values()), notes, time.perf_counter() - begun)
 

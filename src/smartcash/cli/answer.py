@@ -13,6 +13,7 @@ import click
 
 from smartcash.cli import language_option
 from smartcash.domain.errors import SmartCashError
+from smartcash.utils.files import reason_of
 from smartcash.utils.i18n import text
 
 
@@ -47,7 +48,7 @@ def _unreadable(error: OSError) -> SmartCashError:
     """A path that cannot be looked at: too long, forbidden, a loop of links."""
     from smartcash.domain.errors import DataInvalid
 
-    return DataInvalid("picture_unreadable", path=str(error.filename), reason=error.strerror or str(error))
+    return DataInvalid("picture_unreadable", path=str(error.filename), reason=reason_of(error))
 
 
 def _answer(question: str, facts: Mapping[str, Any]) -> Any:

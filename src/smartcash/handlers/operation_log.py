@@ -32,7 +32,7 @@ from filelock import FileLock
 from smartcash.domain.errors import OperationLogFailed
 from smartcash.domain.records import Actor, Operation
 from smartcash.services.event_log import finite
-from smartcash.utils.files import write_bytes
+from smartcash.utils.files import reason_of, write_bytes
 from smartcash.utils.i18n import text
 from smartcash.utils.logger import get_logger
 
@@ -281,4 +281,4 @@ def _disk_errors(code: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OperationLogFailed(code, path=str(path), reason=error.strerror or str(error)) from error
+        raise OperationLogFailed(code, path=str(path), reason=reason_of(error)) from error

@@ -24,6 +24,7 @@ from smartcash.utils.files import (
     FolderLock,
     fsync_folder,
     fsync_tree,
+    reason_of,
     remove,
     slug,
     temporary_beside,
@@ -130,7 +131,7 @@ class DataSets:
         try:
             yield
         except OSError as error:
-            raise self.unwritable(name, error.strerror or str(error)) from error
+            raise self.unwritable(name, reason_of(error)) from error
 
     def unwritable(self, name: str, reason: str) -> DataInvalid:
         return DataInvalid("data_set_unwritable", name=name, folder=str(self.folder), reason=reason)

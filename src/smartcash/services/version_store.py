@@ -41,6 +41,7 @@ from smartcash.services.labels import Labels, read_labels, write_labels
 from smartcash.utils.files import (
     copy_proven,
     fsync_folder,
+    reason_of,
     sha256_of,
     temporary_beside,
     temporary_target,
@@ -384,6 +385,4 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         place = str(error.filename or path)
-        raise CheckpointWriteFailed(
-            "versions_unwritable", path=place, reason=error.strerror or str(error)
-        ) from error
+        raise CheckpointWriteFailed("versions_unwritable", path=place, reason=reason_of(error)) from error

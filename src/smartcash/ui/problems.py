@@ -16,7 +16,7 @@ from smartcash.domain.errors import NotConfirmed, Problem, SmartCashError
 from smartcash.services.event_log import finite
 from smartcash.services.workbench import Refusal
 from smartcash.ui.studio import language_of
-from smartcash.utils.files import UNWRITABLE
+from smartcash.utils.files import UNWRITABLE, reason_of
 from smartcash.utils.i18n import catalogue, text
 
 # the first that fits
@@ -99,7 +99,7 @@ def add_problems(app: FastAPI) -> None:
     def _disk(request: Request, error: OSError) -> Response:
         if error.errno not in DISK_TROUBLE:
             raise error
-        facts = {"place": str(error.filename or ""), "reason": error.strerror or str(error)}
+        facts = {"place": str(error.filename or ""), "reason": reason_of(error)}
         return _answer(503, "disk", facts, language_of(request))
 
 

@@ -27,10 +27,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from smartcash import __version__
 from smartcash.domain.errors import ServerRefused
 from smartcash.ui.guard import Guard, refusal, token_of
+from smartcash.ui.listener import listening_socket
 from smartcash.ui.problems import add_problems
 from smartcash.ui.routes import compare, config, data, machine, models, operations, runs
 from smartcash.ui.studio import Studio
 from smartcash.ui.words import packed
+from smartcash.utils.files import reason_of
 
 WEB = Path(__file__).parent / "web"
 PAGES = ("", "train", "runs", "compare", "models", "data", "log", "settings")
@@ -165,17 +167,10 @@ def serve(
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((host, port))
+        return listening_socket(host, port)
     except OSError as error:
-        listener.close()
-        raise ServerRefused(
-            "port_taken", host=host, port=port, reason=error.strerror or str(error)
-        ) from error
-    return listener
+        raise ServerRefused("port_taken", host=host, port=port, reason=reason_of(error)) from error
 
 
 def _add_pages(app: FastAPI, web: Path) -> None:

@@ -34,6 +34,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from smartcash import __version__
 from smartcash.domain.errors import DataInvalid, ServingRefused, SmartCashError
 from smartcash.domain.ports import Serving
+from smartcash.ui.listener import listening_socket
+from smartcash.utils.files import reason_of
 from smartcash.utils.i18n import LANGUAGES, current_language, text
 from smartcash.utils.machine import available_cores
 
@@ -217,11 +219,10 @@ def listen(host: str, port: int, token: str | None) -> socket.socket:
     such address, and for an address that others reach without a token."""
     if token is None and not is_local(host):
         raise ServingRefused("serving_open", host=host)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=128)
-    except (OSError, OverflowError) as error:
-        raise ServingRefused("port_taken", host=host, port=port, reason=str(error)) from error
+        return listening_socket(host, port)
+    except OSError as error:
+        raise ServingRefused("port_taken", host=host, port=port, reason=reason_of(error)) from error
 
 
 def is_local(host: str) -> bool:

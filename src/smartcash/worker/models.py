@@ -21,7 +21,7 @@ from smartcash.handlers.checkpoint import CheckpointManager
 from smartcash.handlers.model_versions import ModelVersions
 from smartcash.services.run_store import find_run
 from smartcash.services.thresholds import thresholds_of
-from smartcash.utils.files import sha256_of
+from smartcash.utils.files import reason_of, sha256_of
 from smartcash.utils.logger import get_logger
 
 
@@ -192,7 +192,7 @@ def _picture(path: Path) -> np.ndarray:
     try:
         return read_image(path)
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = reason_of(error)
         raise DataInvalid("picture_unreadable", path=str(path), reason=reason) from error
 
 

@@ -56,7 +56,7 @@ from smartcash.backend.samples import SIZE_RANGE_PX, draw_sample
 from smartcash.domain.banknotes import values_of
 from smartcash.domain.errors import ExportFailed, ExportRefused
 from smartcash.domain.exports import METADATA, PROOF, ExportRequest, Proof
-from smartcash.utils.files import fsync_folder, sha256_of, write_bytes
+from smartcash.utils.files import fsync_folder, reason_of, sha256_of, write_bytes
 from smartcash.utils.machine import require_room
 
 DRAFT, LOCK = ".export-", ".lock"  # a folder that is being written, and what its process holds
@@ -380,9 +380,7 @@ def _written_beside(target: Path, least_bytes: int) -> Iterator[Path]:
         ):
             yield Path(folder) / target.name
     except OSError as error:
-        raise ExportFailed(
-            "export_unwritable", path=str(target), reason=error.strerror or str(error)
-        ) from error
+        raise ExportFailed("export_unwritable", path=str(target), reason=reason_of(error)) from error
 
 
 def _is_free(path: Path) -> bool:
