@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -286,7 +287,7 @@ def test_a_second_training_waits_its_turn(toy: Toy, tmp_path: Path) -> None:
     manager.start(first)
     wait_for(lambda: manager.state(first) == "running")
     manager.start(second)
-    time.sleep(0.3)
+    wait_for(lambda: manager.service.waiting(second.config()))
     manager.start(third)
     wait_for(lambda: len(manager.service.waiting(second.config())) == 2)
     assert [run.id for run in manager.service.waiting(second.config())] == [second.id, third.id]
@@ -315,7 +316,8 @@ def test_a_killed_worker_shows_as_crashed_and_can_go_on(toy: Toy, tmp_path: Path
         time.sleep(chance.uniform(0.0, 9.0))
         worker = run.description()["worker"]
         if worker:
-            os.kill(worker["pid"], signal.SIGKILL)
+            with suppress(ProcessLookupError):  # the check was done before
+                os.kill(worker["pid"], signal.SIGKILL)
         killed = time.monotonic()
         stranger = manager_in(tmp_path)
         seen = stranger.service.wait(run, ("crashed", "ready"), timeout_s=10)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -21,7 +22,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
+from smartcash.backend.builder import build
 from smartcash.backend.trainer import state_digest
 from smartcash.domain.config import TrainConfig
 from smartcash.domain.errors import ConfigInvalid, RunNotResumable
@@ -43,6 +46,7 @@ from smartcash.services.control import ControlFile, Interrupted, Signals, listen
 from smartcash.services.event_log import read_events
 from smartcash.services.run_store import RunFolder
 from smartcash.worker import evaluate_model, extend, resume, train, training
+from smartcash.worker.data import load_data
 
 from .conftest import toy_config
 
@@ -400,11 +404,12 @@ ENGLISH = {**os.environ, "SMARTCASH_LANG": "en"}
 BEGUN: list[subprocess.Popen[str]] = []
 
 
-def begin(*arguments: str | Path) -> subprocess.Popen[str]:
+def begin(*arguments: str | Path, shown: int = subprocess.PIPE, nohup: bool = False) -> subprocess.Popen[str]:
     """The command line in a process of its own, which does not outlive its test."""
     process = subprocess.Popen(
         [*COMMAND, *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENGLISH, start_new_session=True,
+        stdout=shown, stderr=subprocess.STDOUT, text=True, env=ENGLISH, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL),
     )  # fmt: skip
     BEGUN.append(process)
     return process
@@ -437,9 +442,9 @@ def test_pause_holds_the_training_and_continue_lets_it_go_on(notes: Path, tmp_pa
     names = lambda: [record["type"] for record in read_events(run.events)]
     wait_for(lambda: "Commanded" in names())
     time.sleep(1.0)
-    held = run.events.stat().st_size
+    trained = names().count("StepEnded")
     time.sleep(1.5)
-    assert run.events.stat().st_size == held
+    assert names().count("StepEnded") == trained
     send_command(run.control, Command("continue"))
     wait_for(lambda: names()[-1] == "StepEnded")
     send_command(run.control, Command("pause"))
@@ -562,14 +567,13 @@ def test_a_signal_that_is_dropped_while_a_training_is_built_ends_it(
 ) -> None:
     """A34: the training stops at its first step, with a checkpoint, or as what the signal was made into: the run is
     preempted, never failed, and goes on."""
-    built = training.build
 
-    def build(*arguments: Any) -> Any:
+    def dropped(*arguments: Any) -> Any:
         drop()
-        return built(*arguments)
+        return build(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "build", build)
+        patch.setattr(training, "build", dropped)
         try:
             _, outcome = train(toy_config(notes), tmp_path)
             assert outcome.reason == "preempted"
@@ -578,6 +582,104 @@ def test_a_signal_that_is_dropped_while_a_training_is_built_ends_it(
     run = RunFolder(next(tmp_path.glob("detect/*")))
     assert run.description()["state"] == "preempted", run.description()
     assert resume(run).reason == "finished"
+
+
+def test_a_signal_that_is_dropped_in_a_check_leaves_nothing_ready(
+    notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A34: whoever waits for the check must not hear that the run may begin."""
+    run = RunFolder.create(tmp_path, toy_config(notes), {})
+
+    def dropped(*arguments: Any) -> Any:
+        is_caught_by_a_library()
+        return build(*arguments)
+
+    monkeypatch.setattr(training, "build", dropped)
+    with pytest.raises(Interrupted):
+        training.check(run, measured=False)
+    assert run.description()["state"] == "created" and "RunChecked" not in run.events.read_text()
+
+
+def test_a_signal_between_a_run_and_its_training_is_said_in_the_run(
+    notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A34: a run that was made can go on; one that was half made is gone."""
+
+    def signalled(*_: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(RunFolder, "write_config", signalled)
+        train(toy_config(notes), tmp_path)
+    assert not list(tmp_path.glob("detect/*"))
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(training._Session, "train", signalled)
+        train(toy_config(notes), tmp_path)
+    run = RunFolder(next(tmp_path.glob("detect/*")))
+    assert run.description()["state"] == "preempted"
+    assert resume(run).reason == "finished"
+
+
+def test_a_second_ctrl_c_stops_a_run_at_once(notes: Path, tmp_path: Path) -> None:
+    """A34: it is stopped, not failed."""
+
+    def twice(event: Event) -> None:
+        if isinstance(event, StepEnded):
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt), listen_to_signals() as signals:
+        signals._told = True
+        train(toy_config(notes), tmp_path, twice, signals=signals)
+    run = RunFolder(next(tmp_path.glob("detect/*")))
+    assert run.description()["state"] == run.description()["reason"] == "stopped"
+    assert not [record for record in read_events(run.events) if record["type"] == "RunFailed"]
+
+
+def test_a_signal_while_loader_processes_begin_leaves_none_of_them(
+    notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A34: they are deaf to SIGTERM, and this process would wait for them at its exit."""
+    config = toy_config(notes, data={"workers": 2})
+    batches = build(config, load_data(config)).train.epoch(0)
+    begin_all = DataLoader.__iter__
+
+    def signalled(loader: DataLoader) -> Any:
+        begun = begin_all(loader)
+        os.kill(os.getpid(), signal.SIGTERM)  # held back until all of them are there
+        return begun
+
+    monkeypatch.setattr(DataLoader, "__iter__", signalled)
+    with pytest.raises(Interrupted) as caught, listen_to_signals():
+        next(batches)
+    wait_for(lambda: not multiprocessing.active_children(), 10)
+    assert caught.value.reason == "preempted"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nohup", [False, True])
+def test_a_terminal_that_is_closed_loses_nothing(nohup: bool, notes: Path, tmp_path: Path) -> None:
+    """A34: nothing can be printed any more; SIGHUP preempts the training with a checkpoint, and under nohup, which
+    ignores it, the training goes on to its end."""
+    terminal, shown = os.openpty()
+    os.set_blocking(terminal, False)
+    epochs = "12" if nohup else "5000"
+    process = begin(
+        "train", notes, "--epochs", epochs, "--home", tmp_path, *SETTINGS, shown=shown, nohup=nohup
+    )
+    os.close(shown)
+
+    def trained() -> bool:
+        with suppress(BlockingIOError):
+            os.read(terminal, 65536)  # or it would wait for a reader
+        return any(tmp_path.glob("detect/*/epochs.csv"))
+
+    wait_for(trained)
+    run = RunFolder(next(tmp_path.glob("detect/*")))
+    os.close(terminal)
+    os.killpg(process.pid, signal.SIGHUP)
+    assert process.wait(timeout=120) == (0 if nohup else 143)
+    assert run.description()["state"] == ("finished" if nohup else "preempted")
+    assert list(run.weights.glob("*.pth"))
 
 
 @pytest.mark.slow
@@ -591,7 +693,7 @@ def test_a_signal_in_any_phase_ends_cleanly(number: int, notes: Path, tmp_path: 
         process = begin(
             "train", notes, "--epochs", "5000", "--home", home, *SETTINGS, "--set", "data.workers=2"
         )
-        time.sleep(chance.uniform(1.0, 14.0))
+        time.sleep(chance.uniform(2.5, 14.0))  # before Python listens, a Ctrl-C has a traceback
         os.killpg(process.pid, number)
         printed, _ = process.communicate(timeout=90)
         code = 130 if number == signal.SIGINT else 143
@@ -601,12 +703,10 @@ def test_a_signal_in_any_phase_ends_cleanly(number: int, notes: Path, tmp_path: 
         for run in map(RunFolder, home.glob("detect/*")):
             state = "stopped" if number == signal.SIGINT else "preempted"
             assert run.description()["state"] == state
+            ready = lambda run=run: [record["type"] for record in read_events(run.events)].count("RunReady")
+            before = ready()
             again = begin("resume", run.path)
-            wait_for(
-                lambda run=run: any(
-                    record["type"] == "RunReady" for record in list(read_events(run.events))[-8:]
-                )
-            )
+            wait_for(lambda ready=ready, before=before: ready() > before)
             os.killpg(again.pid, signal.SIGKILL)
             again.communicate()
 
@@ -657,8 +757,9 @@ def test_two_processes_train_as_one(notes: Path, tmp_path: Path) -> None:
             *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
             *("-m", "smartcash", "train", notes, "--home", home, *SETTINGS, "--set", "training.epochs=5000"),
         ],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENGLISH,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENGLISH, start_new_session=True, text=True,
     )  # fmt: skip
+    BEGUN.append(process)
     wait_for(lambda: list(home.glob("detect/*/epochs.csv")))
     process.send_signal(signal.SIGTERM)
     process.wait(timeout=90)

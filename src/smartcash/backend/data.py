@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -282,13 +283,20 @@ def _whole(batch: Batch) -> Batch:
 def _batches(loader: DataLoader) -> Generator[Batch, None, None]:
     """The batches of a loader. Closing it ends the loader processes: since they are deaf to SIGTERM, one that is still
     there when this process exits would be waited for without end."""
-    with _deaf():  # processes are begun here, and must not be hit before they are deaf themselves
-        batches = iter(loader)
+    there, batches = multiprocessing.active_children(), None
     try:
+        with _deaf():  # processes are begun here, and must not be hit before they are deaf themselves
+            batches = iter(loader)
         yield from batches
     finally:
-        if isinstance(batches, _MultiProcessingDataLoaderIter):
-            batches._shutdown_workers()  # what its `__del__` does, but a traceback may keep it alive
+        begun = [] if batches else [one for one in multiprocessing.active_children() if one not in there]
+        try:
+            if isinstance(batches, _MultiProcessingDataLoaderIter):
+                begun = batches._workers
+                batches._shutdown_workers()  # what its `__del__` does, but a traceback may keep it alive
+        finally:
+            for process in begun:
+                process.kill()
 
 
 FOR_THE_GROUP = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -296,7 +304,8 @@ FOR_THE_GROUP = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """Hold signals for the group back until the end of the block, and in processes begun in it for good."""
+    """Hold signals for the group back: in processes begun in this block for good, in this one, unless another thread
+    takes them, until its end."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

@@ -61,7 +61,7 @@ def command(
     from smartcash.domain.config import parse_assignments
     from smartcash.domain.errors import ConfigInvalid
     from smartcash.handlers.advice import Advisor
-    from smartcash.services.control import Interrupted, listen_to_signals
+    from smartcash.services.control import listen_to_signals, reason_of_interrupt
 
     wanted = bool(data and backbones and budget)
     if wanted == bool(advice_id) or (advice_id and assignments):
@@ -80,15 +80,14 @@ def command(
         with listen_to_signals() as signals:
 
             def listen(advice: Advice, step: Step, record: Mapping[str, Any] | None) -> None:
-                if signals.interrupted is not None:
-                    raise signals.interrupted
+                signals.raise_dropped()
                 if not as_json:
                     _tell(advice, step, record)
 
             advice = advisor.run(advice, listen)
     except KeyboardInterrupt as interrupted:
         click.echo(text("advice.interrupted", advice=advice.id), err=True)
-        sys.exit(143 if isinstance(interrupted, Interrupted) and interrupted.reason == "preempted" else 130)
+        sys.exit(130 if reason_of_interrupt(interrupted) == "stopped" else 143)
     if page is not None:
         from smartcash.ui.advice import advice_page
         from smartcash.utils.files import write_bytes

@@ -4,7 +4,10 @@ Where the output is not a terminal (a log file, CI) the bar is left out and the 
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +46,28 @@ class TrainingDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.progress.stop()
+        with self._unread():
+            self.progress.stop()
+
+    @contextmanager
+    def _unread(self) -> Iterator[None]:
+        """The training goes on when its terminal is closed, or the pipe or file that it is shown in takes no more."""
+        try:
+            yield
+        except OSError as error:
+            self.console.quiet = True
+            with Path(os.devnull).open(
+                "wb"
+            ) as nowhere:  # what is still to be written must not fail at the exit
+                os.dup2(nowhere.fileno(), 1)
+                if error.errno == errno.EIO:  # a terminal: errors went there too
+                    os.dup2(nowhere.fileno(), 2)
 
     def __call__(self, event: events.Event) -> None:
+        with self._unread():
+            self._show(event)
+
+    def _show(self, event: events.Event) -> None:
         match event:
             case events.DataFound(code=code, severity=severity, count=count, example=example) if (
                 severity != "note"
@@ -146,11 +168,16 @@ class TrainingDisplay:
 
     def interrupted(self, reason: str) -> None:
         """A signal came before the training began."""
-        self.progress.stop()
-        self.console.print(text(f"train.interrupted_{reason}"), markup=False)
+        with self._unread():
+            self.progress.stop()
+            self.console.print(text(f"train.interrupted_{reason}"), markup=False)
 
     def finish(self, folder: Path, outcome: Any) -> None:
         """The last table and where everything lies."""
+        with self._unread():
+            self._finish(folder, outcome)
+
+    def _finish(self, folder: Path, outcome: Any) -> None:
         self.progress.stop()
         result, split = (outcome.test, "test") if outcome.test else (outcome.best, "valid")
         if result is not None:

@@ -13,7 +13,7 @@ from smartcash.cli import leads
 from smartcash.cli.progress import TrainingDisplay, duration
 from smartcash.domain.errors import Problem, RunNotReady
 from smartcash.handlers.training_manager import TrainingManager
-from smartcash.services.control import Interrupted, Signals, listen_to_signals
+from smartcash.services.control import Interrupted, Signals, listen_to_signals, reason_of_interrupt
 from smartcash.services.run_store import RunFolder
 from smartcash.services.workers import Turns
 from smartcash.utils.i18n import text
@@ -30,11 +30,11 @@ def foreground() -> Iterator[tuple[TrainingDisplay, Signals]]:
         try:
             with listen_to_signals() as signals:
                 yield display, signals
-        except Interrupted as interrupted:
-            display.interrupted(interrupted.reason)
-            sys.exit(EXIT_CODES[interrupted.reason])
-        except KeyboardInterrupt:
-            sys.exit(EXIT_CODES["stopped"])
+        except KeyboardInterrupt as interrupted:
+            reason = reason_of_interrupt(interrupted)
+            if isinstance(interrupted, Interrupted):
+                display.interrupted(reason)
+            sys.exit(EXIT_CODES[reason])
     if display.reason in EXIT_CODES:
         sys.exit(EXIT_CODES[display.reason])
 

@@ -81,7 +81,7 @@ def command(
     app = create_app(served, limits, token=token or None, hosts=names_of(host))
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listener.getsockname()[1]}"
-    click.echo(text("serve.ready", name=model, version=served.state().version, address=address))
+    click.echo(text("serve.ready", name=served.name, version=served.state().version, address=address))
     sys.stdout.flush()  # into a file or a pipe too, before the first request
     with suppress(KeyboardInterrupt):  # how it ends: what is under way has been answered by then
         serve(app, listener)

@@ -24,7 +24,7 @@ MODES = ("check", "train")
 @click.argument("run")
 @click.argument("mode", type=click.Choice(MODES))
 def command(run: str, mode: str) -> None:
-    from smartcash.services.control import Interrupted, listen_to_signals
+    from smartcash.services.control import listen_to_signals, reason_of_interrupt
     from smartcash.services.processes import identity
     from smartcash.services.run_store import find_run
 
@@ -37,10 +37,11 @@ def command(run: str, mode: str) -> None:
                 _check(folder, signals)
             else:
                 _train(folder, signals)
-    except Interrupted as interrupted:
+    except KeyboardInterrupt as interrupted:
         # also while it waits or loads: the run says that it was stopped, not that it crashed
-        folder.describe({"state": interrupted.reason, "reason": interrupted.reason})
-        sys.exit(130 if interrupted.reason == "stopped" else 143)
+        reason = reason_of_interrupt(interrupted)
+        folder.describe({"state": reason, "reason": reason})
+        sys.exit(130 if reason == "stopped" else 143)
 
 
 def _check(folder: RunFolder, signals: Signals) -> None:
@@ -62,6 +63,7 @@ def _train(folder: RunFolder, signals: Signals) -> None:
     early: list[Command] = []  # what came while the run was queued is for its training
 
     def given_up() -> bool:
+        signals.raise_dropped()
         (folder.path / HEARTBEAT).touch()  # later the training's own heart beats
         early.extend(control())
         return any(command.name in ("stop", "preempt", "keep_best") for command in early)

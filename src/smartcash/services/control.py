@@ -86,18 +86,23 @@ class Signals:
     otherwise it waits to be polled, and a second Ctrl-C raises KeyboardInterrupt.
 
     Not everything raised arrives: a callback from C, a destructor or a bare `except` in somebody's library drops
-    it. What fell there is kept as `interrupted`, and as a command, until it is polled."""
+    it. So what fell there is a command as well, and `dropped` (its reason) until it is polled or arrives."""
 
     def __init__(self) -> None:
         self.immediate = True
-        self.interrupted: Interrupted | None = None
+        self.dropped = ""
         self._commands: list[Command] = []
         self._told = False
 
     def __call__(self) -> list[Command]:
         """What has come since the last call."""
-        commands, self._commands, self.interrupted = self._commands, [], None
+        commands, self._commands, self.dropped = self._commands, [], ""
         return commands
+
+    def raise_dropped(self) -> None:
+        """Raise Interrupted for a signal that somebody has dropped."""
+        if self.dropped:
+            raise Interrupted(self.dropped)
 
     def hear(self, number: int, frame: object) -> None:
         """The handler."""
@@ -107,25 +112,32 @@ class Signals:
         name = signal.Signals(number).name
         self._commands.append(Command("stop" if by_user else "preempt", source=name))
         if self.immediate:
-            self.interrupted = Interrupted("stopped" if by_user else "preempted")
-            raise self.interrupted
+            self.dropped = "stopped" if by_user else "preempted"
+            raise Interrupted(self.dropped)
         self._told = True
+
+
+def reason_of_interrupt(error: KeyboardInterrupt) -> str:
+    """stopped, or preempted: how a run says that it was ended by this."""
+    return error.reason if isinstance(error, Interrupted) else "stopped"
 
 
 @contextmanager
 def listen_to_signals() -> Iterator[Signals]:
-    """Hear signals until the end of the block. Outside the main thread Python hears none.
+    """Hear signals until the end of the block. Outside the main thread Python hears none; a SIGHUP that is ignored, as
+    under nohup, stays so.
 
-    Raises Interrupted for a signal that nobody polled, whatever the block made of it."""
+    Raises Interrupted at the end of a block that dropped a signal and did not poll it, or failed of it."""
     signals = Signals()
     if threading.current_thread() is not threading.main_thread():
         yield signals
         return
     names = ("SIGINT", "SIGTERM", "SIGHUP")
+    numbers = [number for name in names if (number := getattr(signal, name, None)) is not None]
     before = {
         number: signal.signal(number, signals.hear)
-        for name in names
-        if (number := getattr(signal, name, None)) is not None
+        for number in numbers
+        if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN
     }
     report = sys.unraisablehook
 
@@ -138,12 +150,11 @@ def listen_to_signals() -> Iterator[Signals]:
         yield signals
     except Exception:
         # before Python 3.12, for one, a class that is being made puts what was raised within it into a RuntimeError
-        if signals.interrupted is not None:
-            raise signals.interrupted from None
+        if signals.dropped:
+            raise Interrupted(signals.dropped) from None
         raise
     else:
-        if signals.interrupted is not None:
-            raise signals.interrupted
+        signals.raise_dropped()
     finally:
         sys.unraisablehook = report
         for number, handler in before.items():

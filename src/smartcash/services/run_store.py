@@ -72,9 +72,13 @@ class RunFolder:
         """Make a folder with an id that sorts by time and never collides, and write config and description. `asked`:
         what was asked for, where `config` knows more already."""
         run = cls(_new_folder(base / config.task))
-        run._write_asked(asked or config)
-        run.write_config(config)
-        run.describe({"id": run.id, "state": "created", **description})
+        try:
+            run._write_asked(asked or config)
+            run.write_config(config)
+            run.describe({"id": run.id, "state": "created", **description})
+        except BaseException:
+            shutil.rmtree(run.path, ignore_errors=True)
+            raise
         return run
 
     @property

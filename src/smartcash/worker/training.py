@@ -7,8 +7,8 @@ import platform
 import sys
 import time
 import traceback
-from collections.abc import Mapping
-from contextlib import ExitStack, nullcontext, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,13 @@ from smartcash.domain.events import (
 from smartcash.domain.ports import CHANGED, Command, Control, EventSink
 from smartcash.handlers.checkpoint import CheckpointManager
 from smartcash.handlers.model_versions import ModelVersions
-from smartcash.services.control import ControlFile, Interrupted, Signals, listen_to_signals
+from smartcash.services.control import (
+    ControlFile,
+    Interrupted,
+    Signals,
+    listen_to_signals,
+    reason_of_interrupt,
+)
 from smartcash.services.event_log import EventLog, finite
 from smartcash.services.notifications import Notice, notify, target_problems
 from smartcash.services.processes import identity
@@ -113,7 +119,8 @@ def train(
             facts = {**environment(), **facts_of(data), "config_hash": config.hash()}
             run = RunFolder.create(base, config, facts, asked=asked)
         run = RunFolder(world.from_leader(run.path if run else base))
-        return run, _Session(run, config, data, listen, signals, world, callbacks).train(None)
+        with _said_when_interrupted(run, world):
+            return run, _Session(run, config, data, listen, signals, world, callbacks).train(None)
 
 
 def resume(
@@ -211,7 +218,19 @@ def extend(
         if started_by_torchrun():
             raise RunNotResumable("extend_alone", run=parent.id)
         child = TrainingService(parent.path.parent.parent).create_child(parent, config, done, described)
-        return child, resume(child, listen, signals=signals)
+        with _said_when_interrupted(child, World()):
+            return child, resume(child, listen, signals=signals)
+
+
+@contextmanager
+def _said_when_interrupted(run: RunFolder, world: World) -> Iterator[None]:
+    """A new run whose training was interrupted before it began says so, and can go on."""
+    try:
+        yield
+    except Interrupted as interrupted:
+        if world.leads and run.description()["state"] == "created":
+            run.describe({"state": interrupted.reason, "reason": interrupted.reason})
+        raise
 
 
 def _copy_from_parent(run: RunFolder, parent: RunFolder) -> None:
@@ -289,6 +308,7 @@ class _Session:
             problems = found.problems()
             if forecast and built is not None:
                 problems = shortages(run, forecast, built.parts.precision.device)
+            self.signals.raise_dropped()  # before anyone hears that it is ready
             ending = _checked(problems, forecast)
             log.append(RunChecked(ending["problems"], forecast))
             run.describe(ending)
@@ -322,12 +342,14 @@ class _Session:
                 outcome = self._fit(emit, state)
             except BaseException as error:
                 # the one place that looks at every error: to record it, then to raise it again
-                ending = _failure(self.signals.interrupted or error)
+                self.signals.immediate = False  # another signal must not fall in here
+                ending = _failure(Interrupted(self.signals.dropped) if self.signals.dropped else error)
                 if ending["state"] == "failed":
                     with suppress(OSError):  # a full disk, most likely the error itself
                         emit(RunFailed(type(error).__name__, ending["error"], traceback.format_exc()))
                 raise
             else:
+                self.signals()  # what comes now is too late
                 ending = {"state": STATES.get(outcome.reason, "stopped"), "reason": outcome.reason}
                 ending |= results_of(outcome)
             finally:
@@ -458,9 +480,10 @@ class _Session:
 
 
 def _failure(error: BaseException) -> dict[str, Any]:
-    """What a run records of the error that ended it; a signal that came while it was built is none."""
-    if isinstance(error, Interrupted):
-        return {"state": error.reason, "reason": error.reason}
+    """What a run records of the error that ended it; a signal while it was built, or a second Ctrl-C, is none."""
+    if isinstance(error, KeyboardInterrupt):
+        reason = reason_of_interrupt(error)
+        return {"state": reason, "reason": reason}
     message = str(error) if isinstance(error, SmartCashError) else f"{type(error).__name__}: {error}"
     return {"state": "failed", "error": message}
 
