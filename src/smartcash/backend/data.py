@@ -289,11 +289,13 @@ def _batches(loader: DataLoader) -> Generator[Batch, None, None]:
             batches = iter(loader)
         yield from batches
     finally:
-        begun = [] if batches else [one for one in multiprocessing.active_children() if one not in there]
+        begun = []
         try:
             if isinstance(batches, _MultiProcessingDataLoaderIter):
                 begun = batches._workers
                 batches._shutdown_workers()  # what its `__del__` does, but a traceback may keep it alive
+            elif batches is None:  # a signal fell while they were begun
+                begun = [one for one in multiprocessing.active_children() if one not in there]
         finally:
             for process in begun:
                 process.kill()

@@ -56,9 +56,8 @@ class TrainingDisplay:
             yield
         except OSError as error:
             self.console.quiet = True
-            with Path(os.devnull).open(
-                "wb"
-            ) as nowhere:  # what is still to be written must not fail at the exit
+            # what is still to be written must not fail at the exit
+            with Path(os.devnull).open("wb") as nowhere:
                 os.dup2(nowhere.fileno(), 1)
                 if error.errno == errno.EIO:  # a terminal: errors went there too
                     os.dup2(nowhere.fileno(), 2)

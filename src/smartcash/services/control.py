@@ -86,7 +86,7 @@ class Signals:
     otherwise it waits to be polled, and a second Ctrl-C raises KeyboardInterrupt.
 
     Not everything raised arrives: a callback from C, a destructor or a bare `except` in somebody's library drops
-    it. So what fell there is a command as well, and `dropped` (its reason) until it is polled or arrives."""
+    it. So what fell there is a command as well; until it is polled, `dropped` is its reason."""
 
     def __init__(self) -> None:
         self.immediate = True
