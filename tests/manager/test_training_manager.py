@@ -7,6 +7,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,9 +22,10 @@ import pytest
 from smartcash import TrainConfig, TrainingManager
 from smartcash.domain.config import dump_yaml, parse_assignments
 from smartcash.domain.errors import ConfigInvalid, NotConfirmed, Problem, RunNotReady, RunNotResumable
+from smartcash.services.processes import identity
 from smartcash.services.run_store import RunFolder
 from smartcash.services.training_service import RESUMABLE
-from smartcash.services.workers import Turns, stale_tickets
+from smartcash.services.workers import Turns, end_orphans, stale_tickets
 
 Toy = Callable[..., dict[str, Any]]
 
@@ -334,6 +337,26 @@ def test_a_killed_worker_shows_as_crashed_and_can_go_on(toy: Toy, tmp_path: Path
         else:
             stranger.service.prepare(run)
             assert stranger.service.wait(run, timeout_s=120) == "ready"
+
+
+def test_what_a_dead_worker_leaves_is_killed_before_the_worker_is_fetched() -> None:
+    """A34: as a zombie it still has its number; the number of another process is left alone."""
+    code = (
+        "import subprocess, sys; print(subprocess.Popen(['sleep', '600']).pid, flush=True); sys.stdin.read()"
+    )
+    worker = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    with worker:
+        left = psutil.Process(int(worker.stdout.readline()))  # type: ignore[union-attr]
+        known = identity(worker.pid)
+        worker.kill()
+        wait_for(lambda: psutil.Process(worker.pid).status() == psutil.STATUS_ZOMBIE)
+        assert end_orphans({**known, "begun": known["begun"] - 3600}) == 0
+        assert left.is_running()
+        assert end_orphans(known) == 1
+        wait_for(lambda: not _living(worker.pid), 5)
 
 
 def _living(group: int) -> list[psutil.Process]:

@@ -38,10 +38,14 @@ def is_alive(folder: Path, worker: Mapping[str, Any]) -> bool:
             return False
     try:
         process = psutil.Process(worker["pid"])
-        same = bool(abs(process.create_time() - float(worker["begun"])) < SAME_START_S)
-        return same and bool(process.status() != psutil.STATUS_ZOMBIE)
+        return is_same(process, worker) and bool(process.status() != psutil.STATUS_ZOMBIE)
     except (psutil.NoSuchProcess, KeyError, ValueError, TypeError, OverflowError):
         return False
+
+
+def is_same(process: psutil.Process, worker: Mapping[str, Any]) -> bool:
+    """Whether a process with a worker's number is that worker: its number may be another's by now."""
+    return bool(abs(process.create_time() - float(worker["begun"])) < SAME_START_S)
 
 
 def has_died(folder: Path, facts: Mapping[str, Any]) -> bool:

@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from smartcash.services.processes import HEARTBEAT, identity, is_alive
+from smartcash.services.processes import HEARTBEAT, identity, is_alive, is_same
 from smartcash.services.run_store import RunFolder
 from smartcash.utils.files import write_bytes
 
@@ -51,12 +51,18 @@ def end_orphans(worker: Mapping[str, Any]) -> int:
     pid = worker.get("pid")
     if worker.get("host") != platform.node() or not isinstance(pid, int) or not hasattr(os, "getpgid"):
         return 0
-    if psutil.pid_exists(pid):
-        return 0  # the number is somebody else's by now
+    try:
+        # dead, and not yet fetched by whoever began it, it holds its number all the same
+        if not is_same(psutil.Process(pid), worker):
+            return 0
+    except psutil.NoSuchProcess:
+        pass
+    except (KeyError, ValueError, TypeError, OverflowError):
+        return 0
     orphans = 0
     for process in psutil.process_iter():
         try:
-            if os.getpgid(process.pid) == pid:
+            if process.pid != pid and os.getpgid(process.pid) == pid:
                 os.kill(process.pid, signal.SIGKILL)
                 orphans += 1
         except (ProcessLookupError, PermissionError):
