@@ -442,9 +442,11 @@ def test_pause_holds_the_training_and_continue_lets_it_go_on(notes: Path, tmp_pa
     names = lambda: [record["type"] for record in read_events(run.events)]
     wait_for(lambda: "Commanded" in names())
     time.sleep(1.0)
-    trained = names().count("StepEnded")
+    # the checkpoint of the pause is told of when it is on the disk
+    held = lambda: [name for name in names() if name != "CheckpointSaved"]
+    before = held()
     time.sleep(1.5)
-    assert names().count("StepEnded") == trained
+    assert held() == before
     send_command(run.control, Command("continue"))
     wait_for(lambda: names()[-1] == "StepEnded")
     send_command(run.control, Command("pause"))
@@ -626,10 +628,10 @@ def test_a_second_ctrl_c_stops_a_run_at_once(notes: Path, tmp_path: Path) -> Non
     def twice(event: Event) -> None:
         if isinstance(event, StepEnded):
             signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt), listen_to_signals() as signals:
-        signals._told = True
-        train(toy_config(notes), tmp_path, twice, signals=signals)
+    with pytest.raises(KeyboardInterrupt):
+        train(toy_config(notes), tmp_path, twice)
     run = RunFolder(next(tmp_path.glob("detect/*")))
     assert run.description()["state"] == run.description()["reason"] == "stopped"
     assert not [record for record in read_events(run.events) if record["type"] == "RunFailed"]
@@ -693,7 +695,7 @@ def test_a_signal_in_any_phase_ends_cleanly(number: int, notes: Path, tmp_path: 
         process = begin(
             "train", notes, "--epochs", "5000", "--home", home, *SETTINGS, "--set", "data.workers=2"
         )
-        time.sleep(chance.uniform(2.5, 14.0))  # before Python listens, a Ctrl-C has a traceback
+        time.sleep(chance.uniform(1.0, 14.0))
         os.killpg(process.pid, number)
         printed, _ = process.communicate(timeout=90)
         code = 130 if number == signal.SIGINT else 143

@@ -80,7 +80,7 @@ def command(
         with listen_to_signals() as signals:
 
             def listen(advice: Advice, step: Step, record: Mapping[str, Any] | None) -> None:
-                signals.raise_dropped()
+                signals.raise_fallen()
                 if not as_json:
                     _tell(advice, step, record)
 

@@ -63,7 +63,7 @@ def _train(folder: RunFolder, signals: Signals) -> None:
     early: list[Command] = []  # what came while the run was queued is for its training
 
     def given_up() -> bool:
-        signals.raise_dropped()
+        signals.raise_fallen()
         (folder.path / HEARTBEAT).touch()  # later the training's own heart beats
         early.extend(control())
         return any(command.name in ("stop", "preempt", "keep_best") for command in early)

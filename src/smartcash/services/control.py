@@ -86,23 +86,23 @@ class Signals:
     otherwise it waits to be polled, and a second Ctrl-C raises KeyboardInterrupt.
 
     Not everything raised arrives: a callback from C, a destructor or a bare `except` in somebody's library drops
-    it. So what fell there is a command as well; until it is polled, `dropped` is its reason."""
+    it. So what fell there is a command as well; until that is polled, `fallen` is the reason."""
 
     def __init__(self) -> None:
         self.immediate = True
-        self.dropped = ""
+        self.fallen = ""
         self._commands: list[Command] = []
         self._told = False
 
     def __call__(self) -> list[Command]:
         """What has come since the last call."""
-        commands, self._commands, self.dropped = self._commands, [], ""
+        commands, self._commands, self.fallen = self._commands, [], ""
         return commands
 
-    def raise_dropped(self) -> None:
-        """Raise Interrupted for a signal that somebody has dropped."""
-        if self.dropped:
-            raise Interrupted(self.dropped)
+    def raise_fallen(self) -> None:
+        """Raise Interrupted once more for a signal that fell and was not polled: somebody may have dropped it."""
+        if self.fallen:
+            raise Interrupted(self.fallen)
 
     def hear(self, number: int, frame: object) -> None:
         """The handler."""
@@ -112,8 +112,8 @@ class Signals:
         name = signal.Signals(number).name
         self._commands.append(Command("stop" if by_user else "preempt", source=name))
         if self.immediate:
-            self.dropped = "stopped" if by_user else "preempted"
-            raise Interrupted(self.dropped)
+            self.fallen = "stopped" if by_user else "preempted"
+            raise Interrupted(self.fallen)
         self._told = True
 
 
@@ -127,7 +127,7 @@ def listen_to_signals() -> Iterator[Signals]:
     """Hear signals until the end of the block. Outside the main thread Python hears none; a SIGHUP that is ignored, as
     under nohup, stays so.
 
-    Raises Interrupted at the end of a block that dropped a signal and did not poll it, or failed of it."""
+    Raises Interrupted at the end of a block in which a signal fell and was not polled, whatever became of it there."""
     signals = Signals()
     if threading.current_thread() is not threading.main_thread():
         yield signals
@@ -148,14 +148,9 @@ def listen_to_signals() -> Iterator[Signals]:
     sys.unraisablehook = report_others
     try:
         yield signals
-    except Exception:
-        # before Python 3.12, for one, a class that is being made puts what was raised within it into a RuntimeError
-        if signals.dropped:
-            raise Interrupted(signals.dropped) from None
-        raise
-    else:
-        signals.raise_dropped()
     finally:
         sys.unraisablehook = report
         for number, handler in before.items():
             signal.signal(number, handler)
+        # before Python 3.12, for one, a class that is being made puts what was raised within it into a RuntimeError
+        signals.raise_fallen()

@@ -18,7 +18,7 @@ import sqlite3
 import threading
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import astuple, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,13 +72,12 @@ class RunFolder:
         """Make a folder with an id that sorts by time and never collides, and write config and description. `asked`:
         what was asked for, where `config` knows more already."""
         run = cls(_new_folder(base / config.task))
-        try:
+        with ExitStack() as undone:
+            undone.callback(shutil.rmtree, run.path, ignore_errors=True)
             run._write_asked(asked or config)
             run.write_config(config)
             run.describe({"id": run.id, "state": "created", **description})
-        except BaseException:
-            shutil.rmtree(run.path, ignore_errors=True)
-            raise
+            undone.pop_all()
         return run
 
     @property

@@ -308,7 +308,7 @@ class _Session:
             problems = found.problems()
             if forecast and built is not None:
                 problems = shortages(run, forecast, built.parts.precision.device)
-            self.signals.raise_dropped()  # before anyone hears that it is ready
+            self.signals.raise_fallen()  # before anyone hears that it is ready
             ending = _checked(problems, forecast)
             log.append(RunChecked(ending["problems"], forecast))
             run.describe(ending)
@@ -343,7 +343,7 @@ class _Session:
             except BaseException as error:
                 # the one place that looks at every error: to record it, then to raise it again
                 self.signals.immediate = False  # another signal must not fall in here
-                ending = _failure(Interrupted(self.signals.dropped) if self.signals.dropped else error)
+                ending = _failure(Interrupted(self.signals.fallen) if self.signals.fallen else error)
                 if ending["state"] == "failed":
                     with suppress(OSError):  # a full disk, most likely the error itself
                         emit(RunFailed(type(error).__name__, ending["error"], traceback.format_exc()))
